@@ -1,0 +1,225 @@
+"""A run's configuration as frozen dataclasses, read from Hydra's output once, at the entry point.
+
+Everything below the entry point sees these types only. A run's identity is a hash of the sections that can
+change its result; `log` and the data root cannot, and stay out of it.
+"""
+
+import dataclasses
+import enum
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moe_study.design.routing import Routing
+from moe_study.errors import ConfigError
+
+KEY_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """GPT-2 (Radford et al. 2019) in nanoGPT's shape."""
+
+    layers: int = 3
+    heads: int = 3
+    width: int = 96
+    context: int = 128  # positions T
+    ffn_size: int | None = None  # hidden units of the dense feed-forward network; None: 4 * width
+    dropout: float = 0.0
+    bias: bool = True
+    document_attention: bool = False  # True: attention and positions never cross a document boundary
+    vocab_size: int | None = None  # None: the tokenizer's; larger pads the embedding
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units of the dense feed-forward network."""
+        return self.ffn_size if self.ffn_size is not None else 4 * self.width
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    kind: str = "bpe"  # gpt2 | bpe | bytes
+    vocab_size: int | None = None  # bpe only, end-of-text included
+
+    @property
+    def size(self) -> int:
+        """Number of token ids, known without any data."""
+        if self.kind == "gpt2":
+            return 50257
+        if self.kind == "bytes":
+            return 257
+        if self.kind == "bpe" and self.vocab_size is not None:
+            return self.vocab_size
+        raise ConfigError(
+            f"data.tokenizer.kind={self.kind} needs data.tokenizer.vocab_size; kinds are gpt2, bpe and bytes"
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    name: str = "parliament_news"
+    recipe: str = "parliament_news"
+    options: dict[str, Any] = field(default_factory=dict)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    validation_fraction: float = 0.05
+    root: str = "data"
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a cosine schedule after a linear warm-up."""
+
+    lr: float = 1e-3
+    min_lr: float = 1e-4
+    warmup_steps: int = 100
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0  # 0: off
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    seed: int = 0  # initialisation and data order
+    steps: int | None = None  # optimizer steps, or ...
+    tokens: int | None = None  # ... a token budget; exactly one of the two is given
+    batch_size: int = 16  # sequences a step
+    micro_batch: int | None = None  # sequences a forward pass; None: batch_size
+    precision: str = "fp32"  # fp32 | bf16
+    device: str = "cpu"  # cpu | cuda | auto
+    compile: bool = False
+    eval_every: int = 0  # steps; 0: only at the end
+    eval_tokens: int = 65536  # size of the fixed validation set
+    eval_batch: int = 32  # sequences
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What does not change a result, and so is no part of the key."""
+
+    runs_dir: str = "runs"
+    log_every: int = 10  # steps
+    routing_every: int = 50  # steps between records of expert shares
+    checkpoint_every: int = 200  # steps; 0: only on a signal
+    keep_checkpoints: int = 2
+    threads: int | None = None  # CPU threads; None: torch's default
+    wandb: str = "off"  # off | offline | online
+    wandb_project: str = "moe_study"
+    progress: bool = True
+    sweep: str | None = None  # name of the sweep that this run was first planned by
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    routing: Routing = field(default_factory=Routing)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunSettings = field(default_factory=RunSettings)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.model.vocab_size or self.data.tokenizer.size
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps; a token budget is rounded up to whole steps."""
+        if self.run.steps is not None:
+            return self.run.steps
+        assert self.run.tokens is not None  # validated
+        return -(-self.run.tokens // self.tokens_per_step)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.run.batch_size * self.model.context
+
+    @property
+    def key(self) -> str:
+        """The run's identity: 16 hexadecimal digits over everything that can change its result."""
+        identity = to_plain(self)
+        del identity["log"]
+        del identity["data"]["root"]
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, enums and tuples as dicts, strings and lists, ready for YAML and JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(v) for v in value]
+    return value
+
+
+def from_plain(cls: type, value: Any, where: str = "") -> Any:
+    """Build dataclass `cls` from nested dicts; ConfigError names an unknown key or a wrong value."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be a mapping, not {value!r}")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise ConfigError(
+            f"unknown key {where + unknown[0]}; known here are {', '.join(sorted(hints))}"
+        )
+    return cls(**{name: _convert(hints[name], item, where + name) for name, item in value.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the annotated type, with no coercion that could hide a mistake ("False" is no bool)."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(typing.get_args(hint), value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_plain(hint, value, where + ".")  # type: ignore[arg-type]
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} must be a list, not {value!r}")
+        return tuple(_convert(typing.get_args(hint)[0], v, where) for v in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping, not {value!r}")
+        return to_plain(value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        try:
+            return hint(value)
+        except ValueError:
+            choices = ", ".join(str(e.value) for e in hint)
+            raise ConfigError(f"{where}={value} is unknown; choose one of {choices}") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} must be {_name(hint)}, not {value!r}")
+    return value
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return _convert(option, value, where)
+        except ConfigError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    names = " or ".join("null" if o is type(None) else _name(o) for o in options)
+    raise ConfigError(f"{where} must be {names}, not {value!r}")
+
+
+def _name(hint: Any) -> str:
+    plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return plain.get(hint, "a list" if typing.get_origin(hint) is tuple else str(hint))
