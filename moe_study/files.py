@@ -1,0 +1,94 @@
+"""Atomic writes: a file is either whole or not there, whatever kills the process that writes it.
+
+Each write goes to a temporary file in the same folder, is flushed to the disk (fsync) and renamed over the
+target (os.replace). A full disk or a read-only folder becomes one StudyError sentence that names the path.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from moe_study.errors import StudyError
+
+TEMPORARY_MARK = ".part-"  # stands in the name of every temporary file, so that leftovers can be recognised
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder, then start again",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder, then start again",
+    errno.EROFS: "the file system is read-only; choose a folder that can be written",
+    errno.EACCES: "permission denied; choose a folder that this user can write",
+    errno.EPERM: "permission denied; choose a folder that this user can write",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a file stands where a folder should be; choose another folder",
+}
+
+
+@contextlib.contextmanager
+def clear_os_errors(path: str | os.PathLike[str], kind: type[StudyError] = StudyError) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and their like into one sentence of class `kind` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise kind(f"cannot write {path}: {advice}") from error
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str], kind: type[StudyError] = StudyError) -> Iterator[IO[bytes]]:
+    """A binary file to write into, which appears under `path` only if the block ends without an error.
+
+    Makes the folder if needed. A failed block leaves nothing behind; a killed process leaves at most a
+    temporary file whose name holds TEMPORARY_MARK.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{threading.get_ident()}"
+    with clear_os_errors(path, kind):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(path.parent)
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` under `path`, whole or not at all."""
+    with atomic_file(path) as handle:
+        handle.write(content)
+
+
+def write_text_atomic(path: str | os.PathLike[str], content: str) -> None:
+    """Write `content` as UTF-8 under `path`, whole or not at all."""
+    write_bytes_atomic(path, content.encode())
+
+
+def write_json_atomic(path: str | os.PathLike[str], value: Any, *, indent: int | None = 2) -> None:
+    """Write `value` as JSON under `path`, whole or not at all.
+
+    Floats that are not finite are refused (ValueError), since other readers of JSON do not know them.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    write_text_atomic(path, text + "\n")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; some file systems cannot sync a folder, and then the rename alone must do."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

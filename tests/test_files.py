@@ -1,0 +1,89 @@
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from moe_study import files
+from moe_study.errors import DataError, StudyError
+from moe_study.files import atomic_file, write_bytes_atomic, write_json_atomic, write_text_atomic
+
+
+def test_a_written_file_reads_back_and_leaves_nothing_else(tmp_path):
+    write_text_atomic(tmp_path / "deep" / "a.txt", "Grüße\n")
+    write_bytes_atomic(tmp_path / "deep" / "b.bin", b"\x00\xff")
+    write_json_atomic(tmp_path / "deep" / "c.json", {"x": [1, 2.5, "ß"]})
+    assert (tmp_path / "deep" / "a.txt").read_text(encoding="utf-8") == "Grüße\n"
+    assert (tmp_path / "deep" / "b.bin").read_bytes() == b"\x00\xff"
+    assert json.loads((tmp_path / "deep" / "c.json").read_text()) == {"x": [1, 2.5, "ß"]}
+    assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["a.txt", "b.bin", "c.json"]
+
+
+def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text_atomic(target, "old")
+    with pytest.raises(RuntimeError), atomic_file(target) as handle:
+        handle.write(b"new, but only ha")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text_atomic(target, "old")
+    code = (
+        "import os, sys; from moe_study.files import atomic_file\n"
+        "with atomic_file(sys.argv[1]) as handle:\n"
+        "    handle.write(b'new'); handle.flush(); os.kill(os.getpid(), 9)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code, str(target)], env=environment).returncode == -9
+    assert target.read_text() == "old"
+    leftovers = [p.name for p in tmp_path.iterdir() if p != target]
+    assert len(leftovers) == 1 and files.TEMPORARY_MARK in leftovers[0]
+
+
+def test_json_refuses_numbers_that_json_does_not_know(tmp_path):
+    with pytest.raises(ValueError):
+        write_json_atomic(tmp_path / "a.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path, monkeypatch):
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    sentence = pytest.raises(DataError, match=r"cannot write .*a\.bin: the disk is full")
+    with sentence, atomic_file(tmp_path / "a.bin", DataError) as handle:
+        handle.write(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes into read-only folders")
+def test_a_read_only_folder_is_one_sentence(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(StudyError, match="permission denied"):
+        write_text_atomic(tmp_path / "a.txt", "x")
+
+
+def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StudyError, match="choose another folder"):
+        write_text_atomic(tmp_path / "file" / "a.txt", "x")
+
+
+def test_writers_in_parallel_never_mix(tmp_path):
+    target = tmp_path / "a.bin"
+    contents = [bytes([n]) * 200_000 for n in range(8)]
+    threads = [threading.Thread(target=write_bytes_atomic, args=(target, c)) for c in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert target.read_bytes() in contents
