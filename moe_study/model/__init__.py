@@ -1,0 +1,1 @@
+"""The GPT-2 trainer's model and its mixture-of-experts layers (PyTorch)."""

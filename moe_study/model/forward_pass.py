@@ -1,0 +1,50 @@
+"""What travels beside the hidden states through one forward pass, and what the layers leave behind.
+
+An object for each pass, so nothing outlives it: no module-level lists, no state shared between micro-batches.
+
+Shape suffixes: B sequences, T positions, E experts.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class RoutingStats:
+    """What one mixture layer did in one forward pass; all detached, on the device, not synchronised."""
+
+    layer: int  # block index from 0
+    kept_E: Tensor  # (token, expert) pairs that were executed and used, int64
+    kept_BE: Tensor | None  # the same by sequence; only when details were asked for
+    weight_BE: Tensor | None  # sums of gate weights by sequence; likewise
+    wanted: Tensor  # pairs selected before any capacity limit
+    executed: Tensor  # expert rows that were computed, padding included
+    entropy: Tensor  # mean entropy of the router's distribution, nats; nan where there is none
+    tokens: int  # B * T
+
+
+@dataclass
+class ForwardPass:
+    """Inputs that layers may read, and the records they append to."""
+
+    tokens_BT: Tensor
+    label_B: Tensor | None = None  # index of each sequence's label, for context=label
+    detail: bool = False  # collect per-sequence counts (evaluation)
+    shared_decision: Any = None  # scope=global: set by the first mixture layer, followed by the others
+    aux: dict[str, list[Tensor]] = field(default_factory=dict)  # unweighted balancing terms by name
+    aux_loss: list[Tensor] = field(default_factory=list)  # weighted: what is added to the loss
+    stats: list[RoutingStats] = field(default_factory=list)
+
+    def add_aux(self, name: str, value: Tensor, weight: float) -> None:
+        """Record a balancing term; it enters the loss as weight * value."""
+        self.aux.setdefault(name, []).append(value)
+        self.aux_loss.append(weight * value)
+
+    def total_aux_loss(self) -> Tensor:
+        """Weighted sum over layers; a zero on the right device when there is none."""
+        if not self.aux_loss:
+            return torch.zeros((), device=self.tokens_BT.device)
+        return torch.stack(self.aux_loss).sum()
