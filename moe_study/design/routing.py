@@ -71,8 +71,7 @@ class Priority(StrEnum):
     """Who is kept when an expert is over its capacity."""
 
     TOKEN_MAJOR = "token_major"  # by position; all of a token's picks before the next token's
-    CHOICE_MAJOR = "choice_major"  # all first choices by position, then all second ones (Switch, GShard)
-    RANK = "rank"  # first choices before second ones, ties by position within the group
+    CHOICE_MAJOR = "choice_major"  # by rank, then position: all first choices before any second (GShard)
     RANK_PROBABILITY = "rank_probability"  # by rank, then the higher probability (XMoE)
     BATCH_PRIORITY = "batch_priority"  # tokens sorted by their highest probability (V-MoE)
 
@@ -115,7 +114,7 @@ class SoftWeights(StrEnum):
 class Capacity:
     """A limit on the tokens an expert takes; none when `factor` is None (dropless)."""
 
-    factor: float | None = None  # slots per expert = ceil(factor * wanted fair share of tokens)
+    factor: float | None = None  # an expert takes at most ceil(factor * K * tokens / N) tokens of a group
     priority: Priority = Priority.TOKEN_MAJOR
     group: Group = Group.SEQUENCE
     minimum: int = 1
@@ -175,3 +174,43 @@ class Routing:
     capacity: Capacity = field(default_factory=Capacity)
     balance: Balance = field(default_factory=Balance)
     soft: Soft = field(default_factory=Soft)
+
+
+def mixture_layers(routing: Routing, num_layers: int) -> tuple[int, ...]:
+    """Indices (from 0) of the blocks whose feed-forward network is a mixture.
+
+    `every_second` starts at the second block, as in XMoE and GShard. Out-of-range lists are left to validation.
+    """
+    if routing.selection is Selection.DENSE:
+        return ()
+    if routing.layers == "all":
+        return tuple(range(num_layers))
+    if routing.layers == "every_second":
+        return tuple(range(1, num_layers, 2))
+    assert not isinstance(routing.layers, str)  # validated
+    return tuple(sorted(set(routing.layers)))
+
+
+def experts_of_layer(routing: Routing, num_layers: int, layer: int) -> int:
+    """N of the mixture at block `layer`, after the granularity split."""
+    if isinstance(routing.num_experts, int):
+        return routing.num_experts * routing.granularity
+    return routing.num_experts[mixture_layers(routing, num_layers).index(layer)] * routing.granularity
+
+
+def picks_per_unit(routing: Routing) -> int:
+    """K after the granularity split (selection=top_k and expert_choice)."""
+    return routing.k * routing.granularity
+
+
+def expert_hidden(routing: Routing, dense_hidden: int) -> int:
+    """Hidden units of one expert, after the granularity split; of the network itself when it is dense."""
+    whole = routing.expert_size if routing.expert_size is not None else round(routing.ffn_multiplier * dense_hidden)
+    return whole // routing.granularity
+
+
+def has_prior(routing: Routing) -> bool:
+    """Whether the router holds learned logits for tokens that have nothing earlier to read."""
+    return routing.context is Context.PREFIX or (
+        routing.context is Context.PREVIOUS_SEGMENT and routing.first_segment == "prior"
+    )

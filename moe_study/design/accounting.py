@@ -1,0 +1,186 @@
+"""Parameters and FLOPs of a configuration, without building it.
+
+FLOPs are those of the forward pass for one token of a full window: two for each multiply-add of a matrix
+product; softmax, LayerNorm, activations and biases are left out. Attention is counted in full, without
+halving for the causal mask, as PyTorch's own counter does. The backward pass costs twice the forward one.
+
+"Active" counts each expert row that a token causes as one expert's parameters, so a soft layer with fewer
+slots than tokens has fewer active parameters than its dense twin.
+"""
+
+from moe_study.config import ModelConfig, RunConfig
+from moe_study.design.routing import (
+    Context,
+    RouterKind,
+    Routing,
+    Scope,
+    Selection,
+    SoftForm,
+    SoftWeights,
+    Unit,
+    expert_hidden,
+    experts_of_layer,
+    has_prior,
+    mixture_layers,
+    picks_per_unit,
+)
+
+
+def num_params(config: RunConfig) -> int:
+    """Trainable and frozen parameters; tied embeddings count once."""
+    return _shared_params(config) + int(sum(_ffn_params(config, layer, None) for layer in range(config.model.layers)))
+
+
+def num_active_params(config: RunConfig, rows_per_token: float | None = None) -> int:
+    """Parameters that one token is multiplied with; `rows_per_token` replaces the nominal number of experts."""
+    return _shared_params(config) + round(
+        sum(_ffn_params(config, layer, _rows(config, layer, rows_per_token)) for layer in range(config.model.layers))
+    )
+
+
+def flops_per_token(config: RunConfig, rows_per_token: float | None = None) -> float:
+    """Forward FLOPs a token; `rows_per_token` replaces the nominal number of expert rows a token."""
+    model = config.model
+    attention = 8 * model.width**2 + 4 * model.context * model.width
+    total = model.layers * attention + 2 * model.width * config.vocab_size
+    return total + sum(_ffn_flops(config, layer, rows_per_token) for layer in range(model.layers))
+
+
+def nominal_rows_per_token(config: RunConfig, layer: int) -> float:
+    """Expert rows a token at mixture block `layer`, before any capacity limit.
+
+    For a threshold this is the budget where one is set, and otherwise the upper bound N: the true figure is
+    measured.
+    """
+    routing, model = config.routing, config.model
+    n = experts_of_layer(routing, model.layers, layer)
+    if routing.selection is Selection.ALL:
+        return n
+    if routing.selection is Selection.THRESHOLD:
+        return routing.threshold_budget if routing.threshold_budget is not None else n
+    if routing.selection is Selection.MERGE:
+        return 1.0
+    if routing.selection is Selection.SOFT:
+        return _soft_rows(model, routing, n)
+    return picks_per_unit(routing)
+
+
+def _soft_rows(model: ModelConfig, routing: Routing, n: int) -> float:
+    soft = routing.soft
+    slots = n * soft.slots_per_expert
+    if soft.dispatch is SoftWeights.IDENTITY:
+        return 1.0
+    if soft.form is SoftForm.PREFIX:
+        return slots
+    if soft.form is SoftForm.CHUNK:
+        return slots * -(-model.context // _chunk(routing)) / model.context
+    if soft.form is SoftForm.CHUNK_LAGGED:  # the first chunk takes one expert for each of its tokens
+        chunks = -(-model.context // _chunk(routing))
+        return ((chunks - 1) * slots + min(_chunk(routing), model.context)) / model.context
+    if soft.form is SoftForm.ACROSS_BATCH:
+        assert soft.group_size is not None  # validated
+        return slots / soft.group_size
+    return slots / model.context
+
+
+def _chunk(routing: Routing) -> int:
+    assert routing.soft.chunk_length is not None  # validated
+    return routing.soft.chunk_length
+
+
+def _shared_params(config: RunConfig) -> int:
+    """Everything outside the feed-forward networks."""
+    model = config.model
+    d, bias = model.width, int(model.bias)
+    norm = d * (1 + bias)
+    attention = 4 * d * d + 4 * d * bias
+    return (config.vocab_size + model.context) * d + model.layers * (2 * norm + attention) + norm
+
+
+def expert_params(model: ModelConfig, hidden: int) -> int:
+    """Parameters of one feed-forward network with `hidden` units."""
+    return 2 * model.width * hidden + int(model.bias) * (hidden + model.width)
+
+
+def _rows(config: RunConfig, layer: int, rows_per_token: float | None) -> float:
+    if layer not in mixture_layers(config.routing, config.model.layers):
+        return 1.0
+    return nominal_rows_per_token(config, layer) if rows_per_token is None else rows_per_token
+
+
+def _ffn_params(config: RunConfig, layer: int, rows: float | None) -> float:
+    """Parameters of block `layer`'s feed-forward part with `rows` experts counted (None: all of them)."""
+    model, routing = config.model, config.routing
+    if layer not in mixture_layers(routing, model.layers):
+        dense = expert_hidden(routing, model.hidden) if routing.selection is Selection.DENSE else model.hidden
+        return expert_params(model, dense)
+    n = experts_of_layer(routing, model.layers, layer)
+    hidden = expert_hidden(routing, model.hidden)
+    counted = n if rows is None else rows
+    shared = expert_params(model, routing.shared_experts * hidden) if routing.shared_experts else 0
+    return counted * expert_params(model, hidden) + shared + router_params(config, layer)
+
+
+def router_params(config: RunConfig, layer: int) -> int:
+    """Parameters of the router at mixture block `layer`; none where it follows another layer's decision."""
+    model, routing = config.model, config.routing
+    n = experts_of_layer(routing, model.layers, layer)
+    if routing.scope is Scope.GLOBAL and layer != mixture_layers(routing, model.layers)[0]:
+        return 0
+    if routing.selection is Selection.SOFT:
+        identity = routing.soft.dispatch is not SoftWeights.SOFT and routing.soft.combine is not SoftWeights.SOFT
+        return 0 if identity else model.width * n * routing.soft.slots_per_expert + 1
+    if routing.router in (RouterKind.HASH, RouterKind.LABEL):
+        return 0
+    hidden = routing.router_depth * model.width**2 if routing.router is RouterKind.MLP else 0
+    return hidden + model.width * n + (n if has_prior(routing) else 0)
+
+
+def _ffn_flops(config: RunConfig, layer: int, rows_per_token: float | None) -> float:
+    model, routing = config.model, config.routing
+    if layer not in mixture_layers(routing, model.layers):
+        dense = expert_hidden(routing, model.hidden) if routing.selection is Selection.DENSE else model.hidden
+        return 4 * model.width * dense
+    hidden = expert_hidden(routing, model.hidden)
+    rows = _rows(config, layer, rows_per_token) + routing.shared_experts
+    return rows * 4 * model.width * hidden + _routing_flops(config, layer)
+
+
+def _routing_flops(config: RunConfig, layer: int) -> float:
+    """Router products, and the averaging of tokens or weights in soft and merged layers."""
+    model, routing = config.model, config.routing
+    n = experts_of_layer(routing, model.layers, layer)
+    if routing.selection is Selection.SOFT:
+        return _soft_flops(model, routing, n)
+    weights = router_params(config, layer) - (n if has_prior(routing) and router_params(config, layer) else 0)
+    router = 2 * weights * _decisions_per_token(config)
+    if routing.selection is not Selection.MERGE:
+        return router
+    merging = 2 * n * expert_params(model, expert_hidden(routing, model.hidden))
+    return router + merging * _units_per_token(config)
+
+
+def _soft_flops(model: ModelConfig, routing: Routing, n: int) -> float:
+    soft = routing.soft
+    product = 2 * model.width * n * soft.slots_per_expert  # one product of all tokens with all slots
+    logits = product if SoftWeights.SOFT in (soft.dispatch, soft.combine) else 0
+    averages = sum(product for w in (soft.dispatch, soft.combine) if w is SoftWeights.SOFT)
+    return logits + averages
+
+
+def _decisions_per_token(config: RunConfig) -> float:
+    """How often the router is evaluated for each token."""
+    routing = config.routing
+    if routing.context is Context.PREFIX:
+        return 1 / config.model.context
+    return _units_per_token(config)
+
+
+def _units_per_token(config: RunConfig) -> float:
+    routing, length = config.routing, config.model.context
+    if routing.unit is Unit.TOKEN:
+        return 1.0
+    if routing.unit is Unit.SEQUENCE:
+        return (2 if routing.context is Context.PREFIX else 1) / length
+    assert routing.segment_length is not None  # validated
+    return -(-length // routing.segment_length) / length
