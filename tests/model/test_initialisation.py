@@ -1,0 +1,119 @@
+"""Initial parameters: GPT-2's scheme, and equal across runs that differ in routing alone."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from moe_study.config import ModelConfig
+from moe_study.design.routing import Routing, Selection
+from moe_study.model.gpt import GPT
+from moe_study.model.initialisation import Initialiser, Linear, init_experts_, init_normal_, initialise
+
+MODEL = ModelConfig(layers=3, heads=4, width=64, context=32)
+VOCABULARY = 500
+
+
+def parameters(model: ModelConfig = MODEL, seed: int = 0, ffn_multiplier: float = 1.0) -> dict[str, Tensor]:
+    routing = Routing(selection=Selection.DENSE, ffn_multiplier=ffn_multiplier)
+    return dict(GPT(model, routing, VOCABULARY, seed).named_parameters())
+
+
+def test_weights_follow_the_scheme_of_gpt2() -> None:
+    for name, value in parameters().items():
+        if "norm" in name and name.endswith("weight"):
+            assert (value == 1).all(), name
+        elif name.endswith("bias"):
+            assert (value == 0).all(), name
+        else:
+            residual = name.endswith(("attn.out.weight", "ffn.down.weight"))
+            expected = 0.02 / math.sqrt(2 * MODEL.layers) if residual else 0.02
+            tolerance = 4 / math.sqrt(2 * value.numel())  # four standard errors
+            assert value.std().item() == pytest.approx(expected, rel=tolerance), name
+            assert abs(value.mean().item()) < 4 * expected / math.sqrt(value.numel()), name
+
+
+def test_a_seed_gives_the_same_model_whatever_the_global_random_state() -> None:
+    torch.manual_seed(1)
+    first = parameters(seed=7)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = parameters(seed=7)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_seed_gives_other_weights_everywhere() -> None:
+    one, other = parameters(seed=0), parameters(seed=1)
+    drawn = [name for name in one if name.endswith("weight") and "norm" not in name]
+    assert len(drawn) == 2 + 4 * MODEL.layers
+    assert not any(torch.isclose(one[name], other[name]).float().mean() > 0.1 for name in drawn)
+
+
+def test_equally_shaped_weights_of_one_model_differ() -> None:
+    values = parameters()
+    assert not torch.equal(values["blocks.0.attn.qkv.weight"], values["blocks.1.attn.qkv.weight"])
+
+
+def test_what_does_not_differ_between_two_designs_starts_equal() -> None:
+    narrow, wide = parameters(), parameters(ffn_multiplier=2.0)
+    shared = [name for name in narrow if ".ffn." not in name]
+    assert len(shared) > 10
+    assert all(torch.equal(narrow[name], wide[name]) for name in shared)
+
+
+def test_an_expert_starts_equal_whatever_their_number_and_the_first_is_the_dense_network() -> None:
+    name = "blocks.0.ffn.up.weight"
+    few, many = torch.empty(2, 64, 256), torch.empty(5, 64, 256)
+    init_experts_(few, 0.02, name, seed=7, transpose=True)
+    init_experts_(many, 0.02, name, seed=7, transpose=True)
+    assert torch.equal(many[:2], few)
+    assert torch.equal(many[0].T, parameters(seed=7)[name])
+    assert len({weights.sum().item() for weights in many}) == 5
+    assert not torch.equal(many[1], many[0])
+    untransposed = init_experts_(torch.empty(2, 256, 64), 0.02, name, seed=7)
+    assert torch.equal(untransposed, few.mT)
+
+
+def test_experts_that_are_parameters_can_be_filled() -> None:
+    stack = nn.Parameter(torch.full((2, 3, 4), torch.nan))
+    Initialiser(seed=0, layers=2).experts_(stack, "blocks.0.ffn.down.weight", residual=True)
+    assert stack.isfinite().all() and stack.requires_grad and stack.is_leaf
+
+
+def test_values_do_not_depend_on_the_precision_they_are_kept_in() -> None:
+    single = init_normal_(torch.empty(50), 0.02, "a", seed=0)
+    double = init_normal_(torch.empty(50, dtype=torch.float64), 0.02, "a", seed=0)
+    torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=0)
+
+
+class Custom(nn.Module):
+    """A module with an `initialise` of its own, which may forget a parameter."""
+
+    def __init__(self, forgets: bool) -> None:
+        super().__init__()
+        self.inner = Linear(3, 3, bias=False)
+        self.table = nn.Parameter(torch.empty(2))
+        self.forgets = forgets
+
+    def initialise(self, init: Initialiser, prefix: str) -> None:
+        init.module(self.inner, f"{prefix}.inner")
+        if not self.forgets:
+            nn.init.zeros_(self.table)
+
+
+def test_a_module_may_initialise_itself() -> None:
+    root = nn.Module()
+    root.custom = Custom(forgets=False)
+    initialise(root, layers=1, seed=3)
+    expected = init_normal_(torch.empty(3, 3), 0.02, "custom.inner.weight", seed=3)
+    assert torch.equal(root.custom.inner.weight, expected)
+    assert (root.custom.table == 0).all()
+
+
+def test_a_forgotten_parameter_is_an_error() -> None:
+    root = nn.Module()
+    root.custom = Custom(forgets=True)
+    with pytest.raises(RuntimeError, match=r"custom\.table"):
+        initialise(root, layers=1, seed=0)
