@@ -1,0 +1,1 @@
+"""Mixture-of-experts layers: read, score, pick, limit, dispatch, and count."""
