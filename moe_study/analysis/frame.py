@@ -1,0 +1,222 @@
+"""Run folders as pandas frames: one row per run, and long frames of what was measured on the way.
+
+Nothing is dropped in silence: a run that is not done, or whose files are damaged, keeps its row, with its
+state and the reason in `error`; `done` and `not_done` split a frame.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moe_study.analysis import reading
+from moe_study.analysis.labels import add_labels
+from moe_study.config import RunConfig, to_plain
+from moe_study.errors import DataError
+
+RESULT_NUMBERS = (
+    "validation_loss", "bits_per_byte", "tokens", "steps", "num_params", "num_active_params",
+    "flops_per_token", "train_seconds", "tokens_per_second", "peak_memory_bytes",
+)  # fmt: skip
+EXPERT_RATES = ("wanted_per_token", "kept_per_token", "executed_per_token")
+CAUSALITY = ("own_future", "others_future", "mixes_batch")
+
+
+def load_frame(folders: Iterable[Path], sweep: str | None = None) -> pd.DataFrame:
+    """One row per run of `folders` (run folders, or folders of them).
+
+    Columns: folder, key, state (as in status.json, or `damaged`), error, step, total_steps, seed, point (hash
+    of the configuration without the seed), label (shortest text that tells the points of this frame apart),
+    the configuration flattened (`routing.num_experts`), RESULT_NUMBERS, EXPERT_RATES (means over layers),
+    CAUSALITY, `leaks` (the routing reads later tokens), and evaluation (hash of what the loss was measured
+    on: only losses with the same one can be compared). A key that stands in two folders is taken once, a done
+    one first. `sweep` keeps the runs that were planned by the sweep of that name.
+    """
+    rows = [_row(folder) for folder in reading.find_runs(folders)]
+    if sweep is not None:
+        rows = [row for row in rows if row.get("log.sweep") == sweep]
+        if not rows:
+            raise DataError(
+                f"no run here was planned by the sweep {sweep}; leave the name out to read all runs"
+            )
+    frame = pd.DataFrame(rows)
+    for name in (*RESULT_NUMBERS, *EXPERT_RATES):
+        frame[name] = pd.to_numeric(frame[name]) if name in frame else math.nan
+    first = frame["state"].ne("done").sort_values(kind="stable").index
+    frame = frame.loc[first].drop_duplicates("key").sort_index().reset_index(drop=True)
+    return add_labels(frame)
+
+
+def done(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs with a result."""
+    return frame[frame["state"] == "done"]
+
+
+def not_done(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs without a result, whatever the reason."""
+    return frame[frame["state"] != "done"]
+
+
+def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
+    """Losses over training. Columns: label, point, key, seed, kind (train, validation), step, tokens, loss,
+    seconds.
+
+    Losses are of the language model alone, in nats a token. A damaged file raises DataError, or, with
+    `problems`, adds its sentence there and leaves that run out; so do the other long frames.
+    """
+    columns = ["kind", "step", "tokens", "loss", "seconds"]
+
+    def one(run: Any) -> pd.DataFrame:
+        records = [r for r in reading.read_metrics(Path(run.folder)) if r["kind"] in ("train", "validation")]
+        return pd.DataFrame(records, columns=columns)
+
+    return _long(frame, one, columns, problems)
+
+
+def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
+    """Expert shares over training. Columns: label, point, key, seed, step, layer, expert, share, entropy
+    (nats, of the router, over the layer's tokens), and EXPERT_RATES; one row per step, layer and expert."""
+    columns = ["step", "layer", "expert", "share", "entropy", *EXPERT_RATES]
+
+    def one(run: Any) -> pd.DataFrame:
+        records = [r for r in reading.read_metrics(Path(run.folder)) if r["kind"] == "routing"]
+        wide = pd.DataFrame(records, columns=[c for c in columns if c != "expert"])
+        wide["expert"] = [list(range(len(share))) for share in wide["share"]]
+        return wide.explode(["share", "expert"]).astype({"share": float, "expert": int})[columns]
+
+    return _long(frame, one, columns, problems)
+
+
+def activations(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
+    """Activation counts over the validation set after training. Columns: label, point, key, seed and
+    reading.ACTIVATION_COLUMNS; runs without a router have no rows."""
+    columns = list(reading.ACTIVATION_COLUMNS)
+
+    def one(run: Any) -> pd.DataFrame:
+        counts = reading.read_routing(Path(run.folder))
+        return pd.DataFrame(columns=columns) if counts is None else counts[columns]
+
+    return _long(frame, one, columns, problems)
+
+
+def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
+    """Validation loss by domain.
+
+    Columns: label, point, key, seed, by (language, topic), name, loss, tokens.
+    """
+    columns = ["by", "name", "loss", "tokens"]
+
+    def one(run: Any) -> pd.DataFrame:
+        result = reading.read_result(Path(run.folder))
+        rows = [
+            {"by": by, "name": name, "loss": value["loss"], "tokens": value["tokens"]}
+            for by in ("language", "topic")
+            for name, value in (result.get(f"by_{by}") or {}).items()
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    return _long(frame, one, columns, problems)
+
+
+def _long(frame: pd.DataFrame, one: Any, columns: list[str], problems: list[str] | None) -> pd.DataFrame:
+    """The frames that `one` makes of each run, one under the other, with the run's names in front."""
+    names = ["label", "point", "key", "seed"]
+    parts = []
+    for run in frame.itertuples():
+        try:
+            part = one(run)
+        except DataError as error:
+            if problems is None:
+                raise
+            if str(error) not in problems:
+                problems.append(str(error))
+            continue
+        if len(part):
+            for position, name in enumerate(names):
+                part.insert(position, name, getattr(run, name))
+            parts.append(part)
+    if not parts:
+        return pd.DataFrame(columns=names + columns)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    """One run as a flat row; a damaged file becomes the state `damaged` with its sentence."""
+    row: dict[str, Any] = {"folder": str(folder), "key": folder.name, "state": "damaged", "error": None}
+    try:
+        config = reading.read_config(folder)
+        row.update(_identity(config))
+        status = reading.read_status(folder)
+        error = status.get("error")
+        row["error"] = f"{error['type']}: {error['message']}" if error else None
+        row["step"], row["total_steps"] = status.get("step"), status.get("total_steps")
+        state = status.get("state")
+        if state == "done":
+            row.update(_result(folder, reading.read_result(folder), row))
+        row["state"] = state or "damaged"
+    except DataError as error:
+        row["error"] = str(error)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        row["error"] = f"{folder} is damaged: its files do not have the fields that they should ({error!r})"
+    return row
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The flat configuration, with today's defaults where an older run lacks a setting, and the point's
+    hash.
+    """
+    flat = flatten(to_plain(RunConfig()))
+    flat.update(flatten(config))
+    design = {
+        name: value
+        for name, value in flat.items()
+        if not name.startswith("log.") and name not in ("data.root", "run.seed")
+    }
+    return {"seed": flat["run.seed"], "point": _hash(design), **flat}
+
+
+def _result(folder: Path, result: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    path = folder / "result.json"
+    if result.get("key", folder.name) != folder.name:
+        raise DataError(
+            f"{path} belongs to the run {result['key']}, not to {folder.name}; give back its folder"
+        )
+    for name in ("validation_loss", "causality"):
+        if result.get(name) is None:
+            raise DataError(f"{path} is damaged: it has no {name}")
+    values = {name: result.get(name) for name in RESULT_NUMBERS}
+    if not math.isfinite(result["validation_loss"]):
+        raise DataError(f"{path} is damaged: its validation_loss is not finite")
+    for name in EXPERT_RATES:
+        values[name] = _mean(result.get(name))
+    for name in CAUSALITY:
+        values[name] = bool(result["causality"][name])
+    values["leaks"] = values["own_future"] or values["others_future"]
+    # What decides whether two losses are of the same text: the data, the window, and how much is read.
+    measured_on = [result.get("data_fingerprint"), row["model.context"], row["run.eval_tokens"]]
+    values["evaluation"] = _hash(measured_on)
+    return values
+
+
+def _mean(by_layer: Mapping[str, float] | None) -> float:
+    values = list(by_layer.values()) if by_layer else []
+    return sum(values) / len(values) if values else math.nan
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names; lists become tuples, so that they can be compared."""
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            flat.update(flatten(item, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = tuple(item) if isinstance(item, list) else item
+    return flat
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,0 +1,206 @@
+"""Short names for design points: the shortest text that tells the points of one frame apart.
+
+A label is a head, which always stands ("dense 2x", "token top-2"), and then only the axes that are needed: of
+all sets of axes that tell every point from every other, the smallest. An axis of the routing is silent at its
+plain value (learned, layer-wise, no balance loss), so "token top-2" stands beside "token top-2, frozen".
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+IGNORED = ("log.", "data.root", "run.seed")  # no part of a design point
+PROMINENT = ("data.name", "model.width", "model.layers")  # come first among settings outside the routing
+EXHAUSTIVE = 12  # this many varying axes are searched for the smallest set; beyond it, one by one
+
+Row = Mapping[str, Any]
+Words = tuple[str, ...]  # what one axis says, point by point
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One way in which points can differ, and the words for it ("" where it has nothing to say)."""
+
+    columns: tuple[str, ...]
+    words: Callable[[Row], str]
+
+
+def add_labels(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with the column `label` for its points; rows whose configuration cannot be read get their
+    key.
+    """
+    frame = frame.drop(columns="label", errors="ignore")
+    if "point" not in frame:
+        return frame.assign(label=frame["key"], point=frame["key"])
+    known = frame["point"].notna()
+    points = frame[known].drop_duplicates("point")
+    labels = dict(zip(points["point"], shortest_labels(_records(points)), strict=True))
+    frame["label"] = frame["point"].map(labels).where(known, frame["key"])
+    return frame
+
+
+def shortest_labels(points: Sequence[Row]) -> list[str]:
+    """One label for each of `points` (flattened configurations), different for different configurations."""
+    heads = [head_words(p) for p in points]
+    axes = [words for words in _words_by_axis(points) if len(set(words)) > 1]
+    return [_join(*parts) for parts in zip(heads, *_smallest(heads, axes), strict=True)]
+
+
+def _join(head: str, *words: str) -> str:
+    label = head
+    for word in words:
+        label += f" {word}" if word.startswith("of ") else f", {word}" if word else ""
+    return label
+
+
+def _smallest(heads: Sequence[str], axes: Sequence[Words]) -> Sequence[Words]:
+    """The smallest set of `axes` that, with the heads, tells apart as many points as all of them do.
+
+    Of sets of one size, the one whose axes stand earlier.
+    """
+
+    def apart(chosen: Sequence[Words]) -> int:
+        return len(set(zip(heads, *chosen, strict=True)))
+
+    wanted = apart(axes)
+    if len(axes) <= EXHAUSTIVE:
+        sizes = range(len(axes) + 1)
+        candidates = itertools.chain.from_iterable(itertools.combinations(axes, size) for size in sizes)
+        return next(chosen for chosen in candidates if apart(chosen) == wanted)
+    chosen: list[Words] = []
+    while apart(chosen) < wanted:  # each round adds the axis that tells most apart
+        chosen.append(max(axes, key=lambda axis: apart([*chosen, axis])))
+    return [axis for axis in axes if axis in chosen]
+
+
+# The words of each axis -----------------------------------------------------------------------------------
+
+
+def head_words(p: Row) -> str:
+    """What the point is at heart: "dense 2x", "token top-2", "sequence threshold 0.9", "soft"."""
+    unit = _text(p["routing.unit"])
+    match p["routing.selection"]:
+        case "dense":
+            if _given(p.get("routing.expert_size")):
+                return f"dense width {p['routing.expert_size']:g}"
+            return f"dense {p['routing.ffn_multiplier']:.3g}x"
+        case "top_k":
+            return f"{unit} top-{p['routing.k']:g}"
+        case "threshold":
+            return f"{unit} threshold {p['routing.threshold']:g}"
+        case "all":
+            return f"{unit} all experts"
+        case "merge":
+            return f"{unit} merge"
+        case "expert_choice":
+            return "expert choice"
+        case other:
+            return _text(other)
+
+
+def _text(value: Any) -> str:
+    return str(value).replace("_", " ")
+
+
+def _experts(p: Row) -> str:
+    experts = p["routing.num_experts"]
+    return "of " + ("/".join(map(str, experts)) if isinstance(experts, tuple) else f"{experts:g}")
+
+
+def _router(p: Row) -> str:
+    kind = p["routing.router"]
+    if kind == "mlp":
+        return f"{p['routing.router_depth']:g}-hidden MLP router"
+    if kind == "label":
+        return f"by {p['routing.label']}"
+    return "" if kind == "linear" else f"{_text(kind)} router"
+
+
+def _context(p: Row) -> str:
+    context = p["routing.context"]
+    if context == "prefix" and _given(p.get("routing.prefix_length")):
+        return f"prefix {p['routing.prefix_length']:g}"
+    return "" if context == "own" else _text(context)
+
+
+def _unless(name: str, plain: Any, words: Callable[[Any], str]) -> Axis:
+    """An axis of one routing setting that is silent at its plain value."""
+    column = f"routing.{name}"
+    return _routed(
+        (column,), lambda p: "" if p[column] == plain or not _given(p[column]) else words(p[column])
+    )
+
+
+def _routed(columns: tuple[str, ...], words: Callable[[Row], str]) -> Axis:
+    """An axis that has nothing to say about a dense point."""
+    return Axis(columns, lambda p: "" if p["routing.selection"] == "dense" else words(p))
+
+
+def _size(p: Row) -> str:
+    if _given(p.get("routing.expert_size")):
+        return f"size {p['routing.expert_size']:g}"
+    return "" if p["routing.ffn_multiplier"] == 1 else f"{p['routing.ffn_multiplier']:g}x experts"
+
+
+ROUTING_AXES = (
+    _routed(("routing.num_experts",), _experts),
+    _unless("scope", "layer", _text),
+    _routed(("routing.context", "routing.prefix_length"), _context),
+    _routed(("routing.router", "routing.router_depth", "routing.label"), _router),
+    _unless("router_state", "learned", _text),
+    _unless("shuffle", False, lambda _: "shuffled"),
+    _routed(("routing.expert_size", "routing.ffn_multiplier"), _size),
+    _unless("granularity", 1, lambda v: f"split {v:g} ways"),
+    _unless("shared_experts", 0, lambda v: f"{v:g} shared"),
+    _unless("balance.switch", 0, lambda v: f"balance {v:g}"),
+    _unless("balance.z", 0, lambda v: f"z-loss {v:g}"),
+    _unless("balance.bias_rate", 0, lambda v: f"bias {v:g}"),
+    _unless("capacity.factor", None, lambda v: f"capacity {v:g}"),
+    _routed(("routing.gate",), lambda p: f"gate {_text(p['routing.gate'])}"),
+    _unless("renormalise", False, lambda _: "renormalised"),
+    _unless("layers", "all", lambda v: f"layers {_text(v)}"),
+)
+
+
+def _words_by_axis(points: Sequence[Row]) -> list[Words]:
+    """What each axis says about each point: ROUTING_AXES, then every other setting that varies, by its own
+    name.
+    """
+    words = [tuple(axis.words(p) for p in points) for axis in ROUTING_AXES]
+    named = {column for axis in ROUTING_AXES for column in axis.columns}
+    columns = dict.fromkeys(
+        name for p in points for name in p if "." in name and not name.startswith(IGNORED)
+    )
+    columns_first = [c for c in PROMINENT if c in columns] + [c for c in columns if c not in PROMINENT]
+    words += [_setting_words(points, column) for column in columns_first if column not in named]
+    heads = [head_words(p) for p in points]
+    if len(set(zip(heads, *words, strict=True))) < len(points):
+        # Two dense points may differ in what dense points ignore: then those settings speak in full.
+        words += [_setting_words(points, column) for column in sorted(named)]
+    return words
+
+
+def _setting_words(points: Sequence[Row], column: str) -> Words:
+    return tuple(_plain_words(column, p.get(column)) for p in points)
+
+
+def _plain_words(column: str, value: Any) -> str:
+    name = column.partition(".")[2]
+    if column == "data.name":
+        return str(value)
+    short = {"model.width": "width", "model.layers": "layers"}.get(column, name.replace("_", " "))
+    if isinstance(value, bool) or value is None:
+        return f"{short} {'on' if value else 'off' if value is False else 'unset'}"
+    return f"{short} {value:g}" if isinstance(value, int | float) else f"{short} {value}"
+
+
+def _records(frame: pd.DataFrame) -> list[Row]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _given(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))

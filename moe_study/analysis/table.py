@@ -1,0 +1,211 @@
+"""The perplexity table: every point with its seeds, its spread, its difference to a reference, and its costs.
+
+Points whose routing reads later tokens stand beneath the others, marked, and are not ranked with them unless
+asked.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moe_study.analysis.comparison import compare, default_reference, ranked
+from moe_study.analysis.frame import EXPERT_RATES, done, not_done
+from moe_study.analysis.statistics import interval
+
+LEAK_MARK = "†"
+BATCH_MARK = "‡"
+NOTES = {
+    LEAK_MARK: "routing reads later tokens, so this is no autoregressive perplexity; not ranked",
+    BATCH_MARK: "routing reads other sequences of the batch, so the loss depends on what is read together",
+}
+COSTS = (
+    "num_params",
+    "num_active_params",
+    "flops_per_token",
+    *EXPERT_RATES,
+    "train_seconds",
+    "tokens_per_second",
+)
+
+
+def perplexity_table(
+    frame: pd.DataFrame, reference: str | None = None, rank_leaking: bool = False, level: float = 0.95
+) -> pd.DataFrame:
+    """One row per point of one evaluation set, best loss first, leaking points last.
+
+    Columns: label, seeds (count), loss and loss_sd (nats a token), perplexity = exp(loss), perplexity_low and
+    _high (t interval of the loss, exponentiated), spread = exp(loss_sd), difference, difference_low,
+    difference_high (nats, paired to the reference) and pairs, COSTS (means over seeds), leaks, mixes_batch.
+    Intervals are NaN for one seed.
+    """
+    runs = done(frame)
+    reference = reference if reference is not None else default_reference(frame)
+    labels = list(dict.fromkeys(runs["label"]))
+    compared = compare(frame, [(label, reference) for label in labels], level=level)
+    rows = []
+    for comparison in compared:
+        own = runs[runs["label"] == comparison.point]
+        loss, d = interval(own["validation_loss"].to_numpy(), level), comparison.difference
+        same = comparison.point == reference
+        row: dict[str, Any] = {
+            "label": comparison.point,
+            "seeds": loss.n,
+            "loss": loss.mean,
+            "loss_sd": loss.sd,
+        }
+        row["perplexity"] = math.exp(loss.mean)
+        row["perplexity_low"], row["perplexity_high"] = np.exp(loss.low), np.exp(loss.high)
+        row["spread"] = np.exp(loss.sd)
+        row["difference"] = math.nan if same else d.mean
+        row["difference_low"], row["difference_high"] = (math.nan, math.nan) if same else (d.low, d.high)
+        row["pairs"] = 0 if same else d.n
+        row.update({name: own[name].mean() for name in COSTS})
+        row.update({name: bool(own[name].any()) for name in ("leaks", "mixes_batch")})
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    order = ["loss", "label"] if rank_leaking else ["leaks", "loss", "label"]
+    table = table.sort_values(order).reset_index(drop=True)
+    table.attrs.update(reference=reference, level=level, rank_leaking=rank_leaking)
+    return table
+
+
+def to_text(table: pd.DataFrame) -> str:
+    """The table for a terminal, with its notes underneath."""
+    header, rows = _cells(table)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        return "  ".join([first, *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [line(header), rule]
+    for place, cells in enumerate(rows):
+        if _starts_leaking(table, place):
+            lines.append(rule)
+        lines.append(line(cells))
+    return "\n".join([*lines, "", *_notes(table)])
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """The table as GitHub markdown, with its notes underneath."""
+    header, rows = _cells(table)
+    lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
+    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join([*lines, "", *(f"{note}  " for note in _notes(table))])
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The table as CSV with all digits; the notes are the columns leaks and mixes_batch."""
+    return table.to_csv(index=False)
+
+
+def missing_lines(frame: pd.DataFrame) -> list[str]:
+    """One line for each run that has no result, with its reason."""
+    runs = not_done(frame)
+    return [_missing_line(run) for run in runs.sort_values(["state", "label", "key"]).itertuples()]
+
+
+def _missing_line(run: Any) -> str:
+    name = run.label if run.label == run.key else f"{run.label}, seed {run.seed:g}"
+    progress = ""
+    if run.state not in ("queued", "damaged") and pd.notna(getattr(run, "step", None)):
+        progress = f" at step {run.step:g} of {run.total_steps:g}"
+    reason = f": {_first_line(run.error)}" if isinstance(run.error, str) else ""
+    return f"{name} ({run.key}) is {run.state}{progress}{reason}"
+
+
+def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    level = f"{table.attrs['level']:.0%}"
+    columns: dict[str, Callable[[Any], str]] = {
+        "point": _name,
+        "seeds": lambda r: str(r.seeds),
+        "loss": lambda r: f"{r.loss:.4f}",
+        "perplexity": lambda r: f"{r.perplexity:.2f}",
+        "×/÷ sd": lambda r: _number(r.spread, "{:.4f}"),
+        f"Δ loss to {table.attrs['reference']}": lambda r: _number(r.difference, "{:+.4f}"),
+        f"{level} interval": _span,
+        "parameters": lambda r: count(r.num_params),
+        "active": lambda r: count(r.num_active_params),
+        "FLOPs/token": lambda r: count(r.flops_per_token),
+        "experts/token": lambda r: _number(r.executed_per_token, "{:.2f}"),
+        "time": lambda r: duration(r.train_seconds),
+        "tokens/s": lambda r: _number(r.tokens_per_second, "{:,.0f}"),
+    }
+    if table["executed_per_token"].isna().all():
+        del columns["experts/token"]
+    rows = list(table.itertuples())
+    return list(columns), [[cell(row) for cell in columns.values()] for row in rows]
+
+
+def _name(row: Any) -> str:
+    marks = (LEAK_MARK if row.leaks else "") + (BATCH_MARK if row.mixes_batch else "")
+    return f"{row.label} {marks}".rstrip()
+
+
+def _span(row: Any) -> str:
+    if row.pairs == 0:
+        return "–"
+    if math.isnan(row.difference_low):
+        return "one pair"
+    return f"{row.difference_low:+.4f} to {row.difference_high:+.4f}"
+
+
+def _notes(table: pd.DataFrame) -> list[str]:
+    notes = [
+        "loss: mean over seeds, nats a token; perplexity = exp(loss); ×/÷ sd: spread over seeds; "
+        f"Δ loss: paired by seed, t interval; FLOPs: forward, a token{_pairs_note(table)}"
+    ]
+    if table["leaks"].any():
+        note = NOTES[LEAK_MARK]
+        notes.append(f"{LEAK_MARK} " + (note.split(";")[0] if table.attrs["rank_leaking"] else note))
+    if table["mixes_batch"].any():
+        notes.append(f"{BATCH_MARK} {NOTES[BATCH_MARK]}")
+    return notes
+
+
+def _pairs_note(table: pd.DataFrame) -> str:
+    unpaired = table[(table["pairs"] < table["seeds"]) & (table["label"] != table.attrs["reference"])]
+    parts = [f"{row.label} shares {row.pairs} of its {row.seeds} seeds" for row in unpaired.itertuples()]
+    return f"; {', '.join(parts)} with the reference" if parts else ""
+
+
+def _starts_leaking(table: pd.DataFrame, place: int) -> bool:
+    leaks = table["leaks"].to_list()
+    return not table.attrs["rank_leaking"] and place > 0 and leaks[place] and not leaks[place - 1]
+
+
+def count(value: float) -> str:
+    """1234567 as "1.23M"."""
+    if value is None or math.isnan(value):
+        return "–"
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Wall clock as "41 s", "3 m 12 s", "2 h 05 m"."""
+    if math.isnan(seconds):
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else form.format(value)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+__all__ = ["missing_lines", "perplexity_table", "ranked", "to_csv", "to_markdown", "to_text"]
