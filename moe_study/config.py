@@ -5,6 +5,7 @@ change its result; `log` and the data root cannot, and stay out of it.
 """
 
 import dataclasses
+import difflib
 import enum
 import hashlib
 import json
@@ -142,11 +143,15 @@ class RunConfig:
     @property
     def key(self) -> str:
         """The run's identity: 16 hexadecimal digits over everything that can change its result."""
-        identity = to_plain(self)
-        del identity["log"]
-        del identity["data"]["root"]
-        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
+        return key_of(to_plain(self))
+
+
+def key_of(plain: Mapping[str, Any]) -> str:
+    """The identity of a configuration in plain dicts, as it stands in a run's config.yaml."""
+    identity = {name: section for name, section in plain.items() if name != "log"}
+    identity["data"] = {name: value for name, value in plain["data"].items() if name != "root"}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
 
 
 def to_plain(value: Any) -> Any:
@@ -169,9 +174,9 @@ def from_plain(cls: type, value: Any, where: str = "") -> Any:
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        raise ConfigError(
-            f"unknown key {where + unknown[0]}; known here are {', '.join(sorted(hints))}"
-        )
+        close = difflib.get_close_matches(unknown[0], hints, n=1)
+        advice = f"did you mean {where + close[0]}" if close else f"known here are {', '.join(sorted(hints))}"
+        raise ConfigError(f"unknown key {where + unknown[0]}; {advice}")
     return cls(**{name: _convert(hints[name], item, where + name) for name, item in value.items()})
 
 

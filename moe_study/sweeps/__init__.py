@@ -1,0 +1,1 @@
+"""From overrides to trained runs: compose, plan (grid -> runs), launch, look at what became of them."""

@@ -1,0 +1,111 @@
+"""Hydra's part: overrides in, one typed and validated RunConfig out.
+
+The defaults of all fields stand in the dataclasses alone; they enter Hydra as the stored config `study_defaults`,
+so that the files in conf/ hold only what differs, and a misspelt override meets a closed structure.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from moe_study.config import RunConfig, from_plain, to_plain
+from moe_study.design.matching import Match, resolve_match
+from moe_study.design.validation import validate
+from moe_study.errors import ConfigError
+
+CONFIG_NAME = "config"
+HYDRA_VERSION_BASE = "1.3"
+SETTINGS = ("sweep", "skip_invalid", "retry_failed")  # of the command, not of a run
+_HERE = Path(__file__).resolve().parent.parent.parent
+
+
+def project_root() -> Path:
+    """The folder that holds conf/ and sweeps/: the clone that this package runs from, else the current folder."""
+    for root in (_HERE, Path.cwd()):
+        if (root / "conf" / f"{CONFIG_NAME}.yaml").exists():
+            return root
+    raise ConfigError(f"there is no conf/{CONFIG_NAME}.yaml here or beside the package; run from a clone of moe_study")
+
+
+def defaults() -> dict[str, Any]:
+    """Every field that a configuration has, with its default."""
+    return {**to_plain(RunConfig()), "match": to_plain(Match())}
+
+
+ConfigStore.instance().store(name="study_defaults", node=defaults())
+
+
+def run_config(composed: DictConfig) -> RunConfig:
+    """The typed, matched and validated configuration; ConfigError says in one sentence what is wrong."""
+    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    sections = {str(name): section for name, section in plain.items() if name not in (*SETTINGS, "hydra")}
+    match = from_plain(Match, sections.pop("match", {}), "match.")
+    config: RunConfig = from_plain(RunConfig, sections)
+    validate(config)
+    solved, _ = resolve_match(config, match)
+    if solved is not config:
+        validate(solved)
+    return solved
+
+
+class Composer:
+    """Composes many points quickly: the files of a choice of groups are read once, values are set on a copy.
+
+    `fixed` overrides come before those of each point. Gives the same configuration as Hydra does for the point.
+    """
+
+    def __init__(self, loader: ConfigLoader, fixed: Sequence[str] = ()) -> None:
+        assert isinstance(loader, ConfigLoaderImpl)
+        self._loader = loader
+        self._fixed = list(fixed)
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
+        return self._parser.parse_overrides(list(overrides))
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The untyped configuration of one point, without Hydra's own section."""
+        parsed = self.parse([*self._fixed, *overrides])
+        for override in parsed:
+            if override.is_sweep_override():
+                raise ConfigError(
+                    f"{override.input_line} lists several values: add -m to train each, or write "
+                    f"{override.get_key_element()}=[...] for a list"
+                )
+        groups = tuple(str(o.input_line) for o in parsed if self._is_group(o))
+        if groups not in self._composed:
+            whole = self._loader.load_configuration(CONFIG_NAME, list(groups), run_mode=RunMode.RUN)
+            self._composed[groups] = whole
+        composed = copy.deepcopy(self._composed[groups])
+        values = [o for o in parsed if not self._is_group(o)]
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        return composed
+
+    def run_config(self, overrides: Sequence[str]) -> RunConfig:
+        return run_config(self.compose(overrides))
+
+    def _is_group(self, override: Override) -> bool:
+        is_group: bool = self._loader.repository.group_exists(override.key_or_group)
+        return is_group and not isinstance(override.value(), dict)
+
+
+@contextlib.contextmanager
+def open_composer(fixed: Sequence[str] = ()) -> Iterator[Composer]:
+    """A Composer on conf/ for programs that are not started by Hydra."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(project_root() / "conf"), version_base=HYDRA_VERSION_BASE):
+        yield Composer(GlobalHydra.instance().config_loader(), fixed)

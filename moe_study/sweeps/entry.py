@@ -1,0 +1,73 @@
+"""What train.py does: one run, or (with -m) one run of a sweep inside a launcher's job."""
+
+import os
+from collections.abc import Callable
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from moe_study.errors import ConfigError, StudyError
+from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, guarded
+from moe_study.runs import RunFolder, State
+from moe_study.sweeps.compose import run_config
+from moe_study.sweeps.execute import execute
+
+JOB_VARIABLE = "MOE_STUDY_JOB"  # another function than the training, as module:function, for tests of the machinery
+_single: list[DictConfig] = []
+
+
+def task(composed: DictConfig) -> str | None:
+    """Hydra's task function: a single run is only noted, so that it trains outside of Hydra's error handling."""
+    if HydraConfig.get().mode is RunMode.RUN:
+        _single.append(composed)
+        return None
+    return str(execute(run_config(composed), **_job()).state)
+
+
+def start(main: Callable[[], None]) -> int:
+    """Run Hydra's `main` and then the single run it noted, if any; the exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors on instead of printing them
+
+    def everything() -> int:
+        main()
+        return train_one(_single.pop()) if _single else 0
+
+    return guarded(everything)
+
+
+def train_one(composed: DictConfig) -> int:
+    """Train one run in the foreground unless it is done; prints where it lies, returns the exit code."""
+    if composed.sweep is not None:
+        raise ConfigError(f"a sweep has many runs: add -m, as in python train.py -m +sweep={composed.sweep}")
+    config = run_config(composed)
+    folder = RunFolder.of(config)
+    state = folder.state()
+    if state is State.DONE:
+        print(f"{folder.path} is done already: {headline(folder)}")
+        return 0
+    if state is State.DIVERGED:
+        if not composed.retry_failed:
+            raise StudyError(f"{folder.path}: {folder.status().message}; retry_failed=true trains it from the start")
+        folder.forget_training()
+    print(f"{folder.path}: {'training' if state is State.MISSING else 'going on with'} {config.total_steps} steps")
+    status = execute(config, **_job())
+    if status.state is State.DONE:
+        print(f"{folder.path} is done: {headline(folder)}")
+        return 0
+    if status.state is State.PREEMPTED:
+        print(f"{folder.path} saved itself at step {status.step}; the same command goes on from there")
+        return EXIT_PREEMPTED
+    print(f"{folder.path} ended as {status.state} at step {status.step}: {status.message}")
+    return EXIT_FAILED
+
+
+def headline(folder: RunFolder) -> str:
+    """The result in a few words."""
+    result = folder.result() or {}
+    perplexity = result.get("validation_perplexity")
+    return "its result has no perplexity" if perplexity is None else f"validation perplexity {perplexity:.2f}"
+
+
+def _job() -> dict[str, str]:
+    return {"job": os.environ[JOB_VARIABLE]} if JOB_VARIABLE in os.environ else {}

@@ -1,0 +1,47 @@
+"""One run from claim to end, in the process that trains it."""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from moe_study.config import RunConfig
+from moe_study.errors import ConfigError, StudyError
+from moe_study.runs import RunFolder, State, Status
+
+Job = Callable[[RunConfig, RunFolder], Mapping[str, Any] | None]
+TRAIN = "moe_study.training.run:train"
+
+
+def execute(config: RunConfig, job: str = TRAIN) -> Status:
+    """Train `config` in its folder and return how it ended; an error is recorded there and raised again.
+
+    `job` names an importable function. It may end the run itself (finish, diverge, preempt); a run that it leaves
+    running is finished with what it returns.
+    """
+    folder = RunFolder.of(config)
+    with folder.claim(config):
+        folder.start(config.total_steps)
+        try:
+            folder.write_provenance()
+            result = load_job(job)(config, folder)
+            if folder.status().state is State.RUNNING:
+                folder.finish(result or {})
+        except (KeyboardInterrupt, SystemExit):
+            folder.preempt(folder.status().step)
+            raise
+        except BaseException as error:
+            with contextlib.suppress(StudyError, OSError):  # the first error is the one to see
+                folder.fail(error)
+            raise
+        return folder.status()
+
+
+def load_job(name: str) -> Job:
+    """The function that `module:function` names."""
+    module, _, function = name.partition(":")
+    try:
+        found: Job = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the job {name} cannot be imported ({error}); write it as module:function") from error
+    return found

@@ -1,0 +1,81 @@
+"""Hydra's and OmegaConf's errors as one sentence that says what to change."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from moe_study.sweeps.compose import SETTINGS, defaults, project_root
+
+EXPLAINED = (HydraException, OmegaConfBaseException)
+
+
+def explain(error: BaseException) -> str:
+    """One sentence for an error of class EXPLAINED."""
+    if isinstance(error, MissingConfigException):
+        return _unknown_choice(error)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the override {error.override}; quote it for the shell if it holds special characters"
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(found.group(1))
+    if found := re.search(r"Could not (?:append to|delete from) config\. (.*)", text):
+        return f"cannot apply the override: {found.group(1)}"
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{found.group(1)} lists several values: add -m to train each, or write them in [...] for a list"
+    for cause in _chain(error):
+        if isinstance(cause, MissingMandatoryValue):
+            return f"{cause.full_key or 'a mandatory value'} is not set; give it a value"
+        if isinstance(cause, InterpolationKeyError):
+            return f"{cause.full_key}: {_sentence(str(cause))}"
+    return _sentence(text)
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return _sentence(str(error))
+    options = list(error.options or [])
+    return f"{group}={name} is unknown; {suggestion(name, options, prefix=group + '=')}"
+
+
+def _unknown_key(key: str) -> str:
+    known = [*dotted(defaults()), *SETTINGS, *(entry.name for entry in (project_root() / "conf").iterdir())]
+    # A misspelt last part is looked for in its own section first.
+    section = key.rpartition(".")[0]
+    near = [name for name in known if section and name.startswith(section + ".")]
+    if not difflib.get_close_matches(key, near, n=1):
+        by_leaf = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+        near = by_leaf or known
+        if by_leaf:
+            return f"unknown key {key}; did you mean {by_leaf[0]}?"
+    return f"unknown key {key}; {suggestion(key, near)}"
+
+
+def suggestion(word: str, options: list[str], prefix: str = "") -> str:
+    """The closest option as a question, or the whole list."""
+    close = difflib.get_close_matches(word, options, n=1)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    return f"choose one of {', '.join(options)}"
+
+
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all leaves and sections."""
+    for name, value in tree.items():
+        yield prefix + name
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _sentence(text: str) -> str:
+    return re.sub(r"\s+", " ", text.strip().split("\n    full_key")[0]).strip()
