@@ -23,6 +23,7 @@ from moe_study.model.ffn import MLP
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
 from moe_study.model.moe import dispatch
 from moe_study.model.moe.balance import Balancer
+from moe_study.model.moe.capacity import CapacityLimit
 from moe_study.model.moe.dispatch import Plan
 from moe_study.model.moe.experts import Experts
 from moe_study.model.moe.picks import Picks, entropy, fixed_picks, shuffled
@@ -55,6 +56,7 @@ class Decider(nn.Module):
             self.router = ScoringRouter(model.width, experts, routing)
             self.select = build_selection(routing, experts)
             self.balancer = Balancer(experts, routing)
+        self.limit = CapacityLimit(routing, experts, model.context) if routing.capacity.factor is not None else None
 
     def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Decision:
         reading = read(x_BTD, self.routing)
@@ -71,6 +73,8 @@ class Decider(nn.Module):
         if self.routing.shuffle:
             picks = shuffled(picks, self.training)
         wanted = picks.mask().sum() * reading.block
+        if self.limit is not None:
+            picks = self.limit(picks, x_BTD.shape[0])
         return Decision(dispatch.plan_pairs(picks, self.experts, reading.block), wanted, mean_entropy)
 
     def _logits(self, reading: Reading) -> Tensor:
