@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from moe_study.errors import DataError, StudyError
 from moe_study.files import atomic_file, write_bytes_atomic, write_json_atomic, write_text_atomic
 
 
-def test_a_written_file_reads_back_and_leaves_nothing_else(tmp_path):
+def test_a_written_file_reads_back_and_leaves_nothing_else(tmp_path: Path) -> None:
     write_text_atomic(tmp_path / "deep" / "a.txt", "Grüße\n")
     write_bytes_atomic(tmp_path / "deep" / "b.bin", b"\x00\xff")
     write_json_atomic(tmp_path / "deep" / "c.json", {"x": [1, 2.5, "ß"]})
@@ -23,7 +24,7 @@ def test_a_written_file_reads_back_and_leaves_nothing_else(tmp_path):
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["a.txt", "b.bin", "c.json"]
 
 
-def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path):
+def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     write_text_atomic(target, "old")
     with pytest.raises(RuntimeError), atomic_file(target) as handle:
@@ -33,7 +34,7 @@ def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_temporary_one(t
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
+def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     write_text_atomic(target, "old")
     code = (
@@ -48,17 +49,17 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
     assert len(leftovers) == 1 and files.TEMPORARY_MARK in leftovers[0]
 
 
-def test_json_refuses_numbers_that_json_does_not_know(tmp_path):
+def test_json_refuses_numbers_that_json_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json_atomic(tmp_path / "a.json", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path, monkeypatch):
-    def full(_handle):
+def test_a_full_disk_is_one_sentence_about_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     sentence = pytest.raises(DataError, match=r"cannot write .*a\.bin: the disk is full")
     with sentence, atomic_file(tmp_path / "a.bin", DataError) as handle:
         handle.write(b"x")
@@ -66,19 +67,19 @@ def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes into read-only folders")
-def test_a_read_only_folder_is_one_sentence(tmp_path):
+def test_a_read_only_folder_is_one_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(StudyError, match="permission denied"):
         write_text_atomic(tmp_path / "a.txt", "x")
 
 
-def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path):
+def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StudyError, match="choose another folder"):
         write_text_atomic(tmp_path / "file" / "a.txt", "x")
 
 
-def test_writers_in_parallel_never_mix(tmp_path):
+def test_writers_in_parallel_never_mix(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
     contents = [bytes([n]) * 200_000 for n in range(8)]
     threads = [threading.Thread(target=write_bytes_atomic, args=(target, c)) for c in contents]

@@ -1,0 +1,218 @@
+"""prepare: from a configuration to a corpus on disk, in stages that survive being killed.
+
+    open the recipe's source -> scatter its documents into buckets -> train or fetch the tokenizer
+    -> encode bucket by bucket -> shards -> manifest
+
+Everything before the shards lies in the corpus's folder under work/ and is removed at the end. A finished
+stage leaves a mark there and is not done again. Two processes that prepare the same corpus take turns.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from moe_study.config import DataConfig
+from moe_study.data.buckets import bucket_count, bucket_path, read_bucket, scatter
+from moe_study.data.documents import Document, is_validation
+from moe_study.data.encode import assemble, encode_bucket, encoded_bucket, write_hashed
+from moe_study.data.locks import locked
+from moe_study.data.recipes import Source, recipe_of
+from moe_study.data.shards import (
+    MANIFEST,
+    PreparedCorpus,
+    corpus_folder,
+    fingerprint_of,
+    identity,
+    open_corpus,
+    read_manifest,
+    token_dtype,
+)
+from moe_study.data.tokenizers import FILE_NAMES, Tokenizer, gpt2_ranks, load_tokenizer, train_bpe
+from moe_study.errors import ConfigError, DataError
+from moe_study.files import clear_os_errors, write_bytes_atomic, write_json_atomic
+
+_TRAINING_BYTES = 100_000_000  # of the training split that a BPE is trained on: its first documents by hash
+
+
+def prepare(config: DataConfig, *, progress: bool = True) -> PreparedCorpus:
+    """Make the corpus of this configuration ready, or find it ready, and open it.
+
+    A corpus whose files are damaged, or whose local sources changed, is made again. Raises ConfigError for
+    options without meaning, and DataError for what could not be downloaded, read or written.
+    """
+    check(config)
+    if ready := _ready(config):
+        return ready
+    folder = corpus_folder(config)
+
+    def on_wait() -> None:
+        _say(f"another process is preparing {folder.name}; waiting for it", progress)
+
+    with locked(folder.parent / f".{folder.name}.lock", on_wait):
+        if not _ready(config):
+            with clear_os_errors(folder, DataError):
+                _build(config, folder, progress)
+    return open_corpus(config)
+
+
+def check(config: DataConfig) -> None:
+    """Raise ConfigError if this configuration has no meaning; needs neither data nor network."""
+    recipe_of(config.recipe).check(config.options)
+    if config.tokenizer.size < 257:
+        raise ConfigError(f"data.tokenizer.vocab_size={config.tokenizer.vocab_size} must be at least 257")
+    if not 0 < config.validation_fraction < 1:
+        raise ConfigError(
+            f"data.validation_fraction={config.validation_fraction} must be between 0 and 1, such as 0.05"
+        )
+
+
+def _ready(config: DataConfig) -> PreparedCorpus | None:
+    """The corpus if it is whole and its sources are what they were."""
+    try:
+        corpus = open_corpus(config)
+        manifest = read_manifest(corpus.folder)
+    except DataError:
+        return None
+    with contextlib.suppress(DataError):  # sources that are gone do not spoil what was made of them
+        if manifest is None or recipe_of(config.recipe).stamp(config.options) != manifest["stamp"]:
+            return None
+    return corpus
+
+
+def _build(config: DataConfig, folder: Path, progress: bool) -> None:
+    recipe = recipe_of(config.recipe)
+    stamp = recipe.stamp(config.options)
+    work = folder / "work"
+    if (read_mark(work / "begun.json") or {}).get("stamp") != stamp:  # of other sources, or none
+        shutil.rmtree(work, ignore_errors=True)
+        write_json_atomic(work / "begun.json", {"stamp": stamp})
+    gathered = _gather(config, work, progress)
+    tokenizer, tokenizer_name = _tokenizer(config, work, gathered["buckets"], progress)
+    buckets = _encode(config, work, gathered, tokenizer, progress)
+
+    # From here on the old corpus, if there was one, is gone; until the manifest stands there is none.
+    with contextlib.suppress(FileNotFoundError):
+        (folder / MANIFEST).unlink()
+    for name in ("train", "validation"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    dtype = token_dtype(tokenizer.vocab_size)
+    made = assemble(buckets, folder, dtype)
+    made["files"]["token_bytes.npy"] = write_hashed(folder / "token_bytes.npy", [_token_bytes(tokenizer)])
+    if tokenizer_name:
+        content = (work / tokenizer_name).read_bytes()
+        made["files"][tokenizer_name] = write_hashed(folder / tokenizer_name, [content])
+    shards = [shard for split in made["shards"].values() for shard in split]
+    manifest: dict[str, Any] = {
+        "name": config.name,
+        "identity": identity(config),
+        "stamp": stamp,
+        "pins": gathered["pins"],
+        "languages": sorted({shard["language"] for shard in shards}),
+        "topics": sorted({shard["topic"] for shard in shards}),
+        "vocab_size": tokenizer.vocab_size,
+        "end_of_text": tokenizer.end_of_text,
+        "dtype": dtype.str,
+        **made,
+    }
+    manifest["fingerprint"] = fingerprint_of(manifest)
+    write_json_atomic(folder / MANIFEST, manifest)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _gather(config: DataConfig, work: Path, progress: bool) -> dict[str, Any]:
+    """Fetch the sources and scatter their documents; returns {"buckets", "documents", "bytes", "pins"}."""
+    mark = work / "gathered.json"
+    if (done := read_mark(mark)) is not None:
+        return done
+    shutil.rmtree(work / "documents", ignore_errors=True)
+    downloads = Path(config.root).expanduser() / "downloads"
+    source: Source = recipe_of(config.recipe).open(config.options, downloads, progress)
+    count = bucket_count(source.approximate_bytes)
+    documents = _counted(source.documents(), source.approximate_bytes, config.name, progress)
+    number, size = scatter(documents, work / "documents", count)
+    if number == 0:
+        raise DataError(f"the corpus {config.name} has no text; check data.options")
+    gathered = {"buckets": count, "documents": number, "bytes": size, "pins": source.pins}
+    write_json_atomic(mark, gathered)
+    return gathered
+
+
+def _counted(documents: Iterable[Document], total: int, name: str, progress: bool) -> Iterator[Document]:
+    bar = _bar(f"{name}: reading", total, progress)
+    with bar:
+        for document in documents:
+            bar.update(len(document.text))
+            yield document
+        bar.total = bar.n  # known only now
+        bar.refresh()
+
+
+def _tokenizer(config: DataConfig, work: Path, buckets: int, progress: bool) -> tuple[Tokenizer, str | None]:
+    """The tokenizer and the name of its file in `work`, made if it is not there."""
+    name = FILE_NAMES[config.tokenizer.kind]
+    if name is not None and not (work / name).exists():
+        if config.tokenizer.kind == "gpt2":
+            content = gpt2_ranks(Path(config.root).expanduser() / "downloads", progress=progress)
+        else:
+            _say(f"{config.name}: training a BPE of {config.tokenizer.size} tokens", progress)
+            texts = _training_texts(config, work, buckets)
+            content = train_bpe(texts, config.tokenizer.size, progress=progress).encode()
+        write_bytes_atomic(work / name, content)
+    return load_tokenizer(config.tokenizer, work), name
+
+
+def _training_texts(config: DataConfig, work: Path, buckets: int) -> Iterator[str]:
+    left = _TRAINING_BYTES
+    for bucket in range(buckets):
+        for hashed in read_bucket(bucket_path(work / "documents", bucket)):
+            if not is_validation(hashed.hash, config.validation_fraction):
+                yield hashed.document.text
+                left -= len(hashed.document.text.encode())
+                if left < 0:
+                    return
+
+
+def _encode(
+    config: DataConfig, work: Path, gathered: dict[str, Any], tokenizer: Tokenizer, progress: bool
+) -> list[Any]:
+    """Encode the buckets that are not encoded yet."""
+    targets = [encoded_bucket(work / "encoded", bucket) for bucket in range(gathered["buckets"])]
+    with _bar(f"{config.name}: encoding", gathered["bytes"], progress) as bar:
+        for bucket, target in enumerate(targets):
+            if not target.is_done:
+                source = bucket_path(work / "documents", bucket)
+                encode_bucket(source, target, tokenizer, config.validation_fraction, bar.update)
+    return targets
+
+
+def _token_bytes(tokenizer: Tokenizer) -> bytes:
+    lengths = np.array([len(piece) for piece in tokenizer.token_bytes()], np.int64)
+    content = io.BytesIO()
+    np.save(content, lengths)
+    return content.getvalue()
+
+
+def read_mark(path: Path) -> dict[str, Any] | None:
+    """A finished stage's record, or None."""
+    try:
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return read
+
+
+def _bar(label: str, total: int, progress: bool) -> "tqdm[Any]":
+    return tqdm(desc=label, total=total, unit="B", unit_scale=True, disable=not progress, mininterval=0.3)
+
+
+def _say(sentence: str, progress: bool) -> None:
+    if progress:
+        print(sentence, file=sys.stderr, flush=True)

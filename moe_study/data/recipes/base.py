@@ -1,0 +1,33 @@
+"""What every recipe gives: a way to get at a corpus's documents, and what was pinned."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moe_study.data.documents import Document
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus that is ready to be read."""
+
+    documents: Callable[[], Iterator[Document]]
+    approximate_bytes: int  # of text, to choose how finely the work is cut; need not be exact
+    pins: dict[str, Any] = field(default_factory=dict)  # what was read (hashes, revisions), for the manifest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to get a corpus.
+
+    version  goes up whenever the same options would give other text
+    check    raises ConfigError for options that have no meaning; needs no data
+    stamp    changes when a source that is not pinned changed; cheap, "" for pinned sources
+    open     fetches what is needed into the downloads folder and returns the Source
+    """
+
+    version: int
+    check: Callable[[dict[str, Any]], object]
+    stamp: Callable[[dict[str, Any]], str]
+    open: Callable[[dict[str, Any], Path, bool], Source]

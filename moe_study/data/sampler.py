@@ -1,0 +1,167 @@
+"""Windows of a split: the order they are trained in, and the fixed set they are judged on.
+
+Window w of a shard is its ids [w*T, w*T + T + 1): T inputs and, shifted by one, T targets. So a sequence has
+one language and one topic, and no target is seen twice in an epoch. A rest shorter than T + 1 is left out.
+
+Shape suffixes: B batch rows, T positions, W windows
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_study.data.shards import Split
+from moe_study.errors import ConfigError, DataError
+
+_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of one step; int64 throughout."""
+
+    inputs_BT: np.ndarray
+    targets_BT: np.ndarray
+    language_B: np.ndarray  # index into the corpus's languages
+    topic_B: np.ndarray  # index into the corpus's topics
+
+
+class Windows:
+    """All windows of a split by number: shard after shard, in the order of the text."""
+
+    def __init__(self, split: Split, context: int) -> None:
+        if context < 1:
+            raise ConfigError(f"model.context={context} must be at least 1")
+        self._shards = split.shards
+        self._context = context
+        counts = [max(0, (len(shard.tokens) - 1) // context) for shard in split.shards]
+        self.counts = np.array(counts, np.int64)  # windows of each shard
+        self._ends = np.cumsum(self.counts)
+        self._languages = np.array([shard.language for shard in split.shards], np.int64)
+        self._topics = np.array([shard.topic for shard in split.shards], np.int64)
+        self.total = int(self._ends[-1]) if len(counts) else 0
+        if self.total == 0:
+            raise DataError(
+                f"no domain of the {split.name} split has {context + 1} tokens; make model.context "
+                "smaller or prepare more text"
+            )
+
+    def batch(self, windows_B: np.ndarray) -> Batch:
+        """The windows of these numbers, each from 0 to total - 1."""
+        shard_B = np.searchsorted(self._ends, windows_B, side="right")
+        start_B = (windows_B - (self._ends - self.counts)[shard_B]) * self._context
+        ids = np.empty((len(windows_B), self._context + 1), np.int64)
+        for row, (shard, start) in enumerate(zip(shard_B.tolist(), start_B.tolist(), strict=True)):
+            ids[row] = self._shards[shard].tokens[start : start + self._context + 1]
+        return Batch(ids[:, :-1], ids[:, 1:], self._languages[shard_B], self._topics[shard_B])
+
+
+class TrainSampler:
+    """Batches of the training split in a random order that is a pure function of (seed, step).
+
+    Epoch e visits every window once, in a permutation drawn from (seed, e); a batch may hold the end of one
+    epoch and the beginning of the next. Any step can be asked for at once: nothing is remembered.
+    """
+
+    def __init__(self, split: Split, context: int, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"run.batch_size={batch_size} must be at least 1")
+        self._windows = Windows(split, context)
+        self._batch_size = batch_size
+        self._seed = seed
+        self.windows_per_epoch = self._windows.total
+        self.tokens_per_epoch = self._windows.total * context
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        position_B = np.arange(step * self._batch_size, (step + 1) * self._batch_size, dtype=np.int64)
+        epoch_B, place_B = np.divmod(position_B, self.windows_per_epoch)
+        return self._windows.batch(permute(place_B, self.windows_per_epoch, self._seed, epoch_B))
+
+
+def permute(place_B: np.ndarray, size: int, seed: int, epoch_B: np.ndarray) -> np.ndarray:
+    """Where each place of an epoch's order points to: a permutation of 0 .. size - 1 for every (seed, epoch).
+
+    A Feistel network over the next power of two, walked on while the result falls outside (Black and Rogaway
+    2002, "Ciphers with arbitrary finite domains"). Unlike a shuffle it takes no memory and no time for the
+    windows that are not asked for, and it does not depend on numpy's generators, which may change.
+    """
+    bits = max(6, (size - 1).bit_length())
+    low = np.uint64(bits // 2)
+    high = np.uint64(bits) - low
+    keys_BR = _round_keys(seed, epoch_B)
+    result_B = place_B.astype(np.uint64)
+    open_B = np.arange(len(result_B))  # rows whose value is still to be found
+    while len(open_B):
+        result_B[open_B] = _feistel(result_B[open_B], keys_BR[open_B], high, low)
+        open_B = open_B[result_B[open_B] >= size]
+    return result_B.astype(np.int64)
+
+
+def _feistel(value_B: np.ndarray, keys_BR: np.ndarray, high: np.uint64, low: np.uint64) -> np.ndarray:
+    """One pass over [0, 2^(high + low)); the halves change width each round, so the bits may be odd."""
+    for r in range(_ROUNDS):
+        mask = (np.uint64(1) << low) - np.uint64(1)
+        left_B, right_B = value_B >> low, value_B & mask
+        mixed_B = (left_B ^ _mix(right_B ^ keys_BR[:, r])) & ((np.uint64(1) << high) - np.uint64(1))
+        value_B = (right_B << high) | mixed_B
+        high, low = low, high
+    return value_B
+
+
+def _round_keys(seed: int, epoch_B: np.ndarray) -> np.ndarray:
+    """One 64-bit key for each row and round, (B, _ROUNDS)."""
+    seed_B = np.full(len(epoch_B), seed % 2**64, np.uint64)
+    base_B = _mix(_mix(seed_B) ^ epoch_B.astype(np.uint64))
+    return _mix(base_B[:, None] + np.arange(_ROUNDS, dtype=np.uint64))
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's step (Steele, Lea and Flood 2014): 64 bits to 64 bits, every bit on every bit."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def validation_batches(split: Split, context: int, batch_size: int, max_tokens: int) -> Iterator[Batch]:
+    """The fixed validation set, in a fixed order: at most `max_tokens` tokens, but at least one window.
+
+    Every domain gives windows in proportion to its size, at least one if it has any and there is room, evenly
+    spread over its text. Neither a seed nor the batch size has a part in the choice; the last batch may be
+    smaller.
+    """
+    windows = Windows(split, context)
+    chosen_W = _chosen_windows(windows.counts, max(1, max_tokens // context))
+    for first in range(0, len(chosen_W), batch_size):
+        yield windows.batch(chosen_W[first : first + batch_size])
+
+
+def _chosen_windows(counts: np.ndarray, budget: int) -> np.ndarray:
+    """Numbers of at most `budget` windows, evenly spread, stratified by shard."""
+    quotas = _quotas(counts, budget)
+    starts = np.cumsum(counts) - counts
+    spread = [
+        start + ((2 * np.arange(quota) + 1) * count) // (2 * quota)
+        for start, count, quota in zip(starts, counts, quotas, strict=True)
+        if quota
+    ]
+    return np.concatenate(spread)
+
+
+def _quotas(counts: np.ndarray, budget: int) -> np.ndarray:
+    """Split the budget in proportion to counts, by largest remainders, no share above its count."""
+    total = int(counts.sum())
+    if budget >= total:
+        return counts
+    exact = counts * (budget / total)
+    quotas = np.floor(exact).astype(np.int64)
+    if budget >= np.count_nonzero(counts):
+        quotas = np.maximum(quotas, (counts > 0).astype(np.int64))
+    # Largest remainders fill up; minima above may have gone beyond, and then the largest shares give back.
+    while quotas.sum() < budget:
+        quotas[np.argmax(np.where(quotas < counts, exact - quotas, -np.inf))] += 1
+    while quotas.sum() > budget:
+        quotas[np.argmax(np.where(quotas > 1, quotas - exact, -np.inf))] -= 1
+    return quotas
