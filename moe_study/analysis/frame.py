@@ -7,7 +7,7 @@ state and the reason in `error`; `done` and `not_done` split a frame.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from moe_study.analysis.labels import add_labels
 from moe_study.config import RunConfig, to_plain
 from moe_study.errors import DataError
 
+Row = Mapping[Hashable, Any]  # one row of a frame
 RESULT_NUMBERS = (
     "validation_loss", "bits_per_byte", "tokens", "steps", "num_params", "num_active_params",
     "flops_per_token", "train_seconds", "tokens_per_second", "peak_memory_bytes",
@@ -40,9 +41,7 @@ def load_frame(folders: Iterable[Path], sweep: str | None = None) -> pd.DataFram
     if sweep is not None:
         rows = [row for row in rows if row.get("log.sweep") == sweep]
         if not rows:
-            raise DataError(
-                f"no run here was planned by the sweep {sweep}; leave the name out to read all runs"
-            )
+            raise DataError(f"no run here was planned by the sweep {sweep}; leave the name out to read all runs")
     frame = pd.DataFrame(rows)
     for name in (*RESULT_NUMBERS, *EXPERT_RATES):
         frame[name] = pd.to_numeric(frame[name]) if name in frame else math.nan
@@ -70,21 +69,22 @@ def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFra
     """
     columns = ["kind", "step", "tokens", "loss", "seconds"]
 
-    def one(run: Any) -> pd.DataFrame:
-        records = [r for r in reading.read_metrics(Path(run.folder)) if r["kind"] in ("train", "validation")]
+    def one(run: Row) -> pd.DataFrame:
+        records = [r for r in reading.read_metrics(Path(run["folder"])) if r["kind"] in ("train", "validation")]
         return pd.DataFrame(records, columns=columns)
 
     return _long(frame, one, columns, problems)
 
 
 def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
-    """Expert shares over training. Columns: label, point, key, seed, step, layer, expert, share, entropy
+    """Expert shares over training. Columns: label, point, key, seed, step, tokens, layer, expert, share, entropy
     (nats, of the router, over the layer's tokens), and EXPERT_RATES; one row per step, layer and expert."""
-    columns = ["step", "layer", "expert", "share", "entropy", *EXPERT_RATES]
+    columns = ["step", "tokens", "layer", "expert", "share", "entropy", *EXPERT_RATES]
 
-    def one(run: Any) -> pd.DataFrame:
-        records = [r for r in reading.read_metrics(Path(run.folder)) if r["kind"] == "routing"]
-        wide = pd.DataFrame(records, columns=[c for c in columns if c != "expert"])
+    def one(run: Row) -> pd.DataFrame:
+        records = [r for r in reading.read_metrics(Path(run["folder"])) if r["kind"] == "routing"]
+        wide = pd.DataFrame(records, columns=[c for c in columns if c not in ("tokens", "expert")])
+        wide["tokens"] = wide["step"] * run["run.batch_size"] * run["model.context"]
         wide["expert"] = [list(range(len(share))) for share in wide["share"]]
         return wide.explode(["share", "expert"]).astype({"share": float, "expert": int})[columns]
 
@@ -96,8 +96,8 @@ def activations(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.Da
     reading.ACTIVATION_COLUMNS; runs without a router have no rows."""
     columns = list(reading.ACTIVATION_COLUMNS)
 
-    def one(run: Any) -> pd.DataFrame:
-        counts = reading.read_routing(Path(run.folder))
+    def one(run: Row) -> pd.DataFrame:
+        counts = reading.read_routing(Path(run["folder"]))
         return pd.DataFrame(columns=columns) if counts is None else counts[columns]
 
     return _long(frame, one, columns, problems)
@@ -110,8 +110,8 @@ def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.
     """
     columns = ["by", "name", "loss", "tokens"]
 
-    def one(run: Any) -> pd.DataFrame:
-        result = reading.read_result(Path(run.folder))
+    def one(run: Row) -> pd.DataFrame:
+        result = reading.read_result(Path(run["folder"]))
         rows = [
             {"by": by, "name": name, "loss": value["loss"], "tokens": value["tokens"]}
             for by in ("language", "topic")
@@ -122,11 +122,13 @@ def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.
     return _long(frame, one, columns, problems)
 
 
-def _long(frame: pd.DataFrame, one: Any, columns: list[str], problems: list[str] | None) -> pd.DataFrame:
+def _long(
+    frame: pd.DataFrame, one: Callable[[Row], pd.DataFrame], columns: list[str], problems: list[str] | None
+) -> pd.DataFrame:
     """The frames that `one` makes of each run, one under the other, with the run's names in front."""
     names = ["label", "point", "key", "seed"]
     parts = []
-    for run in frame.itertuples():
+    for run in frame.to_dict("records"):
         try:
             part = one(run)
         except DataError as error:
@@ -137,7 +139,7 @@ def _long(frame: pd.DataFrame, one: Any, columns: list[str], problems: list[str]
             continue
         if len(part):
             for position, name in enumerate(names):
-                part.insert(position, name, getattr(run, name))
+                part.insert(position, name, run[name])
             parts.append(part)
     if not parts:
         return pd.DataFrame(columns=names + columns)
@@ -182,9 +184,7 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
 def _result(folder: Path, result: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / "result.json"
     if result.get("key", folder.name) != folder.name:
-        raise DataError(
-            f"{path} belongs to the run {result['key']}, not to {folder.name}; give back its folder"
-        )
+        raise DataError(f"{path} belongs to the run {result['key']}, not to {folder.name}; give back its folder")
     for name in ("validation_loss", "causality"):
         if result.get(name) is None:
             raise DataError(f"{path} is damaged: it has no {name}")

@@ -85,9 +85,7 @@ def head_words(p: Row) -> str:
     unit = _text(p["routing.unit"])
     match p["routing.selection"]:
         case "dense":
-            if _given(p.get("routing.expert_size")):
-                return f"dense width {p['routing.expert_size']:g}"
-            return f"dense {p['routing.ffn_multiplier']:.3g}x"
+            return f"dense {_multiple(p):.3g}x"
         case "top_k":
             return f"{unit} top-{p['routing.k']:g}"
         case "threshold":
@@ -100,6 +98,14 @@ def head_words(p: Row) -> str:
             return "expert choice"
         case other:
             return _text(other)
+
+
+def _multiple(p: Row) -> float:
+    """Hidden units of a dense point's feed-forward networks over those of the plain model."""
+    if not _given(p.get("routing.expert_size")):
+        return float(p["routing.ffn_multiplier"])
+    plain = p["model.ffn_size"] if _given(p["model.ffn_size"]) else 4 * p["model.width"]
+    return float(p["routing.expert_size"] / plain)
 
 
 def _text(value: Any) -> str:
@@ -130,9 +136,7 @@ def _context(p: Row) -> str:
 def _unless(name: str, plain: Any, words: Callable[[Any], str]) -> Axis:
     """An axis of one routing setting that is silent at its plain value."""
     column = f"routing.{name}"
-    return _routed(
-        (column,), lambda p: "" if p[column] == plain or not _given(p[column]) else words(p[column])
-    )
+    return _routed((column,), lambda p: "" if p[column] == plain or not _given(p[column]) else words(p[column]))
 
 
 def _routed(columns: tuple[str, ...], words: Callable[[Row], str]) -> Axis:
@@ -172,9 +176,7 @@ def _words_by_axis(points: Sequence[Row]) -> list[Words]:
     """
     words = [tuple(axis.words(p) for p in points) for axis in ROUTING_AXES]
     named = {column for axis in ROUTING_AXES for column in axis.columns}
-    columns = dict.fromkeys(
-        name for p in points for name in p if "." in name and not name.startswith(IGNORED)
-    )
+    columns = dict.fromkeys(name for p in points for name in p if "." in name and not name.startswith(IGNORED))
     columns_first = [c for c in PROMINENT if c in columns] + [c for c in columns if c not in PROMINENT]
     words += [_setting_words(points, column) for column in columns_first if column not in named]
     heads = [head_words(p) for p in points]

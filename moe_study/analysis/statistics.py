@@ -135,9 +135,7 @@ def pooled_noise(losses_PS: ArrayLike) -> PooledNoise:
     degrees = max(0, (points - 1) * (seeds - 1))
     if not degrees:
         return PooledNoise(float("nan"), 0)
-    residual = (
-        losses - losses.mean(axis=1, keepdims=True) - losses.mean(axis=0, keepdims=True) + losses.mean()
-    )
+    residual = losses - losses.mean(axis=1, keepdims=True) - losses.mean(axis=0, keepdims=True) + losses.mean()
     return PooledNoise(float(np.sqrt((residual**2).sum() / degrees)), degrees)
 
 

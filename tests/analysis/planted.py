@@ -122,9 +122,7 @@ def _shares(random: np.random.Generator, experts: int, layer: int) -> np.ndarray
     return 0.9 * ((1 - time) / experts + time * target) + 0.1 * wobble
 
 
-def _write_metrics(
-    folder: Path, config: RunConfig, loss: float, shares: dict, random: np.random.Generator
-) -> None:
+def _write_metrics(folder: Path, config: RunConfig, loss: float, shares: dict, random: np.random.Generator) -> None:
     start, lines = np.log(config.data.tokenizer.vocab_size or 4096), []
     for step in range(0, STEPS + 1, EVERY):
         now = loss + (start - loss) * np.exp(-9 * step / STEPS) - (start - loss) * np.exp(-9)
@@ -135,9 +133,7 @@ def _write_metrics(
             value = loss if step == STEPS else now
             lines.append({"kind": "validation", **shared, "loss": value})
         for layer, share in shares.items():
-            rates = dict.fromkeys(
-                ("wanted_per_token", "kept_per_token", "executed_per_token"), config.routing.k
-            )
+            rates = dict.fromkeys(("wanted_per_token", "kept_per_token", "executed_per_token"), config.routing.k)
             record = {"kind": "routing", "step": step, "layer": layer, "entropy": 1.2, **rates}
             lines.append({**record, "share": (share[step // EVERY] / share[step // EVERY].sum()).tolist()})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -188,9 +184,7 @@ def _result(
         "validation_loss": loss,
         "validation_perplexity": float(np.exp(loss)),
         "bits_per_byte": loss / np.log(2) / 3.1,
-        "by_language": {
-            name: {"loss": loss + 0.01 * i, "tokens": 32_768} for i, name in enumerate(languages)
-        },
+        "by_language": {name: {"loss": loss + 0.01 * i, "tokens": 32_768} for i, name in enumerate(languages)},
         "by_topic": {name: {"loss": loss - 0.01 * i, "tokens": 65_536} for i, name in enumerate(topics)},
         "tokens": STEPS * TOKENS_PER_STEP,
         "steps": STEPS,

@@ -39,9 +39,7 @@ def test_interval_and_p_agree_with_scipy(random, n, level):
 
 def test_two_seeds_have_the_wide_interval_of_one_degree_of_freedom():
     found = interval([1.0, 1.2])
-    assert found.high - found.mean == pytest.approx(
-        np.tan(0.95 * np.pi / 2) * 0.1
-    )  # Cauchy quantile in closed form
+    assert found.high - found.mean == pytest.approx(np.tan(0.95 * np.pi / 2) * 0.1)  # Cauchy quantile in closed form
 
 
 def test_one_value_has_a_mean_and_no_interval():

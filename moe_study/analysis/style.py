@@ -1,0 +1,156 @@
+"""How pictures look: one palette safe for colour-blind readers, one style per design point in all figures."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
+
+from moe_study.analysis.frame import done
+from moe_study.analysis.table import LEAK_MARK
+from moe_study.files import atomic_file
+
+RC: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": "#222222",
+    "ytick.labelcolor": "#222222",
+    "axes.grid": False,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "savefig.dpi": 200,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "moe_study",  # together with no date: the same frame gives the same bytes
+    "svg.fonttype": "path",
+}
+GREYS = ("#9a9a9a", "#5f5f5f", "#1a1a1a")  # dense points, by size
+# Okabe and Ito (2008), without black (dense) and yellow (too light on white).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "^", "D", "v", "P", "X")
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+# Tol's muted scheme, for experts: other hues than those of the points.
+EXPERTS = ("#332288", "#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#117733", "#AA4499", "#999933")
+INK, FAINT = "#222222", "#707070"
+
+
+@dataclass(frozen=True)
+class PointStyle:
+    """How one design point is drawn in every figure of a frame."""
+
+    label: str
+    colour: str
+    marker: str
+    line: str | tuple[int, tuple[float, ...]]
+    leaks: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.label} {LEAK_MARK}" if self.leaks else self.label
+
+    @property
+    def fill(self) -> str:
+        """Leaking points are hollow."""
+        return "white" if self.leaks else self.colour
+
+
+def point_styles(frame: pd.DataFrame) -> dict[str, PointStyle]:
+    """One style for each label: dense points in greys by size, the others in colours by name."""
+    points = done(frame).drop_duplicates("label")
+    dense = points[points["routing.selection"] == "dense"].sort_values(["num_params", "label"])
+    routed = points[points["routing.selection"] != "dense"].sort_values("label")
+    styles = {}
+    for place, point in enumerate(dense.itertuples()):
+        # The largest is black; few points take the ends of the scale.
+        grey = GREYS[round(place * 2 / max(1, len(dense) - 1))] if len(dense) > 1 else GREYS[1]
+        styles[str(point.label)] = PointStyle(str(point.label), grey, "s", "-", False)
+    for place, point in enumerate(routed.itertuples()):
+        turn, colour = divmod(place, len(COLOURS))
+        line = LINES[turn % len(LINES)]
+        marker = MARKERS[(turn + colour) % len(MARKERS)]
+        styles[str(point.label)] = PointStyle(str(point.label), COLOURS[colour], marker, line, bool(point.leaks))
+    return styles
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """The style of the project's figures, and of nobody else's."""
+    with mpl.rc_context(RC):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, `width` by `height` inches, outside pyplot's global state."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def title(figure: Figure, text: str, note: str = "") -> None:
+    """A title over the whole figure, and a note on how to read it underneath, both at the left edge."""
+    figure.suptitle(text, x=0.008, ha="left", fontsize=9.5, color=INK)
+    if note:
+        figure.supxlabel(note, x=0.008, ha="left", fontsize=7.5, color=FAINT)
+
+
+def labels_at_right(axes: Axes, places: dict[str, float], styles: dict[str, PointStyle], size: float = 8) -> None:
+    """Name points in the right margin at their heights (data units), moved apart where they would overlap.
+
+    Call it when the limits of `axes` are final.
+    """
+    if not places:
+        return
+    figure = axes.figure
+    figure.draw_without_rendering()  # type: ignore[union-attr]  # settles the layout, so heights are known
+    names = sorted(places, key=lambda name: places[name])
+    low, high = axes.get_ylim()
+    height_points = axes.get_window_extent().height / figure.dpi * 72
+    gap = 1.3 * size * (high - low) / height_points
+    heights = spread([places[name] for name in names], gap)
+    for name, height in zip(names, heights, strict=True):
+        style = styles[name]
+        axes.annotate(
+            style.name,
+            xy=(1.0, places[name]),
+            xytext=(1.06, height),
+            xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"),
+            fontsize=size,
+            color=style.colour,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": style.colour, "lw": 0.6, "alpha": 0.7, "shrinkB": 0},
+        )
+
+
+def spread(values: Sequence[float], gap: float) -> np.ndarray:
+    """Ascending `values`, moved as little as possible (least squares) so that neighbours are `gap` apart."""
+    offsets = gap * np.arange(len(values))
+    return np.asarray(isotonic_regression(np.asarray(values, dtype=float) - offsets).x) + offsets
+
+
+def save(figure: Figure, out: Path, name: str) -> list[Path]:
+    """`out/name.png` and `out/name.svg`; the same figure gives the same bytes."""
+    paths = [out / f"{name}.png", out / f"{name}.svg"]
+    with house_style():
+        for path in paths:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            with atomic_file(path) as handle:
+                figure.savefig(handle, format=path.suffix[1:], metadata=metadata)
+    return paths
