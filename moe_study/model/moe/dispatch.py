@@ -55,7 +55,7 @@ def plan_pairs(picks: Picks, experts: int, block: int) -> Plan:
 def gather(x_ND: Tensor, plan: Plan) -> Tensor:
     """Expert inputs (Q, D): the tokens of each pair's block, in the plan's order."""
     width = x_ND.shape[1]
-    return x_ND.view(plan.blocks, plan.block * width)[plan.block_P].view(-1, width)
+    return x_ND.view(plan.blocks, plan.block * width).index_select(0, plan.block_P).view(-1, width)
 
 
 def scatter(y_QD: Tensor, plan: Plan) -> Tensor:
