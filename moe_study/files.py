@@ -20,6 +20,7 @@ TEMPORARY_MARK = ".part-"  # stands in the name of every temporary file, so that
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder, then start again",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder, then start again",
+    errno.EFBIG: "the file grew beyond the limit of this system; choose another folder, then start again",
     errno.EROFS: "the file system is read-only; choose a folder that can be written",
     errno.EACCES: "permission denied; choose a folder that this user can write",
     errno.EPERM: "permission denied; choose a folder that this user can write",

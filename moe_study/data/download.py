@@ -67,7 +67,10 @@ def _pip_download(wheel: Wheel, target: Path, progress: bool) -> None:
             f"pip is missing from {sys.executable}, so {wheel.requirement} cannot be fetched; "
             f"install pip there, or put {wheel.filename} into {target.parent}"
         )
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+    prefix = f".{wheel.filename}-"
+    for killed in target.parent.glob(f"{prefix}*"):  # nobody else is at this wheel: the caller holds its lock
+        shutil.rmtree(killed, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
                    "--ignore-requires-python", "--disable-pip-version-check", "--no-input",
                    "--retries=2", "--timeout=30", "--dest", folder, wheel.requirement]  # fmt: skip

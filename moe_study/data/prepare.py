@@ -49,7 +49,7 @@ def prepare(config: DataConfig, *, progress: bool = True) -> PreparedCorpus:
     options without meaning, and DataError for what could not be downloaded, read or written.
     """
     check(config)
-    if ready := _ready(config):
+    if ready := _ready(config, progress):
         return ready
     folder = corpus_folder(config)
 
@@ -57,7 +57,7 @@ def prepare(config: DataConfig, *, progress: bool = True) -> PreparedCorpus:
         _say(f"another process is preparing {folder.name}; waiting for it", progress)
 
     with locked(folder.parent / f".{folder.name}.lock", on_wait):
-        if not _ready(config):
+        if not _ready(config, progress=False):
             with clear_os_errors(folder, DataError):
                 _build(config, folder, progress)
     return open_corpus(config)
@@ -74,15 +74,20 @@ def check(config: DataConfig) -> None:
         )
 
 
-def _ready(config: DataConfig) -> PreparedCorpus | None:
+def _ready(config: DataConfig, progress: bool) -> PreparedCorpus | None:
     """The corpus if it is whole and its sources are what they were."""
+    folder = corpus_folder(config)
     try:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            return None
         corpus = open_corpus(config)
-        manifest = read_manifest(corpus.folder)
-    except DataError:
+    except DataError as error:
+        _say(f"preparing again, since {error}", progress)
         return None
     with contextlib.suppress(DataError):  # sources that are gone do not spoil what was made of them
-        if manifest is None or recipe_of(config.recipe).stamp(config.options) != manifest["stamp"]:
+        if recipe_of(config.recipe).stamp(config.options) != manifest["stamp"]:
+            _say(f"preparing {folder.name} again, since its sources changed", progress)
             return None
     return corpus
 

@@ -6,6 +6,7 @@ one language and one topic, and no target is seen twice in an epoch. A rest shor
 Shape suffixes: B batch rows, T positions, W windows
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 from moe_study.data.shards import Split
 from moe_study.errors import ConfigError, DataError
 
-_ROUNDS = 8
+_ROUNDS = 8  # of the permutation; even
 
 
 @dataclass(frozen=True)
@@ -83,38 +84,34 @@ class TrainSampler:
 def permute(place_B: np.ndarray, size: int, seed: int, epoch_B: np.ndarray) -> np.ndarray:
     """Where each place of an epoch's order points to: a permutation of 0 .. size - 1 for every (seed, epoch).
 
-    A Feistel network over the next power of two, walked on while the result falls outside (Black and Rogaway
-    2002, "Ciphers with arbitrary finite domains"). Unlike a shuffle it takes no memory and no time for the
-    windows that are not asked for, and it does not depend on numpy's generators, which may change.
+    A generalised Feistel network over pairs (left, right) of [0, a) x [0, b) with a * b just above size, walked
+    on while the result falls outside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). Unlike
+    a shuffle it takes no memory and no time for the windows that are not asked for, and it does not depend on
+    numpy's generators, whose streams may change.
     """
-    bits = max(6, (size - 1).bit_length())
-    low = np.uint64(bits // 2)
-    high = np.uint64(bits) - low
-    keys_BR = _round_keys(seed, epoch_B)
-    result_B = place_B.astype(np.uint64)
-    open_B = np.arange(len(result_B))  # rows whose value is still to be found
-    while len(open_B):
-        result_B[open_B] = _feistel(result_B[open_B], keys_BR[open_B], high, low)
-        open_B = open_B[result_B[open_B] >= size]
+    a = math.isqrt(size - 1) + 1
+    b = -(-size // a)
+    keys_RB = _round_keys(seed, epoch_B)
+    result_B = _feistel(place_B.astype(np.uint64), keys_RB, a, b)
+    while len(outside_B := np.flatnonzero(result_B >= size)):
+        result_B[outside_B] = _feistel(result_B[outside_B], keys_RB[:, outside_B], a, b)
     return result_B.astype(np.int64)
 
 
-def _feistel(value_B: np.ndarray, keys_BR: np.ndarray, high: np.uint64, low: np.uint64) -> np.ndarray:
-    """One pass over [0, 2^(high + low)); the halves change width each round, so the bits may be odd."""
-    for r in range(_ROUNDS):
-        mask = (np.uint64(1) << low) - np.uint64(1)
-        left_B, right_B = value_B >> low, value_B & mask
-        mixed_B = (left_B ^ _mix(right_B ^ keys_BR[:, r])) & ((np.uint64(1) << high) - np.uint64(1))
-        value_B = (right_B << high) | mixed_B
-        high, low = low, high
-    return value_B
+def _feistel(value_B: np.ndarray, keys_RB: np.ndarray, a: int, b: int) -> np.ndarray:
+    """One pass over [0, a * b): the halves take turns in shifting one another, which can always be undone."""
+    left_B, right_B = np.divmod(value_B, np.uint64(b))
+    for r in range(0, _ROUNDS, 2):
+        left_B = (left_B + _mix(right_B ^ keys_RB[r]) % np.uint64(a)) % np.uint64(a)
+        right_B = (right_B + _mix(left_B ^ keys_RB[r + 1]) % np.uint64(b)) % np.uint64(b)
+    return left_B * np.uint64(b) + right_B
 
 
 def _round_keys(seed: int, epoch_B: np.ndarray) -> np.ndarray:
-    """One 64-bit key for each row and round, (B, _ROUNDS)."""
+    """One 64-bit key for each round and row, (_ROUNDS, B)."""
     seed_B = np.full(len(epoch_B), seed % 2**64, np.uint64)
     base_B = _mix(_mix(seed_B) ^ epoch_B.astype(np.uint64))
-    return _mix(base_B[:, None] + np.arange(_ROUNDS, dtype=np.uint64))
+    return _mix(base_B + np.arange(_ROUNDS, dtype=np.uint64)[:, None])
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

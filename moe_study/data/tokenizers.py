@@ -87,7 +87,7 @@ class Gpt2Tokenizer(Tokenizer):
             special_tokens={END_OF_TEXT: self.end_of_text},
             explicit_n_vocab=self.vocab_size,
         )
-        self._threads = len(os.sched_getaffinity(0))
+        self._threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         # encode_to_numpy lets go of the interpreter lock, so threads run side by side.

@@ -121,10 +121,17 @@ def clean_speech(text: str) -> str:
     return tidy(repair_misread_utf8(text))
 
 
+_PAGE_HEAD = re.compile(
+    r"(?:\b\d+ )?Deutscher Bundestag ?[–-]? ?\d+ ?\. Wahlperiode ?[–-]? ?\d+ ?\. Sitzung ?\. ?"
+    r"\w+ ?, (?:den|\w+ ?, den) \d+ ?\. \w+ \d{4}(?: \d{3,})? ?"
+)
+
+
 def clean_german(text: str) -> str:
     """Older speeches come as separate tokens ("Herr Präsident ! Ich , der"), with _ for a dash."""
     text = tidy(text)
     text = re.sub(r"(?<=\s)_(?=\s|$)|^_(?=\s)", "–", text)
+    text = _PAGE_HEAD.sub("", text)
     text = re.sub(r"\b([zZ]) \. ([aABTZ]) \.", r"\1. \2.", text)
     text = re.sub(r" +([.,;:!?)])", r"\1", text)
     text = re.sub(r"([.!?]) ?\.(?!\.)", r"\1", text)  # the end of a sentence that was counted twice
@@ -144,7 +151,9 @@ _NEWS_REPAIRS = [
     (re.compile(r'(?<=\s)"\?(?=\S)'), "– "),  # a dash: the end "?and what follows
     (re.compile(r'"\?(?=\w)'), '" '),  # a closing quotation mark that took the blank with it
     (re.compile(r'"\?'), '"'),
-    (re.compile(r'(?<=[.!?"”)])\s*-{1,2}\s*(?=["A-Z\[]|$)'), "\n"),  # the end of a paragraph
+    (re.compile(r"(?<=[A-Za-z])'r\b"), "'re"),
+    # The end of a paragraph, which has become a hyphen; not the one in "U.S.-led".
+    (re.compile(r'(?:(?<=[a-z0-9)%][.!?])|(?<=[.!?,]["”)]))\s*-{1,2}\s*(?=["A-Z\[])|\s*-+\s*$'), "\n"),
     (re.compile(r"Send Facebook Twitter.{0,80}Permalink \S+"), "\n"),
     (re.compile(r"^Share this with\s+|Media playback is (?:not )?supported on this device|Learn more$"), ""),
     (re.compile(r"(?:Share this slide: )?Never miss a thing\. Sign up .*$"), ""),

@@ -45,10 +45,10 @@ def read_documents(path: Path, fields: Fields) -> Iterator[Document]:
         raise DataError(f"{path} cannot be read; give files that end in {', '.join(SUFFIXES)}")
     try:
         yield from readers[path.suffix](path, fields)
-    except FileNotFoundError:
-        raise DataError(f"{path} is gone; put it back or correct data.options") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}); convert it first") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8; convert it first") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); correct data.options") from None
 
 
 def _read_txt(path: Path, fields: Fields) -> Iterator[Document]:
