@@ -1,0 +1,73 @@
+"""Where a run computes and in which precision, and the process-wide switches that go with it."""
+
+import contextlib
+
+import torch
+
+from moe_study.config import RunConfig, RunSettings
+from moe_study.errors import ConfigError, StudyError
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def configure(config: RunConfig) -> torch.device:
+    """Set threads, denormals and determinism for this process, and return the device to train on.
+
+    With these settings a run on one CPU is bitwise repeatable as long as the number of threads is the same.
+    """
+    if config.run.precision not in PRECISIONS:
+        raise ConfigError(f"run.precision={config.run.precision} is unknown; choose fp32 or bf16")
+    device = choose_device(config.run)
+    if config.log.threads is not None:
+        torch.set_num_threads(config.log.threads)
+    # A saturated softmax has denormal gradients, which make every matrix product ten times slower on a CPU.
+    torch.set_flush_denormal(True)
+    # No TF32 anywhere: fp32 means float32, and under bf16 the router must keep its float32 logits.
+    torch.set_float32_matmul_precision("highest")
+    # Without this the backward pass of x[index] adds with atomics, in an order that changes from run to run.
+    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
+    # Deterministic mode would also fill every fresh tensor, which costs time and which nothing here reads.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return device
+
+
+def choose_device(settings: RunSettings) -> torch.device:
+    """The device that `run.device` names; StudyError where a GPU is asked for and there is none."""
+    name = settings.device
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "cuda":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        raise StudyError(
+            "run.device=cuda was asked for, but this machine shows no CUDA GPU to torch; use run.device=cpu"
+            " or auto, or start the run where a GPU is visible"
+        )
+    raise ConfigError(f"run.device={name} is unknown; choose cpu, cuda or auto")
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """The context of every forward pass: bfloat16 where torch deems it safe, or nothing for fp32."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader of the results should see: the GPU's name, or cpu with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory in use so far: allocated by torch on a GPU, resident in the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on every platform
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes

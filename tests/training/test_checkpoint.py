@@ -1,0 +1,169 @@
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+
+from moe_study.errors import DataError, StudyError
+from moe_study.training import checkpoint
+from moe_study.training.loop import Trainer
+from tests.training.doubles import TinyModel, TinySampler, tiny_config
+
+
+def state(step, **more):
+    return {"step": step, "key": "k", "data_fingerprint": "f", "model": {"w": torch.full((1000,), float(step))}} | more
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_two_are_kept_and_the_newest_is_loaded(tmp_path):
+    for step in (5, 10, 15):
+        checkpoint.save(tmp_path, state(step), keep=2)
+    assert names(tmp_path) == ["step-00000010.pt", "step-00000015.pt"]
+    loaded = checkpoint.load_newest(tmp_path, key="k", fingerprint="f")
+    assert loaded["step"] == 15
+    assert torch.equal(loaded["model"]["w"], torch.full((1000,), 15.0))
+
+
+def test_newest_is_by_number_and_not_by_letter(tmp_path):
+    for step in (99_999_999, 100_000_000):  # one digit more than the padding
+        checkpoint.save(tmp_path, state(step))
+    assert names(tmp_path) == ["step-100000000.pt", "step-99999999.pt"]
+    assert checkpoint.load_newest(tmp_path)["step"] == 100_000_000
+
+
+def test_nothing_saved_is_no_error(tmp_path):
+    assert checkpoint.load_newest(tmp_path / "absent") is None
+
+
+def flip_a_bit_of_a_tensor(path):
+    """Change the data of the large tensor, not the pickle, so that nothing but a checksum can notice."""
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda info: info.file_size)
+        offset = entry.header_offset + 30
+    content = bytearray(path.read_bytes())
+    name_length, extra_length = (int.from_bytes(content[offset - 4 + i : offset - 2 + i], "little") for i in (0, 2))
+    content[offset + name_length + extra_length + 100] ^= 1
+    path.write_bytes(content)
+
+
+def cut_in_half(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def write_rubbish(path):
+    path.write_bytes(b"not a checkpoint")
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit_of_a_tensor, cut_in_half, write_rubbish, empty])
+def test_a_damaged_newest_falls_back_to_the_one_before_with_a_warning(tmp_path, damage):
+    checkpoint.save(tmp_path, state(5))
+    damage(checkpoint.save(tmp_path, state(10)))
+    with pytest.warns(UserWarning, match=r"step-00000010\.pt is damaged"):
+        loaded = checkpoint.load_newest(tmp_path)
+    assert loaded["step"] == 5
+
+
+def test_when_all_are_damaged_training_starts_anew_with_warnings(tmp_path):
+    cut_in_half(checkpoint.save(tmp_path, state(5)))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoint.load_newest(tmp_path) is None
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "pwned"),))
+
+    torch.save({"format": 1, "evil": Evil()}, tmp_path / "step-00000007.pt")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoint.load_newest(tmp_path) is None
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_another_runs_checkpoint_and_changed_data_are_refused_in_words(tmp_path):
+    checkpoint.save(tmp_path, state(5))
+    with pytest.raises(StudyError, match="belongs to run k, not to other"):
+        checkpoint.load_newest(tmp_path, key="other", fingerprint="f")
+    with pytest.raises(DataError, match="data changed"):
+        checkpoint.load_newest(tmp_path, key="k", fingerprint="other")
+
+
+def test_the_final_model_is_kept_without_the_optimizer_and_wins_over_steps(tmp_path):
+    checkpoint.save(tmp_path, state(5, optimizer={"state": {}}))
+    checkpoint.save_final(tmp_path, state(6, optimizer={"state": {}}))
+    assert "optimizer" not in checkpoint.load_newest(tmp_path)
+    assert checkpoint.load_newest(tmp_path)["step"] == 6
+    checkpoint.delete_steps(tmp_path)
+    assert names(tmp_path) == ["final.pt"]
+
+
+def test_a_process_killed_while_saving_leaves_the_checkpoint_before(tmp_path):
+    checkpoint.save(tmp_path, state(5))
+    code = (
+        "import os, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "from moe_study.training import checkpoint\n"
+        "save = torch.save\n"
+        "def half(value, handle):\n"
+        "    handle.write(b'PK half of it'); handle.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "torch.save = half\n"
+        "checkpoint.save(Path(sys.argv[1]), {'step': 10})\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert process.returncode == -9
+    assert checkpoint.load_newest(tmp_path)["step"] == 5
+    checkpoint.save(tmp_path, state(11))
+    assert checkpoint.load_newest(tmp_path)["step"] == 11
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoint_before(tmp_path):
+    checkpoint.save(tmp_path, state(5))
+    code = (
+        "import sys, torch, errno\n"
+        "from pathlib import Path\n"
+        "from moe_study import files\n"
+        "from moe_study.errors import StudyError\n"
+        "from moe_study.training import checkpoint\n"
+        "class Full:\n"
+        "    def __init__(self, *a): self.handle = open_(*a)\n"
+        "    def __enter__(self): return self\n"
+        "    def __exit__(self, *a): self.handle.close()\n"
+        "    def write(self, data): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "    def flush(self): pass\n"
+        "open_ = open\n"
+        "files.open = Full\n"
+        "try: checkpoint.save(Path(sys.argv[1]), {'step': 10, 'w': torch.zeros(100)})\n"
+        "except StudyError as error: print(error)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert "the disk is full" in process.stdout, process.stderr
+    assert names(tmp_path) == ["step-00000005.pt"]
+
+
+def test_keys_of_a_compiled_model_are_those_of_the_model(tmp_path):
+    """model.compile() in place, as the session does, and not torch.compile(model), which wraps."""
+    config = tiny_config(tmp_path)
+    plain, compiled = TinyModel(), TinyModel()
+    compiled.compile(backend="eager")
+    sampler = TinySampler(config.run.batch_size, 0)
+    trainer = Trainer(config, compiled, sampler, torch.device("cpu"))
+    trainer.train_step()
+    saved = checkpoint._read(checkpoint.save(tmp_path, trainer.state_dict()))
+    assert list(saved["model"]) == list(plain.state_dict())
+    plain.load_state_dict(saved["model"])
+
+
+def test_random_states_of_every_generator_come_back():
+    before = checkpoint.random_states()
+    first = torch.rand(3)
+    checkpoint.restore_random_states(before)
+    assert torch.equal(torch.rand(3), first)
