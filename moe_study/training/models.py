@@ -1,0 +1,32 @@
+"""From a configuration to a model: fresh for training, or trained for analysis."""
+
+from moe_study.config import RunConfig
+from moe_study.design import accounting
+from moe_study.errors import StudyError
+from moe_study.model.gpt import GPT
+from moe_study.runs import RunFolder
+from moe_study.training import checkpoint
+
+
+def build_model(config: RunConfig, end_of_text: int | None) -> GPT:
+    """The configured model with its initial parameters, on the CPU."""
+    model = GPT(config.model, config.routing, config.vocab_size, seed=config.run.seed, end_of_text=end_of_text)
+    built = sum(parameter.numel() for parameter in model.parameters())
+    assert built == accounting.num_params(config), (
+        f"the model has {built} parameters, its configuration counts {accounting.num_params(config)}"
+    )
+    return model
+
+
+def load_model(folder: RunFolder) -> GPT:
+    """The model of a run as last saved (its final weights if it is done), on the CPU, in evaluation mode.
+
+    StudyError where the run has saved nothing yet, or nothing that can be read.
+    """
+    config = folder.read_config()
+    state = checkpoint.load_newest(folder.checkpoint_folder, key=config.key)
+    if state is None:
+        raise StudyError(f"{folder.path} has no checkpoint that can be read; train this run first")
+    model = build_model(config, state["end_of_text"])
+    model.load_state_dict(state["model"])
+    return model.eval()

@@ -1,0 +1,51 @@
+"""The content of result.json."""
+
+import dataclasses
+from typing import Any
+
+from moe_study.config import RunConfig
+from moe_study.design import accounting, causality
+from moe_study.design.routing import Selection
+from moe_study.training.device import peak_memory_bytes
+from moe_study.training.evaluation import Evaluation
+from moe_study.training.loop import Trainer
+
+
+def make_result(config: RunConfig, fingerprint: str, trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
+    """Everything that a table needs to know of a finished run; losses in nats a token, FLOPs forward a token."""
+    watch = trainer.watch
+    return {
+        "key": config.key,
+        "validation_loss": evaluation.loss,
+        "validation_perplexity": evaluation.perplexity,
+        "validation_tokens": evaluation.tokens,
+        "bits_per_byte": evaluation.bits_per_byte,
+        "by_language": evaluation.by_language,
+        "by_topic": evaluation.by_topic,
+        "tokens": trainer.tokens,
+        "steps": trainer.step,
+        **_accounting(config, evaluation),
+        "train_seconds": watch.seconds,
+        "tokens_per_second": watch.tokens_per_second or trainer.tokens / watch.seconds,
+        "peak_memory_bytes": max(trainer.peak_memory, peak_memory_bytes(trainer.device)),
+        "causality": dataclasses.asdict(causality.verdict(config.routing)),
+        "data_fingerprint": fingerprint,
+        **evaluation.rows_per_token,
+    }
+
+
+def _accounting(config: RunConfig, evaluation: Evaluation) -> dict[str, float]:
+    """Counts from the configuration; where the number of experts depends on the data, from what was measured."""
+    kept = executed = None
+    if config.routing.selection is Selection.THRESHOLD:
+        kept = _mean(evaluation.rows_per_token["kept_per_token"])
+        executed = _mean(evaluation.rows_per_token["executed_per_token"])
+    return {
+        "num_params": accounting.num_params(config),
+        "num_active_params": accounting.num_active_params(config, kept),
+        "flops_per_token": accounting.flops_per_token(config, executed),
+    }
+
+
+def _mean(by_layer: dict[str, float]) -> float:
+    return sum(by_layer.values()) / len(by_layer)

@@ -1,0 +1,204 @@
+"""One run from its configuration to its result, going on from where an earlier process left it."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from moe_study.config import RunConfig
+from moe_study.data import TrainSampler, open_corpus, validation_batches
+from moe_study.errors import ConfigError
+from moe_study.files import atomic_file
+from moe_study.runs import RunFolder, State
+from moe_study.training import checkpoint
+from moe_study.training.device import configure, device_name, peak_memory_bytes
+from moe_study.training.evaluation import Evaluation, evaluate
+from moe_study.training.loop import Trainer, due
+from moe_study.training.metrics import Diverged
+from moe_study.training.models import build_model
+from moe_study.training.recorder import Recorder
+from moe_study.training.result import make_result
+from moe_study.training.signals import Preempted, StopRequest
+
+
+def train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Train to the end, or go on from the newest checkpoint in `folder`; the content of result.json.
+
+    The caller has claimed and started the folder, and records what is raised: StudyError for what the user can
+    mend, anything else for a defect. A run that has its result is not trained again. One that a signal stops
+    (its state is saved) or whose loss stops being finite ends here without a result, and only "key", "state"
+    and "steps" come back.
+    """
+    if (result := folder.result()) is not None:
+        return result
+    recorder = Recorder(config, folder)
+    try:
+        with StopRequest() as stop:
+            result = Session(config, folder, recorder, stop).run()
+    except Preempted as end:
+        folder.preempt(end.step)
+        return _ended(config, recorder, State.PREEMPTED, end)
+    except Diverged as end:
+        folder.diverge(str(end), end.step)
+        return _ended(config, recorder, State.DIVERGED, end)
+    except BaseException:
+        recorder.close(State.FAILED)
+        raise
+    recorder.close(State.DONE, result)
+    return result
+
+
+def _ended(config: RunConfig, recorder: Recorder, state: State, end: Preempted | Diverged) -> dict[str, Any]:
+    recorder.close(state, message=str(end))
+    return {"key": config.key, "state": str(state), "steps": end.step}
+
+
+class Session:
+    """What one process does for one run, from opening the data to writing the result."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, recorder: Recorder, stop: StopRequest):
+        self.config, self.folder, self.recorder, self.stop = config, folder, recorder, stop
+        self.device = configure(config)
+        self.corpus = open_corpus(config.data)
+        if self.corpus.vocab_size > config.vocab_size:
+            raise ConfigError(
+                f"model.vocab_size={config.vocab_size} is too small for the data's {self.corpus.vocab_size} token"
+                " ids; raise it, or leave it out"
+            )
+        folder.add_provenance(data_fingerprint=self.corpus.fingerprint, device=device_name(self.device))
+        model = build_model(config, self.corpus.end_of_text).to(self.device)
+        if config.run.compile:
+            model.compile()  # in place, so that the names of its parameters stay as they are
+        sampler = TrainSampler(self.corpus.train, config.model.context, config.run.batch_size, config.run.seed)
+        self.trainer = Trainer(config, model, sampler, self.device)
+        self.saved_step = 0
+
+    def run(self) -> dict[str, Any]:
+        """Train what is left to train, evaluate, and write the result."""
+        self._resume()
+        try:
+            self._train()
+            return self._finish()
+        except Diverged as end:
+            self._record_training(end.step)
+            raise
+
+    def _train(self) -> None:
+        trainer, first = self.trainer, self.trainer.step
+        trainer.watch.start()
+        while trainer.step < self.config.total_steps:
+            if self.stop.received:
+                with self._paused():
+                    self._save()
+                raise Preempted(self.stop.received, trainer.step)
+            try:
+                trainer.train_step()
+            except Exception:
+                trainer.losses.check(trainer.step)  # weights that are not finite can fail in any way
+                raise
+            if trainer.step == first + 1:
+                trainer.watch.mark(trainer.step)
+            self._after_step()
+        trainer.watch.stop()
+
+    def _resume(self) -> None:
+        newest = checkpoint.load_newest(
+            self.folder.checkpoint_folder, key=self.config.key, fingerprint=self.corpus.fingerprint
+        )
+        if newest is not None:
+            self.trainer.load_state_dict(newest)
+        self.saved_step = self.trainer.step
+        self.recorder.begin(self.trainer.step)
+
+    def _after_step(self) -> None:
+        """Whatever is due after the step just done."""
+        step, last = self.trainer.step, self.trainer.step == self.config.total_steps
+        log, run = self.config.log, self.config.run
+        self.recorder.progress(step)
+        if last or due(step, log.log_every):
+            self.trainer.losses.check(step)
+            self._record_training(step)
+        if last or due(step, log.routing_every):
+            self._record_routing()
+        if not last and due(step, run.eval_every):
+            with self._paused():
+                self._record_validation(self._evaluate(detail=False))
+        if not last and due(step, log.checkpoint_every):
+            with self._paused():
+                self._save()
+
+    @contextlib.contextmanager
+    def _paused(self) -> Iterator[None]:
+        """What happens inside is no training time, and sees no model whose loss is not finite."""
+        self.trainer.losses.check(self.trainer.step)
+        self.trainer.watch.stop()
+        yield
+        self.trainer.watch.start()
+
+    def _record_training(self, step: int) -> None:
+        """Close the window of training measures, as the record of `step`."""
+        if (means := self.trainer.losses.read()) is not None:
+            speed, seconds = self.trainer.watch.lap(self.trainer.step), self.trainer.watch.seconds
+            position = {"kind": "train", "step": step, "tokens": step * self.config.tokens_per_step}
+            pace = {"lr": self.trainer.rate(step - 1), "tokens_per_second": speed, "seconds": seconds}
+            self.recorder.record({**position, **means, **pace})
+
+    def _record_routing(self) -> None:
+        step = self.trainer.step
+        self.recorder.record(*({"kind": "routing", "step": step, **part} for part in self.trainer.routing.read()))
+
+    def _evaluate(self, *, detail: bool) -> Evaluation:
+        config, trainer = self.config, self.trainer
+        batches = validation_batches(
+            self.corpus.validation, config.model.context, config.run.eval_batch, config.run.eval_tokens
+        )
+        evaluation = evaluate(
+            trainer.model,
+            batches,
+            self.corpus,
+            self.device,
+            precision=config.run.precision,
+            label=config.routing.label,
+            detail=detail,
+        )
+        if not math.isfinite(evaluation.perplexity):
+            raise Diverged(f"the validation loss after step {trainer.step}", trainer.step)
+        return evaluation
+
+    def _record_validation(self, evaluation: Evaluation) -> None:
+        trainer = self.trainer
+        position = {"kind": "validation", "step": trainer.step, "tokens": trainer.tokens}
+        self.recorder.record({**position, "loss": evaluation.loss, "seconds": trainer.watch.seconds})
+
+    def _state(self) -> dict[str, Any]:
+        self.trainer.peak_memory = max(self.trainer.peak_memory, peak_memory_bytes(self.device))
+        return {
+            "key": self.config.key,
+            "data_fingerprint": self.corpus.fingerprint,
+            "end_of_text": self.corpus.end_of_text,
+            **self.trainer.state_dict(),
+        }
+
+    def _save(self) -> None:
+        """A checkpoint of the current step, unless there is one."""
+        if self.trainer.step > self.saved_step:
+            folder, keep = self.folder.checkpoint_folder, self.config.log.keep_checkpoints
+            self.recorder.flush()
+            checkpoint.save(folder, self._state(), keep=keep)
+            self.saved_step = self.trainer.step
+
+    def _finish(self) -> dict[str, Any]:
+        """Keep the trained model, evaluate it in detail, and write everything that analysis reads."""
+        if self.trainer.step > self.saved_step:
+            self.recorder.flush()
+            checkpoint.save_final(self.folder.checkpoint_folder, self._state())
+        evaluation = self._evaluate(detail=True)
+        if not any(r["kind"] == "validation" and r["step"] == self.trainer.step for r in self.folder.metrics()):
+            self._record_validation(evaluation)  # an earlier process may have died right after this line
+        with atomic_file(self.folder.routing_file) as handle:
+            evaluation.routing.to_parquet(handle, index=False)
+        result = make_result(self.config, self.corpus.fingerprint, self.trainer, evaluation)
+        self.folder.finish(result)
+        checkpoint.delete_steps(self.folder.checkpoint_folder)
+        return result
+

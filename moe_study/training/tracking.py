@@ -1,0 +1,81 @@
+"""wandb as a mirror of what the run's folder already holds.
+
+Off unless `log.wandb` says offline or online, imported only then. Nothing that wandb does can stop a run or
+change it: every failure is one warning, after which the mirror is silent.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from moe_study.config import RunConfig, to_plain
+from moe_study.errors import ConfigError
+
+MODES = ("off", "offline", "online")
+
+
+class Mirror:
+    """Sends records to wandb under the run's key, so that a resumed run goes on where it was."""
+
+    def __init__(self, config: RunConfig, folder: Path):
+        self._run: Any = None
+        mode = config.log.wandb
+        if mode not in MODES:
+            raise ConfigError(f"log.wandb={mode} is unknown; choose off, offline or online")
+        if mode == "off":
+            return
+        try:
+            import wandb
+
+            self._run = wandb.init(
+                project=config.log.wandb_project,
+                id=config.key,
+                name=config.key,
+                group=config.log.sweep,
+                config=to_plain(config),
+                dir=str(folder),
+                mode=mode,  # type: ignore[arg-type]
+                resume="allow",
+            )
+        except (Exception, SystemExit) as error:
+            self._fail("start", error)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Mirror one line of metrics.jsonl. After a resume wandb itself drops steps that it already has."""
+        if self._run is None:
+            return
+        try:
+            self._run.log(flatten(record), step=record["step"])
+        except Exception as error:
+            self._fail("log", error)
+
+    def finish(self, state: str, summary: dict[str, Any] | None = None) -> None:
+        """Close the wandb run; anything but "done" is shown there as a failure."""
+        if self._run is None:
+            return
+        run, self._run = self._run, None
+        try:
+            run.summary.update({"state": state, **(summary or {})})
+            run.finish(exit_code=0 if state == "done" else 1)
+        except Exception as error:
+            self._fail("finish", error)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        self._run = None
+        warnings.warn(f"wandb could not {what} and is left out from here on: {error}", stacklevel=3)
+
+
+def flatten(record: dict[str, Any]) -> dict[str, Any]:
+    """One record as wandb's flat names, such as train/loss, train/aux/switch and routing/3/share/0."""
+    prefix = record["kind"] + (f"/{record['layer']}" if "layer" in record else "")
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if name in ("kind", "step", "layer"):
+            continue
+        if isinstance(value, dict):
+            flat |= {f"{prefix}/{name}/{inner}": item for inner, item in value.items()}
+        elif isinstance(value, list):
+            flat |= {f"{prefix}/{name}/{index}": item for index, item in enumerate(value)}
+        else:
+            flat[f"{prefix}/{name}"] = value
+    return flat
