@@ -279,6 +279,7 @@ class RunFolder:
 
     def preempt(self, step: int) -> None:
         """A signal came and the run has saved itself at `step`."""
+        self._status = self.status()
         self._write_status(state=State.PREEMPTED, step=step, error=None)
 
     def fail(self, error: BaseException | str) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from moe_study.config import RunConfig, from_plain, to_plain
 from moe_study.design.matching import Match, resolve_match
@@ -47,18 +47,39 @@ def defaults() -> dict[str, Any]:
 ConfigStore.instance().store(name="study_defaults", node=defaults())
 
 
-def run_config(composed: DictConfig) -> RunConfig:
-    """The typed, matched and validated configuration; ConfigError says in one sentence what is wrong."""
+def is_setting(key: str) -> bool:
+    """Whether `key` steers the command and is no part of a run's configuration."""
+    return key in SETTINGS
+
+
+def read_composed(composed: DictConfig) -> tuple[RunConfig, Match]:
+    """The typed configuration as it is written; ConfigError for an unknown key or a value of the wrong kind."""
     plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
-    sections = {str(name): section for name, section in plain.items() if name not in (*SETTINGS, "hydra")}
+    sections = {str(name): section for name, section in plain.items() if name not in SETTINGS}
     match = from_plain(Match, sections.pop("match", {}), "match.")
-    config: RunConfig = from_plain(RunConfig, sections)
+    return from_plain(RunConfig, sections), match
+
+
+def settle(config: RunConfig, match: Match) -> RunConfig:
+    """The configuration that will be trained: validated, sizes matched; ConfigError if it has no meaning."""
     validate(config)
     solved, _ = resolve_match(config, match)
     if solved is not config:
         validate(solved)
     return solved
+
+
+def run_config(composed: DictConfig) -> RunConfig:
+    """The typed, matched and validated configuration; ConfigError says in one sentence what is wrong."""
+    return settle(*read_composed(composed))
+
+
+class Composed(NamedTuple):
+    """One composed point: its untyped sections, and which file was chosen of each group."""
+
+    config: DictConfig
+    choices: dict[str, str | None]
 
 
 class Composer:
@@ -72,13 +93,12 @@ class Composer:
         self._loader = loader
         self._fixed = list(fixed)
         self._parser = OverridesParser.create(config_loader=loader)
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._composed: dict[tuple[str, ...], Composed] = {}
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         return self._parser.parse_overrides(list(overrides))
 
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The untyped configuration of one point, without Hydra's own section."""
+    def compose(self, overrides: Sequence[str]) -> Composed:
         parsed = self.parse([*self._fixed, *overrides])
         for override in parsed:
             if override.is_sweep_override():
@@ -86,19 +106,27 @@ class Composer:
                     f"{override.input_line} lists several values: add -m to train each, or write "
                     f"{override.get_key_element()}=[...] for a list"
                 )
-        groups = tuple(str(o.input_line) for o in parsed if self._is_group(o))
-        if groups not in self._composed:
-            whole = self._loader.load_configuration(CONFIG_NAME, list(groups), run_mode=RunMode.RUN)
-            self._composed[groups] = whole
-        composed = copy.deepcopy(self._composed[groups])
-        values = [o for o in parsed if not self._is_group(o)]
-        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-        return composed
+        files = self._compose_files(tuple(str(o.input_line) for o in parsed if self._is_structural(o)))
+        config = copy.deepcopy(files.config)
+        ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not self._is_structural(o)], config)
+        return Composed(config, files.choices)
+
+    def _compose_files(self, overrides: tuple[str, ...]) -> Composed:
+        if overrides not in self._composed:
+            config = self._loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
+            choices = {str(group): choice for group, choice in config.hydra.runtime.choices.items()}
+            with open_dict(config):
+                del config["hydra"]
+            self._composed[overrides] = Composed(config, choices)
+        return self._composed[overrides]
 
     def run_config(self, overrides: Sequence[str]) -> RunConfig:
-        return run_config(self.compose(overrides))
+        return run_config(self.compose(overrides).config)
 
-    def _is_group(self, override: Override) -> bool:
+    def _is_structural(self, override: Override) -> bool:
+        """Whether Hydra needs the override to find its files; all others only set values."""
+        if override.key_or_group.startswith("hydra."):
+            return True
         is_group: bool = self._loader.repository.group_exists(override.key_or_group)
         return is_group and not isinstance(override.value(), dict)
 

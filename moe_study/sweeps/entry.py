@@ -11,9 +11,8 @@ from moe_study.errors import ConfigError, StudyError
 from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, guarded
 from moe_study.runs import RunFolder, State
 from moe_study.sweeps.compose import run_config
-from moe_study.sweeps.execute import execute
+from moe_study.sweeps.execute import execute, planted_job
 
-JOB_VARIABLE = "MOE_STUDY_JOB"  # another function than the training, as module:function, for tests of the machinery
 _single: list[DictConfig] = []
 
 
@@ -22,7 +21,7 @@ def task(composed: DictConfig) -> str | None:
     if HydraConfig.get().mode is RunMode.RUN:
         _single.append(composed)
         return None
-    return str(execute(run_config(composed), **_job()).state)
+    return str(execute(run_config(composed), planted_job()).state)
 
 
 def start(main: Callable[[], None]) -> int:
@@ -51,7 +50,7 @@ def train_one(composed: DictConfig) -> int:
             raise StudyError(f"{folder.path}: {folder.status().message}; retry_failed=true trains it from the start")
         folder.forget_training()
     print(f"{folder.path}: {'training' if state is State.MISSING else 'going on with'} {config.total_steps} steps")
-    status = execute(config, **_job())
+    status = execute(config, planted_job())
     if status.state is State.DONE:
         print(f"{folder.path} is done: {headline(folder)}")
         return 0
@@ -68,6 +67,3 @@ def headline(folder: RunFolder) -> str:
     perplexity = result.get("validation_perplexity")
     return "its result has no perplexity" if perplexity is None else f"validation perplexity {perplexity:.2f}"
 
-
-def _job() -> dict[str, str]:
-    return {"job": os.environ[JOB_VARIABLE]} if JOB_VARIABLE in os.environ else {}

@@ -1,0 +1,70 @@
+"""Hydra accepts plugin classes in this namespace only; the work is done in moe_study/sweeps, imported when needed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class PlanSweeper(Sweeper):
+    """Plans the whole grid before anything starts, and hands what is missing of it to the launcher at once."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self._config, self._context = config, hydra_context
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[str]:
+        from moe_study.sweeps.launch import sweep
+
+        return sweep(self._config, self._context.config_loader, arguments, self._launch)
+
+    def _launch(self, runs: list[Any]) -> None:
+        if isinstance(self._launcher, LocalLauncher):
+            self._launcher.train(runs)
+            return
+        for returned in self._launcher.launch([run.overrides for run in runs], initial_job_idx=0):
+            _ = returned.return_value  # raises the run's error
+
+
+class LocalLauncher(Launcher):
+    """A bounded pool of processes on this machine; its settings are in conf/hydra/launcher/local.yaml."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._config, self._context = config, hydra_context
+
+    def train(self, runs: Sequence[Any]) -> dict[str, Any]:
+        """Train planned runs; how each ended, by key."""
+        from moe_study.sweeps.execute import planted_job
+        from moe_study.sweeps.pool import PoolSettings, run_pool
+
+        return run_pool(runs, PoolSettings(**self._settings), planted_job())
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Train points that another sweeper chose (hydra/sweeper=basic and others)."""
+        from moe_study.runs import State
+        from moe_study.sweeps.compose import Composer
+        from moe_study.sweeps.plan import plan_point
+
+        composer = Composer(self._context.config_loader, list(self._config.hydra.overrides.hydra))
+        plans = [plan_point(composer, overrides) for overrides in job_overrides]
+        self.train(list({run.key: run for plan in plans for run in plan.to_start(self._config.retry_failed)}.values()))
+        returns = []
+        for plan in plans:
+            folder = plan.runs[0].folder
+            returned = JobReturn(overrides=plan.runs[0].overrides)
+            failed = folder.state() is State.FAILED
+            returned.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+            returned.return_value = RuntimeError(folder.status().message) if failed else folder.result()
+            returns.append(returned)
+        return returns

@@ -1,0 +1,186 @@
+"""moe-study: prepare data, look at a plan, at the state of runs, and at results.
+
+Torch is never imported here, and everything else only by the command that needs it.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moe_study.errors import StudyError
+from moe_study.guard import guarded
+
+if TYPE_CHECKING:
+    from moe_study.sweeps.plan import Plan, PlannedRun
+
+DESCRIPTION = """\
+Studies of mixture-of-experts language models. Training itself is python train.py.
+
+  moe-study prepare data=parliament_news      download, tokenize and index a corpus
+  moe-study plan +sweep=first_look            what a sweep would train, and what it would cost
+  moe-study status --sweep first_look         what is done, running, failed and why
+  moe-study plots --sweep first_look          table and pictures of the finished runs
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int | None] = options.command
+
+    def run() -> int | None:
+        try:
+            return command(options)
+        except BrokenPipeError:  # the reader has seen enough: moe-study status | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+    return guarded(run)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="moe-study", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        return command
+
+    for name, function, text in (
+        ("prepare", prepare, "Make the corpora of a configuration or sweep ready."),
+        ("plan", plan, "List the runs of a sweep or grid, with their state and cost."),
+    ):
+        command = add(name, function, text)
+        help_text = "as for train.py: data=openwebtext, +sweep=NAME, ..."
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=help_text)
+    for name, function, text in (
+        ("status", status, "Say what has become of the runs in a folder."),
+        ("plots", plots, "Draw the pictures of the finished runs and print the perplexity table."),
+    ):
+        command = add(name, function, text)
+        command.add_argument("runs_dir", nargs="?", default="runs", help="the folder that holds the runs (runs)")
+        command.add_argument("--sweep", metavar="NAME", help="only the runs of this sweep, as last launched")
+        if function is plots:
+            command.add_argument("--out", type=Path, default=Path("plots"), help="where pictures and table go (plots)")
+    return parser
+
+
+def prepare(options: argparse.Namespace) -> None:
+    from moe_study.config import to_plain
+    from moe_study.data import prepare as prepare_corpus
+
+    runs = _plan(options.overrides).runs
+    corpora = {json.dumps(to_plain(run.config.data), sort_keys=True): run.config.data for run in runs}
+    for data in corpora.values():
+        corpus = prepare_corpus(data, progress=True)
+        print(f"{data.name} is ready in {data.root}/ ({corpus.vocab_size} token ids)")
+
+
+def plan(options: argparse.Namespace) -> int:
+    planned = _plan(options.overrides)
+    for line in _plan_lines(planned):
+        print(line)
+    return 1 if planned.invalid and not planned.skip_invalid else 0
+
+
+def status(options: argparse.Namespace) -> None:
+    from moe_study.sweeps.status import look, report
+
+    for line in report(look(options.runs_dir, options.sweep)):
+        print(line)
+
+
+def plots(options: argparse.Namespace) -> None:
+    from moe_study.analysis.frame import load_frame
+    from moe_study.analysis.plots import draw_all
+    from moe_study.analysis.table import missing_lines, perplexity_table, to_csv, to_text
+    from moe_study.files import write_text_atomic
+
+    frame = load_frame(_folders(options.runs_dir, options.sweep))
+    for line in missing_lines(frame):
+        print(line, file=sys.stderr)
+    if not (frame["state"] == "done").any():
+        raise StudyError(f"no run in {options.runs_dir} is done yet; moe-study status says how far they are")
+    table = perplexity_table(frame)
+    write_text_atomic(options.out / "perplexity.csv", to_csv(table))
+    problems: list[str] = []
+    pictures = draw_all(frame, options.out, problems=problems)
+    for line in problems:
+        print(line, file=sys.stderr)
+    print(to_text(table))
+    print(f"{len(pictures)} pictures and perplexity.csv are in {options.out}/")
+
+
+def _plan(overrides: Sequence[str]) -> "Plan":
+    from moe_study.sweeps.compose import open_composer, project_root
+    from moe_study.sweeps.plan import plan_command
+
+    with open_composer() as composer:
+        return plan_command(composer, overrides, project_root())
+
+
+def _folders(runs_dir: str, sweep: str | None) -> list[Path]:
+    if sweep is None:
+        return [Path(runs_dir)]
+    from moe_study.sweeps.status import look
+
+    folders = [run.folder.path for run in look(runs_dir, sweep) if run.folder.config_file.exists()]
+    if not folders:
+        raise StudyError(f"no run of the sweep {sweep} has started yet")
+    return folders
+
+
+def _plan_lines(planned: "Plan") -> Iterator[str]:
+    from moe_study.design.accounting import flops_per_token, num_active_params, num_params
+
+    rows = [("run", "state", "params", "active", "FLOPs/token", "tokens", "")]
+    for run in planned.runs:
+        config = run.config
+        sizes = (num_params(config), num_active_params(config), flops_per_token(config))
+        tokens = config.total_steps * config.tokens_per_step
+        cells = [_short(number) for number in (*sizes, tokens)]
+        rows.append((run.key, run.state.value, *cells, planned.label(run)))  # type: ignore[arg-type]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:], strict=True)]
+        yield "  ".join([*left, *right, row[-1]]).rstrip()
+    yield ""
+    if planned.duplicates or planned.excluded:
+        yield f"left out: {planned.excluded} excluded, {planned.duplicates} given twice"
+    missing = planned.to_start()
+    flops = sum(run.train_flops for run in missing)
+    yield f"{len(planned.runs)} run(s), {len(missing)} to train: {_short(flops)} FLOPs{_hours(planned, missing)}"
+    if planned.invalid:
+        yield f"{len(planned.invalid)} invalid point(s){' (skipped)' if planned.skip_invalid else ''}:"
+        yield planned.invalid_listing()
+
+
+def _hours(planned: "Plan", missing: Sequence["PlannedRun"]) -> str:
+    """An estimate for one run at a time, from what the finished runs in the same folder took."""
+    from moe_study.sweeps.status import flops_per_second
+
+    speed = flops_per_second(planned.runs[0].config.log.runs_dir) if planned.runs else None
+    if not speed or not missing:
+        return ""
+    hours = sum(run.train_flops for run in missing) / speed / 3600
+    return f", about {hours:.1f} hours one after the other at the speed of the finished runs"
+
+
+def _short(number: float) -> str:
+    """1234567 as 1.23M."""
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Sweep files: a question as a union of small grids, written in a few lines of YAML.
+
+    # Which question it answers, and its command.
+    base: {model: nano, run.tokens: 500_000}        # overrides of every point
+    seeds: [0, 1]
+    points:                                         # each block is the product of its lists; the grid is their union
+      - {routing: [token_top1, token_top2], routing.num_experts: [2, 4]}
+      - {routing: dense, routing.ffn_multiplier: [1, 2]}
+    exclude:                                        # points that match all keys of an entry are left out
+      - {routing: token_top2, routing.num_experts: 2}
+    skip_invalid: false                             # true: leave points out that have no meaning
+
+Keys and values are those of the command line; in `points` a list is a list of alternatives, so that a value which
+is itself a list is written twice: routing.layers: [[0, 2], [1]].
+"""
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from moe_study.errors import ConfigError
+from moe_study.sweeps.compose import Composed
+
+KEYS = ("base", "seeds", "points", "exclude", "skip_invalid")
+PLAIN = re.compile(r"[\w./:+%@*-]+|\$\{.+\}", re.ASCII)  # texts that Hydra reads without quotes
+
+Point = dict[str, str]  # override key -> value as it stands on the command line
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep file says, or what a command line with lists of values says."""
+
+    name: str | None
+    points: tuple[Point, ...]
+    exclude: tuple[Mapping[str, Any], ...] = ()
+    skip_invalid: bool = False
+
+
+def read_grid(name: str, root: Path) -> Grid:
+    """The grid of sweeps/NAME.yaml below `root`, or of the file `name`; ConfigError says what is wrong in it."""
+    path = find_sweep(name, root)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold some of {', '.join(KEYS)}")
+    for key in content:
+        if key not in KEYS:
+            close = difflib.get_close_matches(str(key), KEYS, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"use {', '.join(KEYS)}"
+            raise ConfigError(f"{path}: unknown key {key}; {advice}")
+    base = {key: as_text(value) for key, value in _mapping(content, "base", path).items()}
+    blocks = _list_of_mappings(content, "points", path) or [{}]
+    seeds = content.get("seeds")
+    if seeds is not None and (not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds) or not seeds):
+        raise ConfigError(f"{path}: seeds must be a list of whole numbers, not {seeds!r}")
+    points = [
+        {**base, **point, **({} if seed is None else {"run.seed": str(seed)})}
+        for block in blocks
+        for point in _product(block, path)
+        for seed in seeds or [None]
+    ]
+    skip = content.get("skip_invalid", False)
+    if not isinstance(skip, bool):
+        raise ConfigError(f"{path}: skip_invalid must be true or false, not {skip!r}")
+    exclude = _list_of_mappings(content, "exclude", path)
+    return Grid(path.stem, tuple(points), tuple(exclude), skip)
+
+
+def find_sweep(name: str, root: Path) -> Path:
+    """The sweep file that `name` means: a path, or a name in sweeps/."""
+    folder = root / "sweeps"
+    for path in (folder / f"{name}.yaml", Path(name)):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    close = difflib.get_close_matches(name, known, n=1)
+    advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
+    raise ConfigError(f"there is no sweep {name} in {folder}; {advice}")
+
+
+def _mapping(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    value = content.get(key) or {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: {key} must map override keys to values, not be {value!r}")
+    return {str(name): item for name, item in value.items()}
+
+
+def _list_of_mappings(content: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    value = content.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ConfigError(f"{path}: {key} must be a list of mappings from override keys to values")
+    return [{str(name): entry for name, entry in item.items()} for item in value]
+
+
+def _product(block: Mapping[str, Any], path: Path) -> Iterable[Point]:
+    """All points of one block, the first key varying slowest."""
+    axes = []
+    for key, values in block.items():
+        alternatives = values if isinstance(values, list) else [values]
+        if not alternatives:
+            raise ConfigError(f"{path}: {key} has an empty list of values")
+        axes.append([(key, as_text(value)) for value in alternatives])
+    return (dict(choice) for choice in itertools.product(*axes))
+
+
+def as_text(value: Any) -> str:
+    """A YAML value as Hydra reads it on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(as_text(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
+    text = str(value)
+    if PLAIN.fullmatch(text):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def with_overrides(grid: Grid, overrides: Sequence[Override]) -> Grid:
+    """The grid with command-line overrides in every point; lists of values multiply it."""
+    axes = [[(key, value) for value in values] for key, values in map(_alternatives, overrides)]
+    points = [{**point, **dict(choice)} for point in grid.points for choice in itertools.product(*axes)]
+    return Grid(grid.name, tuple(points), grid.exclude, grid.skip_invalid)
+
+
+def _alternatives(override: Override) -> tuple[str, list[str]]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return key, [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{override.input_line}: only lists and ranges of values can be swept")
+    return key, list(override.sweep_string_iterator())
+
+
+def as_overrides(point: Point) -> tuple[str, ...]:
+    return tuple(key if key.startswith("~") and not value else f"{key}={value}" for key, value in point.items())
+
+
+def is_excluded(exclude: Iterable[Mapping[str, Any]], composed: Composed) -> bool:
+    """Whether the composed point matches all keys of some entry; keys are groups or dotted names of values."""
+    return any(all(_matches(key, wanted, composed) for key, wanted in entry.items()) for entry in exclude)
+
+
+def _matches(key: str, wanted: Any, composed: Composed) -> bool:
+    value = composed.choices.get(key, _ABSENT)
+    if value is _ABSENT:
+        value = OmegaConf.select(composed.config, key, default=_ABSENT)
+    if value is _ABSENT:
+        raise ConfigError(f"exclude: unknown key {key}; it is neither a group nor a value of the configuration")
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    alternatives = wanted if isinstance(wanted, list) else [wanted]
+    return any(_same(value, alternative) for alternative in alternatives)
+
+
+_ABSENT = object()
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    if value == wanted and isinstance(value, bool) == isinstance(wanted, bool):
+        return True
+    return as_text(value) == as_text(wanted)

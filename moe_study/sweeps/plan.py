@@ -1,0 +1,160 @@
+"""From a grid to the runs it means: composed, validated, each once, with what has become of each so far."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from moe_study.config import RunConfig
+from moe_study.design.accounting import flops_per_token
+from moe_study.errors import ConfigError
+from moe_study.runs import RunFolder, State, write_sweep_members
+from moe_study.sweeps.compose import Composer, is_setting, read_composed, settle
+from moe_study.sweeps.grid import Grid, as_overrides, is_excluded, read_grid, with_overrides
+
+TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
+TO_RETRY = (State.FAILED, State.DIVERGED)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a plan."""
+
+    key: str
+    overrides: tuple[str, ...]  # what Hydra composes it from
+    config: RunConfig
+    state: State  # when planned
+    reason: str = ""  # last line of the error of a failed or diverged run
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder.of(self.config)
+
+    @property
+    def train_flops(self) -> float:
+        """Forward and backward passes over all tokens."""
+        return 3 * flops_per_token(self.config) * self.config.total_steps * self.config.tokens_per_step
+
+
+@dataclass(frozen=True)
+class InvalidPoint:
+    overrides: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str | None  # of the sweep file
+    runs: tuple[PlannedRun, ...]
+    invalid: tuple[InvalidPoint, ...] = ()
+    excluded: int = 0
+    duplicates: int = 0
+    skip_invalid: bool = False
+
+    def to_start(self, retry_failed: bool = False) -> list[PlannedRun]:
+        """What a launcher shall train: longest first, so that the last one does not run alone."""
+        states = TO_START + TO_RETRY if retry_failed else TO_START
+        wanted = [run for run in self.runs if run.state in states]
+        return sorted(wanted, key=lambda run: -run.train_flops)
+
+    def check(self) -> None:
+        """ConfigError listing every invalid point, unless they are to be skipped or nothing would be left."""
+        if self.invalid and not self.skip_invalid:
+            raise ConfigError(
+                f"{len(self.invalid)} of {len(self.runs) + len(self.invalid)} points are invalid; mend or exclude "
+                f"them, or add skip_invalid=true\n{self.invalid_listing()}"
+            )
+        if not self.runs:
+            raise ConfigError(f"the sweep has no runs: every point is excluded or invalid\n{self.invalid_listing()}")
+
+    def invalid_listing(self) -> str:
+        return "\n".join(f"  {' '.join(point.overrides)}: {point.reason}" for point in self.invalid)
+
+    def label(self, run: PlannedRun) -> str:
+        """What tells `run` from the other runs of the plan."""
+        shared = set.intersection(*(set(other.overrides) for other in self.runs)) if len(self.runs) > 1 else set()
+        return " ".join(override for override in run.overrides if override not in shared)
+
+    def record_members(self) -> None:
+        """Let analysis know which runs the sweep consists of."""
+        if self.name is not None and self.runs:
+            write_sweep_members(self.runs[0].config.log.runs_dir, self.name, [run.key for run in self.runs])
+
+
+def plan_command(composer: Composer, arguments: Sequence[str], root: Path) -> Plan:
+    """The plan of a command line: `sweep=NAME` reads a sweep file, other overrides go to every point.
+
+    A misspelt key or choice raises at once; a point that has no meaning is listed in the plan.
+    """
+    overrides = composer.parse(arguments)
+    settings = {o.key_or_group: o.value() for o in overrides if is_setting(o.key_or_group)}
+    grid = Grid(None, ({},)) if settings.get("sweep") is None else read_grid(str(settings["sweep"]), root)
+    grid = with_overrides(grid, [o for o in overrides if not is_setting(o.key_or_group)])
+    return plan_grid(composer, grid, flag(settings, "skip_invalid"))
+
+
+def plan_point(composer: Composer, overrides: Sequence[str]) -> Plan:
+    """The plan of one point that somebody else chose; ConfigError if it has no meaning."""
+    plan = plan_grid(composer, Grid(None, (dict(_split(override) for override in overrides),)))
+    plan.check()
+    return plan
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key, value
+
+
+def flag(settings: Mapping[str, Any], name: str) -> bool:
+    """A switch of the command line; ConfigError if it is no truth value."""
+    value = settings.get(name, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, not {value!r}")
+    return value
+
+
+def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Plan:
+    runs: dict[str, PlannedRun] = {}
+    invalid: dict[tuple[str, ...], InvalidPoint] = {}
+    excluded = duplicates = 0
+    for point in grid.points:
+        overrides = as_overrides(point)
+        if grid.name is not None and "log.sweep" not in point:
+            overrides += (f"log.sweep={grid.name}",)
+        composed = composer.compose(overrides)
+        if is_excluded(grid.exclude, composed):
+            excluded += 1
+            continue
+        try:
+            run = _planned(composed.config, overrides)
+        except _InvalidError as error:
+            invalid.setdefault(overrides, InvalidPoint(overrides, str(error)))
+            continue
+        duplicates += run.key in runs
+        runs.setdefault(run.key, run)
+    return Plan(
+        grid.name,
+        tuple(runs.values()),
+        tuple(invalid.values()),
+        excluded,
+        duplicates,
+        skip_invalid or grid.skip_invalid,
+    )
+
+
+class _InvalidError(ConfigError):
+    """The point is well written and has no meaning."""
+
+
+def _planned(composed: DictConfig, overrides: tuple[str, ...]) -> PlannedRun:
+    config, match = read_composed(composed)
+    try:
+        config = settle(config, match)
+    except ConfigError as error:
+        raise _InvalidError(str(error)) from error
+    folder = RunFolder.of(config)
+    state = folder.state()
+    reason = folder.status().message if state in TO_RETRY else ""
+    return PlannedRun(config.key, overrides, config, state, reason)

@@ -1,0 +1,183 @@
+"""The local launcher from outside: real processes, killed and stopped for real."""
+
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from moe_study.runs import RunFolder, State, list_runs
+from moe_study.sweeps.pool import PoolSettings, run_pool
+from tests.sweeps.driving import start, train, wait_until
+
+SEEDS = "run.seed=0,1,2,3,4,5"
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    return tmp_path / "runs"
+
+
+def by_seed(runs_dir: Path) -> dict[int, RunFolder]:
+    return {folder.read_config().run.seed: folder for folder in list_runs(runs_dir)}
+
+
+def states(runs_dir: Path) -> dict[int, State]:
+    return {seed: folder.state() for seed, folder in by_seed(runs_dir).items()}
+
+
+def test_pool_is_bounded_and_gives_each_run_its_threads(runs_dir):
+    done = train("traced", runs_dir, "-m", SEEDS, "hydra.launcher.workers=2", "hydra.launcher.threads_per_run=3")
+    assert done.returncode == 0, done.stderr
+    events = sorted((float(when), int(change)) for when, change, _ in _trace(runs_dir))
+    alive, most = 0, 0
+    for _, change in events:
+        alive += change
+        most = max(most, alive)
+    assert (most, len(events)) == (2, 12)
+    result = next(iter(by_seed(runs_dir).values())).result()
+    assert result["given"]["OMP_NUM_THREADS"] == "3"
+    assert (result["threads"], result["progress"]) == (3, False)
+
+
+def test_one_failure_never_stops_the_others_and_reasons_are_kept(runs_dir):
+    done = train("unlucky", runs_dir, "-m", SEEDS, "hydra.launcher.workers=2")
+    assert done.returncode == 1
+    assert states(runs_dir) == {
+        0: State.DONE,
+        **dict.fromkeys((1, 2, 3, 4), State.FAILED),
+        5: State.DIVERGED,
+    }
+    reasons = {seed: folder.status().message for seed, folder in by_seed(runs_dir).items()}
+    assert reasons[1] == "one and one is three"
+    assert reasons[2].startswith("the shard x.bin")
+    assert "SIGKILL" in reasons[3]
+    assert "exit code 9" in reasons[4]
+    assert "error: 4 of 6 runs failed" in done.stderr
+    assert all(reason in done.stderr for seed, reason in reasons.items() if seed)
+    assert "Traceback" not in done.stderr
+    folders = by_seed(runs_dir)
+    assert "toy.py" in folders[1].status().error["traceback"]
+    assert "ValueError: one and one is three" in folders[1].log_file.read_text()
+    assert "Traceback" not in folders[2].log_file.read_text()  # a sentence is enough
+
+
+def test_second_command_skips_done_and_failed_runs_and_retries_on_request(runs_dir):
+    train("unlucky", runs_dir, "-m", SEEDS, "hydra.launcher.workers=2")
+    (runs_dir / "luck").touch()
+    again = train("unlucky", runs_dir, "-m", SEEDS)
+    assert again.returncode == 1  # four failures still stand
+    assert "0 to train now" in again.stderr
+    retried = train("unlucky", runs_dir, "-m", SEEDS, "retry_failed=true")
+    assert retried.returncode == 0, retried.stderr
+    assert "5 to train now" in retried.stderr
+    assert Counter(states(runs_dir).values()) == {State.DONE: 6}
+    assert {seed: folder.status().attempts for seed, folder in by_seed(runs_dir).items()} == {
+        0: 1, 1: 2, 2: 2, 3: 2, 4: 2, 5: 2,
+    }  # fmt: skip
+
+
+def test_switch_written_as_a_capital_false_is_false(runs_dir):
+    train("unlucky", runs_dir, "-m", "run.seed=0,1")
+    again = train("unlucky", runs_dir, "-m", "run.seed=0,1", "retry_failed=False", "skip_invalid=False")
+    assert "0 to train now" in again.stderr
+    quoted = train("unlucky", runs_dir, "-m", "run.seed=0,1", "retry_failed='False'")
+    assert quoted.returncode == 1
+    assert "retry_failed must be true or false" in quoted.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_pool_lets_its_runs_save_themselves_and_goes_on_later(runs_dir, number):
+    pool = start("patient", runs_dir, "-m", "run.seed=0,1,2", "hydra.launcher.workers=2")
+    wait_until(lambda: Counter(states(runs_dir).values())[State.RUNNING] == 2, "two runs to start")
+    wait_until(lambda: all(f.status().step > 2 for f in list_runs(runs_dir)), "some steps")
+    pool.send_signal(number)
+    _, errors = pool.communicate(timeout=30)
+    assert pool.returncode == 1
+    assert "stopped: 2 runs saved themselves" in errors
+    assert set(states(runs_dir).values()) == {State.PREEMPTED}
+    again = train("patient", runs_dir, "-m", "run.seed=0,1")
+    assert again.returncode == 0, again.stderr
+    assert min(folder.result()["resumed_from"] for folder in list_runs(runs_dir)) > 2
+
+
+def test_runs_that_do_not_listen_are_killed_after_the_grace(runs_dir):
+    pool = start("deaf", runs_dir, "-m", "run.seed=0,1", "hydra.launcher.workers=2", "hydra.launcher.grace=0.5")
+    wait_until(lambda: len(list(runs_dir.glob("*/deaf"))) == 2, "two runs to start")
+    pool.send_signal(signal.SIGTERM)
+    pool.communicate(timeout=20)
+    assert pool.returncode == 1
+    assert set(states(runs_dir).values()) == {State.PREEMPTED}  # to be started again, not failed
+
+
+def test_killed_pool_takes_its_runs_along_and_the_next_one_resumes_them(runs_dir):
+    pool = start("patient", runs_dir, "-m", "run.seed=0,1", "hydra.launcher.workers=2")
+    wait_until(lambda: Counter(states(runs_dir).values())[State.RUNNING] == 2, "two runs to start")
+    wait_until(lambda: all(f.status().step > 2 for f in list_runs(runs_dir)), "some steps")
+    pool.kill()
+    pool.communicate(timeout=20)
+    wait_until(lambda: not any(f.is_locked() for f in list_runs(runs_dir)), "the runs to end")
+    assert set(states(runs_dir).values()) == {State.PREEMPTED}
+    again = train("patient", runs_dir, "-m", "run.seed=0,1")
+    assert again.returncode == 0, again.stderr
+    assert min(folder.result()["resumed_from"] for folder in list_runs(runs_dir)) > 2
+
+
+def test_run_that_another_process_trains_is_left_to_it(runs_dir):
+    first = start("patient", runs_dir, "run.seed=0")
+    wait_until(lambda: State.RUNNING in states(runs_dir).values(), "the run to start")
+    second = train("quick", runs_dir, "-m", "run.seed=0,1")
+    assert second.returncode == 0, second.stderr
+    assert "1 running" in second.stderr
+    assert states(runs_dir) == {0: State.RUNNING, 1: State.DONE}
+    single = train("quick", runs_dir, "run.seed=0")
+    assert single.returncode == 1
+    assert f"is being trained by process {first.pid}" in single.stderr
+    (runs_dir / "enough").touch()
+    first.communicate(timeout=30)
+    assert by_seed(runs_dir)[0].result() == {"resumed_from": 0}
+
+
+def test_runs_share_the_gpus_by_turns(runs_dir, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    done = train("traced", runs_dir, "-m", "run.seed=0,1,2,3,4,5", "run.device=cuda", "hydra.launcher.runs_per_gpu=2")
+    assert done.returncode == 0, done.stderr
+    given = Counter(folder.result()["given"]["CUDA_VISIBLE_DEVICES"] for folder in list_runs(runs_dir))
+    assert set(given) == {"4", "7"}
+    assert min(given.values()) >= 2
+
+
+def test_missing_gpu_is_one_sentence_before_anything_starts(runs_dir, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = train("quick", runs_dir, "-m", "run.seed=0,1", "run.device=cuda")
+    assert done.returncode == 1
+    assert "error: run.device=cuda, but this machine shows no GPU" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list_runs(runs_dir) == []
+
+
+def test_pool_without_runs_ends_at_once():
+    assert run_pool([], PoolSettings(), "tests.sweeps.toy:quick") == {}
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    from moe_study.sweeps import progress
+
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    shown = progress.Progress(total_steps=100, steps_before=20)
+    shown.show(60, waiting=1, running=2, done=3, failed=0)
+    shown.close()
+    assert "2 running, 1 waiting, 3 done, 0 failed; 60 of 100 steps, about" in capsys.readouterr().err
+
+
+def test_output_of_a_run_is_in_its_log_and_provenance_beside_it(runs_dir):
+    train("quick", runs_dir, "-m", "run.seed=0")
+    folder = by_seed(runs_dir)[0]
+    assert "process" in folder.log_file.read_text()
+    assert json.loads(folder.provenance_file.read_text())["host"] == os.uname().nodename
+
+
+def _trace(runs_dir: Path) -> list[list[str]]:
+    return [line.split() for line in (runs_dir / "trace").read_text().splitlines()]
