@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from moe_study.design.routing import (
     ChoiceScope,
     Context,
+    Gate,
     Group,
     Priority,
     Routing,
@@ -57,8 +58,17 @@ def verdict(routing: Routing) -> Verdict:
     return _context(routing) | _selection(routing) | _capacity(routing) | _shuffle(routing)
 
 
+def depends_on_length(routing: Routing) -> bool:
+    """Whether a window cut short may change what is before the cut: the rule itself counts the window's tokens."""
+    if verdict(routing).leaks:
+        return True
+    return routing.selection is not Selection.DENSE and _capacity_binds(routing)
+
+
 def _soft(routing: Routing) -> Verdict:
     soft = routing.soft
+    if soft.chunk_length == 1 or soft.group_size == 1:
+        return CAUSAL  # nothing to average with
     if soft.dispatch is SoftWeights.IDENTITY and soft.combine is SoftWeights.IDENTITY:
         return CAUSAL  # token i is slot i: nothing is averaged
     return {
@@ -71,6 +81,8 @@ def _soft(routing: Routing) -> Verdict:
 
 
 def _context(routing: Routing) -> Verdict:
+    if _no_choice(routing) or routing.segment_length == 1:
+        return CAUSAL
     if routing.context is Context.UNIT_MEAN and routing.unit is not Unit.TOKEN:
         return OWN_FUTURE
     if routing.context is Context.PREVIOUS_SEGMENT and routing.first_segment == "own_mean":
@@ -91,7 +103,7 @@ def _selection(routing: Routing) -> Verdict:
 
 def _capacity(routing: Routing) -> Verdict:
     capacity = routing.capacity
-    if capacity.factor is None:
+    if not _capacity_binds(routing):
         return CAUSAL
     one_pick = routing.selection is Selection.TOP_K and picks_per_unit(routing) == 1
     by_position = capacity.priority is Priority.TOKEN_MAJOR or (
@@ -103,5 +115,27 @@ def _capacity(routing: Routing) -> Verdict:
     return own
 
 
+def _capacity_binds(routing: Routing) -> bool:
+    """Whether an expert can be asked for more tokens than it takes: it is asked for each token at most once."""
+    if routing.capacity.factor is None:
+        return False
+    picks = picks_per_unit(routing) if routing.selection is Selection.TOP_K else 1
+    return routing.capacity.factor * picks < _most_experts(routing)
+
+
 def _shuffle(routing: Routing) -> Verdict:
-    return EVERYTHING if routing.shuffle else CAUSAL
+    if not routing.shuffle or _no_choice(routing):
+        return CAUSAL
+    if routing.unit is Unit.SEQUENCE and routing.context in (Context.FIRST_TOKEN, Context.LABEL):
+        return MIXES  # another sequence's decision, which was made before its first position was left
+    return EVERYTHING
+
+
+def _no_choice(routing: Routing) -> bool:
+    """One expert whose weight is always 1: whatever the router reads does not matter."""
+    return _most_experts(routing) == 1 and routing.gate is not Gate.SIGMOID
+
+
+def _most_experts(routing: Routing) -> int:
+    most = routing.num_experts if isinstance(routing.num_experts, int) else max(routing.num_experts)
+    return most * routing.granularity

@@ -1,0 +1,1 @@
+"""Measured causality: which tokens reach which positions of a configuration's logits."""

@@ -1,0 +1,113 @@
+"""`audit(config)`: the causality of a configuration, measured on small sharpened models of it.
+
+Shape suffixes: B sequences, T positions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moe_study.audit.measure import Draw, Finding, Function, Measured, measure
+from moe_study.audit.shrink import TOKENS_PER_ROW, shrink
+from moe_study.config import RunConfig
+from moe_study.design.causality import Verdict, depends_on_length, verdict
+from moe_study.design.routing import Selection, SoftWeights
+from moe_study.model.gpt import GPT
+from moe_study.model.moe.router import ScoringRouter
+
+TRIALS = 24  # models, of which a leak shows in most
+SHARPNESS = (2.0, 6.0, 20.0)  # standard deviations of the router's logits, in turn
+WARM_UPS = 3  # training steps without an optimizer, for state that moves outside the gradient
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A point's declared causality beside the measured one."""
+
+    declared: Verdict
+    measured: Measured
+    may_depend_on_length: bool
+
+    @property
+    def agrees(self) -> bool:
+        """Same verdict, and no dependence on the window's length unless the rule is one of the length."""
+        unexpected = self.measured.truncation.leaks and not self.may_depend_on_length
+        return self.declared == self.measured.verdict and not unexpected
+
+
+def audit(config: RunConfig, trials: int = TRIALS) -> Audit:
+    """Measure a valid configuration, at a small size (`shrink`), in float64 and evaluation mode."""
+    small = shrink(config)
+    found = Measured()
+    for trial in range(trials):
+        model = sharp_model(small, trial)
+        draw = Draw(
+            small.run.batch_size,
+            small.model.context,
+            TOKENS_PER_ROW,
+            seed=trial,
+            end_of_text=small.vocab_size - 1 if small.model.document_attention else None,
+        )
+        warm_up(model, draw)
+        found |= measure(logits(model), draw, truncate=not _fixed_length(config))
+    return Audit(verdict(config.routing), found, depends_on_length(config.routing))
+
+
+def _fixed_length(config: RunConfig) -> bool:
+    """Identity slots are one for each token of a full window: nothing shorter can be run."""
+    soft = config.routing.soft
+    return config.routing.selection is Selection.SOFT and SoftWeights.IDENTITY in (soft.dispatch, soft.combine)
+
+
+def logits(model: GPT) -> Function:
+    def function(tokens_BT: Tensor, label_B: Tensor) -> Tensor:
+        output = model(tokens_BT, label_B=label_B)
+        assert output.logits_BTV is not None
+        return output.logits_BTV
+
+    return function
+
+
+def sharp_model(config: RunConfig, trial: int) -> GPT:
+    """The model in float64 and evaluation mode, with weights that make decisions sharp and tokens differ."""
+    model = GPT(config.model, config.routing, config.vocab_size, seed=trial, end_of_text=config.vocab_size - 1)
+    model = model.double().eval()
+    generator = torch.Generator().manual_seed(trial)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(_values(name, parameter, generator))
+        for module in model.modules():
+            if isinstance(module, ScoringRouter):
+                for parameter in (module.weights[-1], module.prior_E):
+                    if parameter is not None:
+                        parameter.mul_(SHARPNESS[trial % len(SHARPNESS)])
+    return model
+
+
+def _values(name: str, parameter: nn.Parameter, generator: torch.Generator) -> Tensor:
+    """Random values of the size that keeps every layer's output near 1; LayerNorm's weights stay near 1."""
+    values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    if parameter.ndim < 2:
+        return 1 + 0.3 * values if name.endswith("weight") else values
+    if "embedding" in name or "bias" in name.rpartition(".")[2]:
+        return values
+    fan_in = parameter.shape[-2] if parameter.ndim == 3 else parameter.shape[-1]
+    return values / math.sqrt(fan_in)
+
+
+@torch.no_grad()
+def warm_up(model: GPT, draw: Draw) -> None:
+    """Training passes that move what training moves outside the gradient: biases, cutoffs, redrawn routers."""
+    model.train()
+    for step in range(WARM_UPS):
+        model.begin_step(step)
+        model(draw.tokens(), label_B=draw.label())
+        model.end_step()
+    model.eval()
+
+
+def describe(finding: Finding) -> str:
+    """A finding for the table: `-`, or the first position with the size of the change."""
+    return "-" if finding.first is None else f"position {finding.first} (by {finding.change:.2g})"
