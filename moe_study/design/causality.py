@@ -58,13 +58,6 @@ def verdict(routing: Routing) -> Verdict:
     return _context(routing) | _selection(routing) | _capacity(routing) | _shuffle(routing)
 
 
-def depends_on_length(routing: Routing) -> bool:
-    """Whether a window cut short may change what is before the cut: the rule itself counts the window's tokens."""
-    if verdict(routing).leaks:
-        return True
-    return routing.selection is not Selection.DENSE and _capacity_binds(routing)
-
-
 def _soft(routing: Routing) -> Verdict:
     soft = routing.soft
     if soft.chunk_length == 1 or soft.group_size == 1:
