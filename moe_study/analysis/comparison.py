@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.frame import done
+from moe_study.analysis.frame import done, each
 from moe_study.analysis.labels import IGNORED
 from moe_study.analysis.statistics import (
     PairedDifference,
@@ -117,7 +117,7 @@ def default_pairs(frame: pd.DataFrame, reference: str, rank_leaking: bool = Fals
     points = ranked(frame, rank_leaking).drop_duplicates("label").sort_values(["validation_loss", "label"])
     dense = points[points["routing.selection"] == "dense"]
     pairs = [(point, reference) for point in points["label"]]
-    for point in points[points["routing.selection"] != "dense"].itertuples():
+    for point in each(points[points["routing.selection"] != "dense"]):
         for cost in ("num_active_params", "num_params"):
             gap = (dense["num_params"] / getattr(point, cost) - 1).abs()
             if len(gap) and gap.min() <= TWIN_TOLERANCE:

@@ -7,7 +7,7 @@ state and the reason in `error`; `done` and `not_done` split a frame.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import pandas as pd
 from moe_study.analysis import reading
 from moe_study.analysis.labels import add_labels
 from moe_study.config import RunConfig, to_plain
-from moe_study.errors import DataError
+from moe_study.errors import DataError, StudyError
+from moe_study.runs import RunFolder
 
 Row = Mapping[Hashable, Any]  # one row of a frame
 RESULT_NUMBERS = (
@@ -37,14 +38,13 @@ def load_frame(folders: Iterable[Path], sweep: str | None = None) -> pd.DataFram
     on: only losses with the same one can be compared). A key that stands in two folders is taken once, a done
     one first. `sweep` keeps the runs that were planned by the sweep of that name.
     """
-    rows = [_row(folder) for folder in reading.find_runs(folders)]
-    if sweep is not None:
-        rows = [row for row in rows if row.get("log.sweep") == sweep]
-        if not rows:
-            raise DataError(f"no run here was planned by the sweep {sweep}; leave the name out to read all runs")
+    rows = [_row(folder) for folder in reading.find_runs(folders, sweep)]
     frame = pd.DataFrame(rows)
     for name in (*RESULT_NUMBERS, *EXPERT_RATES):
         frame[name] = pd.to_numeric(frame[name]) if name in frame else math.nan
+    for name in (*CAUSALITY, "leaks", "evaluation", "seed", "step", "total_steps"):
+        if name not in frame:
+            frame[name] = None
     first = frame["state"].ne("done").sort_values(kind="stable").index
     frame = frame.loc[first].drop_duplicates("key").sort_index().reset_index(drop=True)
     return add_labels(frame)
@@ -70,7 +70,7 @@ def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFra
     columns = ["kind", "step", "tokens", "loss", "seconds"]
 
     def one(run: Row) -> pd.DataFrame:
-        records = [r for r in reading.read_metrics(Path(run["folder"])) if r["kind"] in ("train", "validation")]
+        records = [r for r in RunFolder(run["folder"]).metrics() if r["kind"] in ("train", "validation")]
         return pd.DataFrame(records, columns=columns)
 
     return _long(frame, one, columns, problems)
@@ -82,7 +82,7 @@ def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> p
     columns = ["step", "tokens", "layer", "expert", "share", "entropy", *EXPERT_RATES]
 
     def one(run: Row) -> pd.DataFrame:
-        records = [r for r in reading.read_metrics(Path(run["folder"])) if r["kind"] == "routing"]
+        records = [r for r in RunFolder(run["folder"]).metrics() if r["kind"] == "routing"]
         wide = pd.DataFrame(records, columns=[c for c in columns if c not in ("tokens", "expert")])
         wide["tokens"] = wide["step"] * run["run.batch_size"] * run["model.context"]
         wide["expert"] = [list(range(len(share))) for share in wide["share"]]
@@ -97,7 +97,7 @@ def activations(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.Da
     columns = list(reading.ACTIVATION_COLUMNS)
 
     def one(run: Row) -> pd.DataFrame:
-        counts = reading.read_routing(Path(run["folder"]))
+        counts = reading.read_routing(RunFolder(run["folder"]))
         return pd.DataFrame(columns=columns) if counts is None else counts[columns]
 
     return _long(frame, one, columns, problems)
@@ -111,7 +111,7 @@ def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.
     columns = ["by", "name", "loss", "tokens"]
 
     def one(run: Row) -> pd.DataFrame:
-        result = reading.read_result(Path(run["folder"]))
+        result = reading.read_result(RunFolder(run["folder"]))
         rows = [
             {"by": by, "name": name, "loss": value["loss"], "tokens": value["tokens"]}
             for by in ("language", "topic")
@@ -120,6 +120,11 @@ def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.
         return pd.DataFrame(rows, columns=columns)
 
     return _long(frame, one, columns, problems)
+
+
+def each(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows as named tuples (columns without a dot in their name)."""
+    yield from frame.itertuples()
 
 
 def _long(
@@ -131,7 +136,7 @@ def _long(
     for run in frame.to_dict("records"):
         try:
             part = one(run)
-        except DataError as error:
+        except StudyError as error:
             if problems is None:
                 raise
             if str(error) not in problems:
@@ -146,24 +151,24 @@ def _long(
     return pd.concat(parts, ignore_index=True)
 
 
-def _row(folder: Path) -> dict[str, Any]:
+def _row(folder: RunFolder) -> dict[str, Any]:
     """One run as a flat row; a damaged file becomes the state `damaged` with its sentence."""
-    row: dict[str, Any] = {"folder": str(folder), "key": folder.name, "state": "damaged", "error": None}
+    row: dict[str, Any] = {"folder": str(folder.path), "key": folder.key, "state": "damaged", "error": None}
     try:
-        config = reading.read_config(folder)
-        row.update(_identity(config))
-        status = reading.read_status(folder)
-        error = status.get("error")
-        row["error"] = f"{error['type']}: {error['message']}" if error else None
-        row["step"], row["total_steps"] = status.get("step"), status.get("total_steps")
-        state = status.get("state")
+        status, state = reading.read_status(folder)
+        if not folder.path.exists():
+            return {**row, "state": state}
+        row.update(_identity(reading.read_config(folder)))
+        row["step"], row["total_steps"], row["attempts"] = status.step, status.total_steps, status.attempts
+        if status.error:
+            row["error"] = f"{status.error['type']}: {status.message}"
         if state == "done":
             row.update(_result(folder, reading.read_result(folder), row))
-        row["state"] = state or "damaged"
-    except DataError as error:
+        row["state"] = state
+    except StudyError as error:
         row["error"] = str(error)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        row["error"] = f"{folder} is damaged: its files do not have the fields that they should ({error!r})"
+        row["error"] = f"{folder.path} is damaged: a file lacks its fields ({error!r}); start the run again"
     return row
 
 
@@ -181,16 +186,14 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     return {"seed": flat["run.seed"], "point": _hash(design), **flat}
 
 
-def _result(folder: Path, result: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    path = folder / "result.json"
-    if result.get("key", folder.name) != folder.name:
-        raise DataError(f"{path} belongs to the run {result['key']}, not to {folder.name}; give back its folder")
+def _result(folder: RunFolder, result: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    path = folder.result_file
+    if result.get("key", folder.key) != folder.key:
+        raise DataError(f"{path} belongs to the run {result['key']}; move it back to the folder of that name")
     for name in ("validation_loss", "causality"):
         if result.get(name) is None:
-            raise DataError(f"{path} is damaged: it has no {name}")
+            raise DataError(f"{path} is damaged: it has no {name}; start the run again")
     values = {name: result.get(name) for name in RESULT_NUMBERS}
-    if not math.isfinite(result["validation_loss"]):
-        raise DataError(f"{path} is damaged: its validation_loss is not finite")
     for name in EXPERT_RATES:
         values[name] = _mean(result.get(name))
     for name in CAUSALITY:

@@ -3,7 +3,9 @@
 Experts have no identity across seeds, so each point shows one run, that of its lowest seed.
 """
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,14 @@ HEAT = LogNorm(0.25, 4)  # share over the fair share 1/N
 Panel = Callable[[Axes, pd.DataFrame], Any]  # draws the rows of one run and layer; a heat map is returned
 
 
+@dataclass(frozen=True)
+class _Words:
+    heading: str
+    x_label: str
+    bars: str  # how to read a page of bands or bars
+    heat: str  # how to read a page of heat maps
+
+
 def share_over_training(
     history: pd.DataFrame, styles: dict[str, PointStyle], layers: Sequence[int] | None = None
 ) -> list[Figure]:
@@ -41,7 +51,7 @@ def share_over_training(
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
         if len(share_ES) > MANY:
-            return _heat(axes, share_ES, tokens)
+            return _heat(axes, share_ES[np.argsort(share_ES[:, -1], kind="stable")], tokens)
         axes.stackplot(tokens, share_ES, colors=EXPERTS, lw=0.6, edgecolor="white")
         axes.set_ylim(0, 1)
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -49,7 +59,12 @@ def share_over_training(
             axes.axhline(edge / len(share_ES), color="white", lw=0.9, ls=(0, (2, 2)), alpha=0.8)
         return None
 
-    words = ("Share of activations by expert over training", "training tokens", "dashed: equal shares")
+    words = _Words(
+        "Share of activations by expert over training",
+        "training tokens",
+        bars="dashed: equal shares",
+        heat="experts sorted by their last share",
+    )
     return list(_pages(history, styles, panel, layers, words))
 
 
@@ -67,11 +82,14 @@ def share_by_domain(
         share_ED = (counts.T / counts.sum(axis=1)).to_numpy()
         experts, domains = share_ED.shape
         places = np.arange(domains)
-        tilt = max(map(len, counts.index)) * domains > 26  # labels that would touch are turned
-        axes.set_xticks(places, list(counts.index), rotation=35 if tilt else 0, ha="right" if tilt else "center")
+        turned = max(map(len, counts.index)) * domains > 26  # they would touch
+        axes.set_xticks(places, [name.replace("_", " ") for name in counts.index], rotation=90 * turned)
         axes.tick_params(axis="x", length=0)
         if experts > MANY:
-            return _heat(axes, share_ED, places)
+            for edge in places[1:] - 0.5:
+                axes.axvline(edge, color="white", lw=1)
+            favourite = np.lexsort((-share_ED.max(axis=1), share_ED.argmax(axis=1)))[::-1]
+            return _heat(axes, share_ED[favourite], places)
         width = 0.8 / experts
         for expert in range(experts):
             offset = (expert - (experts - 1) / 2) * width
@@ -80,7 +98,12 @@ def share_by_domain(
         axes.yaxis.set_major_locator(MaxNLocator(3))
         return None
 
-    words = (f"Share of activations by expert and {by}, validation set", "", "dashed: equal shares")
+    words = _Words(
+        f"Share of activations by expert and {by}, validation set",
+        "",
+        bars="dashed: equal shares",
+        heat=f"experts sorted by the {by} that uses them most, which makes a diagonal even of noise",
+    )
     return list(_pages(activations, styles, panel, layers, words))
 
 
@@ -97,7 +120,7 @@ def _pages(
     styles: dict[str, PointStyle],
     panel: Panel,
     layers: Sequence[int] | None,
-    words: tuple[str, str, str],
+    words: _Words,
 ) -> Iterator[Figure]:
     """Grids of panels, points down and layers across; points with heat maps have pages of their own."""
     runs = {name: _lowest_seed(long[long["label"] == name]) for name in styles if (long["label"] == name).any()}
@@ -114,10 +137,9 @@ def _page(
     styles: dict[str, PointStyle],
     panel: Panel,
     layers: Sequence[int] | None,
-    words: tuple[str, str, str],
+    words: _Words,
     heat: bool,
 ) -> Figure:
-    heading, x_label, key = words
     shown = {
         name: chosen_layers([layer for layer in run["layer"].unique() if layers is None or layer in layers])
         for name, run in runs.items()
@@ -125,7 +147,7 @@ def _page(
     columns = max(map(len, shown.values()))
     same_layers = len({tuple(chosen) for chosen in shown.values()}) == 1
     with house_style():
-        figure = new_figure(1.3 + 1.9 * columns, 0.95 + 1.1 * len(runs))
+        figure = new_figure(2.0 + 1.8 * columns, 0.95 + 1.1 * len(runs))
         panels = figure.subplots(len(runs), columns, squeeze=False, sharey=not heat)
         mappable = None
         for row, (name, run) in enumerate(runs.items()):
@@ -138,18 +160,20 @@ def _page(
                 if row == 0 or not same_layers:
                     axes.set_title(f"layer {layer}", pad=3, fontsize=8)
                 if last := row == len(runs) - 1:
-                    axes.set_xlabel(x_label)
+                    axes.set_xlabel(words.x_label)
                 axes.tick_params(labelbottom=last)
-            name_words = styles[name].name.replace(", ", ",\n")
-            panels[row][0].set_ylabel(name_words, fontsize=8, color=styles[name].colour)
+            words_at_left = {"rotation": 0, "ha": "right", "va": "center", "color": styles[name].colour}
+            panels[row][0].set_ylabel(
+                textwrap.fill(styles[name].name.replace(" of ", " of\u00a0"), 16), fontsize=8, **words_at_left
+            )
         if heat:
             _scale(figure, mappable, panels)
         else:
             _legend(figure, max(int(run["expert"].max()) + 1 for run in runs.values()))
         seeds = ", ".join(sorted({f"{run['seed'].iloc[0]:g}" for run in runs.values()}))
         leaks = f"; {LEAK_MARK} reads later tokens" if any(styles[name].leaks for name in runs) else ""
-        how = "experts sorted by share" if heat else key
-        title(figure, heading, f"one run a point (seed {seeds}); {how}{leaks}")
+        how = words.heat if heat else words.bars
+        title(figure, words.heading, f"one run a point (seed {seeds}); {how}{leaks}")
     return figure
 
 
@@ -173,9 +197,8 @@ def _scale(figure: Figure, mappable: Any, panels: Any) -> None:
 
 
 def _heat(axes: Axes, share_ES: np.ndarray, places: np.ndarray) -> Any:
-    """Experts down, sorted by their mean share; `places` across; colour is share times E."""
-    order = np.argsort(share_ES.mean(axis=1), kind="stable")
-    ratio = np.clip(share_ES[order] * len(share_ES), HEAT.vmin, None)
+    """Experts upwards, `places` across; colour is share times E."""
+    ratio = np.clip(share_ES * len(share_ES), HEAT.vmin, None)
     mesh = axes.pcolormesh(
         places, np.arange(len(ratio)), ratio, shading="nearest", rasterized=True, cmap="PuOr_r", norm=HEAT
     )

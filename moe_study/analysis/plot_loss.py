@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
 from moe_study.analysis.comparison import MARGIN, default_reference, ranked
-from moe_study.analysis.frame import done
+from moe_study.analysis.frame import done, each
 from moe_study.analysis.statistics import PairedDifference, paired_difference, pooled_noise
-from moe_study.analysis.style import INK, PointStyle, house_style, labels_at_right, new_figure, title
+from moe_study.analysis.style import INK, PointStyle, house_style, labels_at_right, mean_mark, new_figure, title
 from moe_study.analysis.table import LEAK_MARK, count, perplexity_table
 
 COST_NAMES = {
@@ -25,6 +25,8 @@ COST_NAMES = {
     "train_seconds": "training time, seconds",
 }
 WIDE = 3  # seeds from which on a t interval is drawn; below it, the seeds themselves
+CROWDED = 10  # points beyond which perplexities are drawn without their spread
+LANE = 11  # printer's points between points of one cost
 ALONE = 5  # seeds from which on a pair of points needs no help from the noise of the others
 
 
@@ -35,40 +37,82 @@ def perplexity_against_cost(
 ) -> Figure:
     """Perplexity of every point against its costs, one panel each, on a common vertical axis.
 
-    Dots are seeds, bars 95% t intervals of the mean loss (from WIDE seeds on), hollow marks leak; a line joins
-    the dense points, so that what lies beneath it beats them at equal cost.
+    Dots are seeds, bars 95% t intervals of the mean loss (from WIDE seeds on), hollow marks leak; more than
+    CROWDED points show their means only. A line joins the dense points: what lies beneath it beats them.
     """
     table = perplexity_table(frame)
     runs = done(frame)
+    crowded = len(table) > CROWDED
+    shown = [_shown(row, runs, crowded) for row in each(table)]
     with house_style():
-        figure = new_figure(2.1 * len(costs) + 1.9, 3.3)
+        figure = new_figure(2.1 * len(costs) + 1.9, _height(len(table)))
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        values = np.concatenate([[*s.seeds, s.mean, *(s.interval or ())] for s in shown])
+        pad = 0.06 * (np.ptp(values) or 1.0)
+        panels[0].set_ylim(values.min() - pad, values.max() + pad)
         dense = table[table["label"].isin(runs[runs["routing.selection"] == "dense"]["label"])]
         for axes, cost in zip(panels, costs, strict=True):
             line = dense.sort_values(cost)
             axes.plot(line[cost], line["perplexity"], color="#c4c4c4", lw=1, ls=(0, (4, 2)), zorder=1)
-            for row in table.itertuples():
-                own = runs[runs["label"] == row.label]["validation_loss"]
-                _perplexity_mark(axes, row, np.exp(own.to_numpy()), cost, styles[str(row.label)])
             _cost_axis(axes, table[cost], cost)
+            for point, x, lane in zip(shown, table[cost], _lanes(axes, table[cost], shown, pad), strict=True):
+                _perplexity_mark(axes, x, point, styles[point.label], LANE * lane)
         panels[0].set_ylabel("validation perplexity")
         panels[0].yaxis.set_major_locator(MaxNLocator(6))
-        bars = "; bars: 95% t intervals of the mean loss" if table["seeds"].max() >= WIDE else ""
-        dots = f"dots: seeds{bars}" if table["seeds"].max() > 1 else "one seed"
-        joined = "; dashed: dense points" if len(dense) > 1 else ""
-        title(figure, "Perplexity against cost", dots + joined + leak_note(table))
-        labels_at_right(panels[-1], dict(zip(table["label"], table["perplexity"], strict=True)), styles)
+        notes = ["one seed" if table["seeds"].max() == 1 else "means over seeds" if crowded else "dots: seeds"]
+        notes += ["bars: 95% t intervals of the mean loss"] if any(s.interval for s in shown) else []
+        notes += ["dashed: dense points"] if len(dense) > 1 else []
+        title(figure, "Perplexity against cost", "; ".join(notes) + leak_note(table))
+        labels_at_right(panels[-1], {point.label: point.mean for point in shown}, styles)
     return figure
 
 
-def _perplexity_mark(axes: Axes, row: Any, seeds_S: np.ndarray, cost: str, style: PointStyle) -> None:
-    x = getattr(row, cost)
-    if row.seeds >= WIDE:
-        axes.plot([x, x], [row.perplexity_low, row.perplexity_high], color=style.colour, lw=1.4, zorder=2)
-    if row.seeds > 1:  # beside the mark, or they would hide behind it
-        aside = offset_copy(axes.transData, axes.figure, x=6.5, units="points")  # type: ignore[arg-type]
-        axes.plot(np.full(row.seeds, x), seeds_S, ".", ms=3.5, color=style.colour, mew=0, transform=aside)
-    axes.plot(x, row.perplexity, style.marker, ms=5.5, mfc=style.fill, mec=style.colour, mew=1.2, zorder=3)
+@dataclass(frozen=True)
+class _Shown:
+    """What is drawn of one point's perplexity."""
+
+    label: str
+    mean: float
+    seeds: tuple[float, ...]
+    interval: tuple[float, float] | None
+
+
+def _shown(row: Any, runs: pd.DataFrame, crowded: bool) -> _Shown:
+    seeds = np.exp(runs[runs["label"] == row.label]["validation_loss"].to_numpy())
+    interval = (row.perplexity_low, row.perplexity_high) if row.seeds >= WIDE and not crowded else None
+    return _Shown(row.label, row.perplexity, () if crowded or row.seeds == 1 else tuple(seeds), interval)
+
+
+def _lanes(axes: Axes, costs: pd.Series, shown: Sequence[_Shown], half: float) -> list[int]:
+    """A lane (0, 1, -1, 2, -2) for each point, so that points of nearly one cost do not lie on each other.
+
+    `half` is half the height of a mark, in perplexity.
+    """
+    forward = axes.xaxis.get_transform().transform
+    x = forward(costs.to_numpy(dtype=float))
+    left, right = forward(np.asarray(axes.get_xlim()))
+    near = 0.06 * (right - left)
+    lanes: list[int] = []
+    spans = [(min(e), max(e)) for e in ([*s.seeds, *(s.interval or ()), s.mean - half, s.mean + half] for s in shown)]
+    for place, (low, high) in enumerate(spans):
+        taken = [
+            lanes[other]
+            for other in range(place)
+            if abs(x[other] - x[place]) < near and spans[other][0] < high and low < spans[other][1]
+        ]
+        lanes.append(min((0, 1, -1, 2, -2), key=taken.count))
+    return lanes
+
+
+def _perplexity_mark(axes: Axes, x: float, point: _Shown, style: PointStyle, shift: float) -> None:
+    """One point, `shift` printer's points to the side of its cost; its seeds beside it, where they are seen."""
+    figure = axes.get_figure(root=True)
+    here = offset_copy(axes.transData, figure, x=shift, units="points")
+    aside = offset_copy(axes.transData, figure, x=shift + 5.5, units="points")
+    if point.interval:
+        axes.plot([x, x], point.interval, color=style.colour, lw=1.4, zorder=2, transform=here)
+    axes.plot([x] * len(point.seeds), point.seeds, ".", ms=3.5, color=style.colour, mew=0, transform=aside)
+    mean_mark(axes, x, point.mean, style, transform=here)
 
 
 def _cost_axis(axes: Axes, values: pd.Series, cost: str) -> None:
@@ -76,11 +120,14 @@ def _cost_axis(axes: Axes, values: pd.Series, cost: str) -> None:
     low, high = values.min(), values.max()
     if low > 0 and high / low > 8:
         axes.set_xscale("log")
+        axes.set_xlim(low / 1.6, high * 1.6)
+        axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 3), numticks=6))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        pad = 0.15 * (high - low) or 0.1 * high
+        pad = 0.25 * (high - low) or 0.1 * high
         axes.set_xlim(low - pad, high + pad)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
     axes.set_xlabel(COST_NAMES[cost])
 
 
@@ -125,6 +172,7 @@ def paired_differences(
         axes.spines["left"].set_visible(False)
         axes.set_ylim(min(heights, default=0) - 0.6, len(bars) - 0.4)
         axes.grid(axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(f"loss minus that of {reference}, nats a token (left is better)")
         note = f"dots: seeds; bars: {level:.0%} t intervals"
         if any(bar.pooled == bar.pooled for bar in bars):
@@ -179,7 +227,7 @@ def _draw_bar(axes: Axes, bar: _Bar, y: float) -> None:
                 axes.plot(edge, y, head, color=style.colour, ms=4, clip_on=False, zorder=4)
     if own.n > 1:
         axes.plot(bar.seeds_S, np.full(own.n, y - 0.3), ".", ms=3.5, color=style.colour, mew=0, zorder=3)
-    axes.plot(own.mean, y, style.marker, ms=5.5, mfc=style.fill, mec=style.colour, mew=1.2, zorder=4)
+    mean_mark(axes, own.mean, y, style)
 
 
 def loss_curves(
@@ -193,7 +241,7 @@ def loss_curves(
     reference = reference if reference is not None else default_reference(frame)
     kind, long = _one_kind(curves)
     with house_style():
-        figure = new_figure(8.6, 3.3)
+        figure = new_figure(8.6, _height(len(styles)))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1))
         last = long["tokens"].max()
         base = long[long["label"] == reference].set_index(["seed", "step"])["loss"]
@@ -240,7 +288,7 @@ def _one_kind(curves: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 def _curve(axes: Axes, long: pd.DataFrame, column: str, style: PointStyle) -> None:
     by_step = long.groupby("tokens")[column]
     mean, low, high = by_step.mean(), by_step.min(), by_step.max()
-    axes.fill_between(mean.index, low, high, color=style.colour, alpha=0.15, lw=0)
+    axes.fill_between(mean.index, low, high, color=style.colour, alpha=0.13, lw=0)
     axes.plot(mean.index, mean, color=style.colour, ls=style.line)
 
 
@@ -248,6 +296,11 @@ def _seed_steps(long: pd.DataFrame) -> pd.MultiIndex:
     return pd.MultiIndex.from_frame(long[["seed", "step"]])
 
 
+def _height(labels: int) -> float:
+    """Inches that give every label in the right margin its line."""
+    return max(3.3, 1.0 + 0.165 * labels)
+
+
 def leak_note(table: pd.DataFrame) -> str:
     """The meaning of the mark, where a point of the table carries it."""
-    return f"; {LEAK_MARK} hollow: routing reads later tokens" if table["leaks"].astype(bool).any() else ""
+    return f"; {LEAK_MARK} routing reads later tokens" if table["leaks"].astype(bool).any() else ""

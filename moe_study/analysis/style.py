@@ -1,5 +1,6 @@
 """How pictures look: one palette safe for colour-blind readers, one style per design point in all figures."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from moe_study.analysis.frame import done
+from moe_study.analysis.frame import done, each
 from moe_study.analysis.table import LEAK_MARK
 from moe_study.files import atomic_file
 
@@ -49,6 +50,7 @@ MARKERS = ("o", "^", "D", "v", "P", "X")
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 # Tol's muted scheme, for experts: other hues than those of the points.
 EXPERTS = ("#332288", "#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#117733", "#AA4499", "#999933")
+LEADER = {"arrowstyle": "-", "lw": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
 INK, FAINT = "#222222", "#707070"
 
 
@@ -78,15 +80,15 @@ def point_styles(frame: pd.DataFrame) -> dict[str, PointStyle]:
     dense = points[points["routing.selection"] == "dense"].sort_values(["num_params", "label"])
     routed = points[points["routing.selection"] != "dense"].sort_values("label")
     styles = {}
-    for place, point in enumerate(dense.itertuples()):
+    for place, point in enumerate(each(dense)):
         # The largest is black; few points take the ends of the scale.
         grey = GREYS[round(place * 2 / max(1, len(dense) - 1))] if len(dense) > 1 else GREYS[1]
-        styles[str(point.label)] = PointStyle(str(point.label), grey, "s", "-", False)
-    for place, point in enumerate(routed.itertuples()):
+        styles[point.label] = PointStyle(point.label, grey, "s", "-", False)
+    for place, point in enumerate(each(routed)):
         turn, colour = divmod(place, len(COLOURS))
         line = LINES[turn % len(LINES)]
         marker = MARKERS[(turn + colour) % len(MARKERS)]
-        styles[str(point.label)] = PointStyle(str(point.label), COLOURS[colour], marker, line, bool(point.leaks))
+        styles[point.label] = PointStyle(point.label, COLOURS[colour], marker, line, bool(point.leaks))
     return styles
 
 
@@ -106,7 +108,14 @@ def title(figure: Figure, text: str, note: str = "") -> None:
     """A title over the whole figure, and a note on how to read it underneath, both at the left edge."""
     figure.suptitle(text, x=0.008, ha="left", fontsize=9.5, color=INK)
     if note:
+        note = textwrap.fill(note, int(figure.get_figwidth() * 18))
         figure.supxlabel(note, x=0.008, ha="left", fontsize=7.5, color=FAINT)
+
+
+def mean_mark(axes: Axes, x: float, y: float, style: PointStyle, **options: Any) -> None:
+    """The mark of one point; leaking points are hollow."""
+    look: dict[str, Any] = {"ms": 5.5, "mfc": style.fill, "mec": style.colour, "mew": 1.2, "zorder": 4}
+    axes.plot(x, y, style.marker, **look, **options)
 
 
 def labels_at_right(axes: Axes, places: dict[str, float], styles: dict[str, PointStyle], size: float = 8) -> None:
@@ -135,7 +144,7 @@ def labels_at_right(axes: Axes, places: dict[str, float], styles: dict[str, Poin
             color=style.colour,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": style.colour, "lw": 0.6, "alpha": 0.7, "shrinkB": 0},
+            arrowprops={**LEADER, "color": style.colour},
         )
 
 

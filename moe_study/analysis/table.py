@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.comparison import compare, default_reference, ranked
-from moe_study.analysis.frame import EXPERT_RATES, done, not_done
+from moe_study.analysis.frame import EXPERT_RATES, done, each, not_done
 from moe_study.analysis.statistics import interval
 
 LEAK_MARK = "†"
@@ -106,16 +106,17 @@ def to_csv(table: pd.DataFrame) -> str:
 def missing_lines(frame: pd.DataFrame) -> list[str]:
     """One line for each run that has no result, with its reason."""
     runs = not_done(frame)
-    return [_missing_line(run) for run in runs.sort_values(["state", "label", "key"]).itertuples()]
+    return [_missing_line(run) for run in each(runs.sort_values(["state", "label", "key"]))]
 
 
 def _missing_line(run: Any) -> str:
     name = run.label if run.label == run.key else f"{run.label}, seed {run.seed:g}"
+    state = run.state if run.state in ("failed", "diverged") else f"is {run.state}"
     progress = ""
     if run.state not in ("queued", "damaged") and pd.notna(getattr(run, "step", None)):
         progress = f" at step {run.step:g} of {run.total_steps:g}"
     reason = f": {_first_line(run.error)}" if isinstance(run.error, str) else ""
-    return f"{name} ({run.key}) is {run.state}{progress}{reason}"
+    return f"{name} ({run.key}) {state}{progress}{reason}"
 
 
 def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -126,9 +127,8 @@ def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "loss": lambda r: f"{r.loss:.4f}",
         "perplexity": lambda r: f"{r.perplexity:.2f}",
         "×/÷ sd": lambda r: _number(r.spread, "{:.4f}"),
-        f"Δ loss to {table.attrs['reference']}": lambda r: _number(r.difference, "{:+.4f}"),
-        f"{level} interval": _span,
-        "parameters": lambda r: count(r.num_params),
+        f"Δ to {table.attrs['reference']} ±{level}": _difference,
+        "params": lambda r: count(r.num_params),
         "active": lambda r: count(r.num_active_params),
         "FLOPs/token": lambda r: count(r.flops_per_token),
         "experts/token": lambda r: _number(r.executed_per_token, "{:.2f}"),
@@ -137,7 +137,7 @@ def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     }
     if table["executed_per_token"].isna().all():
         del columns["experts/token"]
-    rows = list(table.itertuples())
+    rows = list(each(table))
     return list(columns), [[cell(row) for cell in columns.values()] for row in rows]
 
 
@@ -146,18 +146,18 @@ def _name(row: Any) -> str:
     return f"{row.label} {marks}".rstrip()
 
 
-def _span(row: Any) -> str:
+def _difference(row: Any) -> str:
     if row.pairs == 0:
         return "–"
-    if math.isnan(row.difference_low):
-        return "one pair"
-    return f"{row.difference_low:+.4f} to {row.difference_high:+.4f}"
+    if row.pairs == 1:
+        return f"{row.difference:+.4f} (1 pair)"
+    return f"{row.difference:+.4f} ± {row.difference_high - row.difference:.4f}"
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
     notes = [
         "loss: mean over seeds, nats a token; perplexity = exp(loss); ×/÷ sd: spread over seeds; "
-        f"Δ loss: paired by seed, t interval; FLOPs: forward, a token{_pairs_note(table)}"
+        f"Δ: of the loss, paired by seed, t interval; FLOPs: forward{_pairs_note(table)}"
     ]
     if table["leaks"].any():
         note = NOTES[LEAK_MARK]
@@ -169,7 +169,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
 
 def _pairs_note(table: pd.DataFrame) -> str:
     unpaired = table[(table["pairs"] < table["seeds"]) & (table["label"] != table.attrs["reference"])]
-    parts = [f"{row.label} shares {row.pairs} of its {row.seeds} seeds" for row in unpaired.itertuples()]
+    parts = [f"{row.label} shares {row.pairs} of its {row.seeds} seeds" for row in each(unpaired)]
     return f"; {', '.join(parts)} with the reference" if parts else ""
 
 
@@ -189,15 +189,15 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Wall clock as "41 s", "3 m 12 s", "2 h 05 m"."""
+    """Wall clock as "41s", "3m12s", "2h05m"."""
     if math.isnan(seconds):
         return "–"
     whole = round(seconds)
     if whole < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+        return f"{seconds:.0f}s" if seconds >= 10 else f"{seconds:.1f}s"
     if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def _number(value: float, form: str) -> str:

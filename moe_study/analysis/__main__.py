@@ -1,0 +1,5 @@
+import sys
+
+from moe_study.analysis.report import main
+
+sys.exit(main())

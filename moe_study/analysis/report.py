@@ -1,0 +1,129 @@
+"""From run folders to a printed table, sentences and pictures: `python -m moe_study.analysis RUNS --out plots`."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from moe_study.analysis import comparison, table
+from moe_study.analysis.frame import done, load_frame
+from moe_study.analysis.labels import add_labels
+from moe_study.analysis.plots import draw_all
+from moe_study.errors import StudyError
+from moe_study.files import write_text_atomic
+
+SENTENCES = 12  # printed; all of them stand in comparisons.csv
+
+
+def draw(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    sweep: str | None = None,
+    reference: str | None = None,
+    rank_leaking: bool = False,
+    margin: float = comparison.MARGIN,
+) -> list[Path]:
+    """Read the runs in `runs` (folders of runs, or single ones), write tables and pictures to `out`, print both.
+
+    Runs evaluated on different data have tables of their own, in folders of their own. Returns what was written.
+    Errors: StudyError when nothing is done yet, or `reference` is no point; damaged runs are listed instead.
+    """
+    frame = load_frame(runs, sweep)
+    print(f"{len(frame)} runs, {len(done(frame))} done, read from {', '.join(map(str, runs))}\n")
+    written: list[Path] = []
+    problems: list[str] = []
+    for name, part in evaluation_sets(frame):
+        folder = out / name if name else out
+        if name:
+            print(f"Evaluated on {name}\n")
+        written += _draw_one(part, folder, reference, rank_leaking, margin, problems)
+    _print_list("Not in the table:", table.missing_lines(frame))
+    _print_list("Left out of pictures:", problems)
+    if not written:
+        raise StudyError("no run is done yet, so there is nothing to draw")
+    _print_files(written)
+    return written
+
+
+def evaluation_sets(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(name, finished runs) for each evaluation set, labelled anew; the name is empty when there is only one."""
+    runs = done(frame)
+    parts = {str(key): add_labels(part) for key, part in runs.groupby("evaluation")}
+    names = {key: str(part["data.name"].iloc[0]) for key, part in parts.items()}
+    for key in sorted(parts, key=lambda key: (names[key], key)):
+        shared = list(names.values()).count(names[key]) > 1
+        name = f"{names[key]}-{key[:6]}" if shared else names[key]
+        yield (name if len(parts) > 1 else ""), parts[key]
+
+
+def _draw_one(
+    runs: pd.DataFrame,
+    out: Path,
+    reference: str | None,
+    rank_leaking: bool,
+    margin: float,
+    problems: list[str],
+) -> list[Path]:
+    reference = reference if reference is not None else comparison.default_reference(runs)
+    points = table.perplexity_table(runs, reference, rank_leaking)
+    pairs = comparison.default_pairs(runs, reference, rank_leaking)
+    compared = comparison.compare(runs, pairs, margin)
+    print(table.to_text(points))
+    print()
+    _print_sentences(compared, comparison.pooled_note(runs))
+    texts = {
+        "table.md": table.to_markdown(points) + "\n",
+        "table.csv": table.to_csv(points),
+        "comparisons.csv": comparison.to_frame(compared).to_csv(index=False),
+    }
+    for name, text in texts.items():
+        write_text_atomic(out / name, text)
+    return [*(out / name for name in texts), *draw_all(runs, out, reference, problems)]
+
+
+def _print_sentences(compared: Sequence[comparison.Comparison], pooled: str | None) -> None:
+    if not compared:
+        return
+    tested = compared[0].family
+    print(f"What the seeds say{f' ({tested} comparisons, Holm-adjusted)' if tested > 1 else ''}:")
+    for one in compared[:SENTENCES]:
+        print(f"  {one.sentence}")
+    if len(compared) > SENTENCES:
+        print(f"  ... and {len(compared) - SENTENCES} more in comparisons.csv")
+    if pooled:
+        print(f"  {pooled}")
+    print()
+
+
+def _print_list(heading: str, lines: Sequence[str]) -> None:
+    if lines:
+        print("\n  ".join([heading, *lines]), end="\n\n")
+
+
+def _print_files(written: Sequence[Path]) -> None:
+    for folder in dict.fromkeys(path.parent for path in written):
+        here = [path for path in written if path.parent == folder]
+        pictures = [path.stem for path in here if path.suffix == ".png"]
+        print(f"{folder}: {', '.join(pictures)} (each .png and .svg)")
+        print(f"{folder}: {', '.join(path.name for path in here if path.suffix not in ('.png', '.svg'))}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser("python -m moe_study.analysis", description="Table and pictures of finished runs.")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders that hold runs, or single run folders")
+    parser.add_argument("--out", type=Path, default=Path("plots"), help="where to write (default: plots)")
+    parser.add_argument("--sweep", help="only the runs of this sweep")
+    parser.add_argument("--reference", help="label of the point to compare with (default: the smallest dense one)")
+    parser.add_argument("--margin", type=float, default=comparison.MARGIN, help="nats within which two are the same")
+    parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
+    options = vars(parser.parse_args(arguments))
+    try:
+        draw(options.pop("runs"), options.pop("out"), **options)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
