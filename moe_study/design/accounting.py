@@ -129,7 +129,7 @@ def router_params(config: RunConfig, layer: int) -> int:
         return 0
     if routing.selection is Selection.SOFT:
         identity = routing.soft.dispatch is not SoftWeights.SOFT and routing.soft.combine is not SoftWeights.SOFT
-        return 0 if identity else model.width * n * routing.soft.slots_per_expert + 1
+        return 0 if identity else model.width * n * routing.soft.slots_per_expert + int(routing.soft.normalise)
     if routing.router in (RouterKind.HASH, RouterKind.LABEL):
         return 0
     hidden = routing.router_depth * model.width**2 if routing.router is RouterKind.MLP else 0
@@ -143,6 +143,8 @@ def _ffn_flops(config: RunConfig, layer: int, rows_per_token: float | None) -> f
         return 4 * model.width * dense
     hidden = expert_hidden(routing, model.hidden)
     rows = _rows(config, layer, rows_per_token) + routing.shared_experts
+    if routing.selection is Selection.MERGE and routing.unit is Unit.TOKEN:
+        rows -= 1  # one token's merged network runs as a sum over experts, counted with the merging
     return rows * 4 * model.width * hidden + _routing_flops(config, layer)
 
 
@@ -161,11 +163,21 @@ def _routing_flops(config: RunConfig, layer: int) -> float:
 
 
 def _soft_flops(model: ModelConfig, routing: Routing, n: int) -> float:
-    soft = routing.soft
+    """Logits, averaging of tokens into slots, and of slots' outputs; equal weights are averaged as others are."""
+    soft, length = routing.soft, model.context
     product = 2 * model.width * n * soft.slots_per_expert  # one product of all tokens with all slots
     logits = product if SoftWeights.SOFT in (soft.dispatch, soft.combine) else 0
-    averages = sum(product for w in (soft.dispatch, soft.combine) if w is SoftWeights.SOFT)
-    return logits + averages
+    combine = dispatch = float(product)
+    if soft.form in (SoftForm.CHUNK, SoftForm.CHUNK_LAGGED):
+        block = min(_chunk(routing), length)
+        blocks = -(-length // block) - (soft.form is SoftForm.CHUNK_LAGGED)
+        dispatch = combine = product * blocks * block / length  # the last chunk is filled up
+        if soft.form is SoftForm.CHUNK_LAGGED:
+            dispatch += product * blocks**2 / length  # chunks' averages are averaged
+    elif soft.form is SoftForm.PREFIX:
+        dispatch = product * length  # every token has slots of its own, averaged over all tokens and masked
+    averages = ((dispatch, soft.dispatch), (combine, soft.combine))
+    return logits + sum(flops for flops, weights in averages if weights is not SoftWeights.IDENTITY)
 
 
 def _decisions_per_token(config: RunConfig) -> float:
@@ -173,7 +185,7 @@ def _decisions_per_token(config: RunConfig) -> float:
     routing = config.routing
     if routing.context is Context.PREFIX:
         return 1 / config.model.context
-    return _units_per_token(config)
+    return _units_per_token(config) - has_prior(routing) / config.model.context
 
 
 def _units_per_token(config: RunConfig) -> float:

@@ -108,6 +108,7 @@ class SoftWeights(StrEnum):
     SOFT = "soft"
     UNIFORM = "uniform"
     IDENTITY = "identity"  # token i is slot i
+    DISPATCH = "dispatch"  # combine only: the weights each token was averaged with (Mixture of Tokens)
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Soft:
     group_size: int | None = None  # sequences mixed by form=across_batch
     dispatch: SoftWeights = SoftWeights.SOFT
     combine: SoftWeights = SoftWeights.SOFT
+    normalise: bool = True  # logits are scaled cosines (Soft MoE, section 2.3); false: plain products
 
 
 @dataclass(frozen=True)

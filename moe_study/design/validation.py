@@ -277,6 +277,15 @@ def _forms(config: RunConfig) -> Iterator[str]:
         for name, size in (("micro-batch", rows), ("eval_batch", config.run.eval_batch)):
             if size % soft.group_size:
                 yield f"routing.soft.group_size={soft.group_size} must divide the {name} of {size} sequences"
+    if soft.dispatch is SoftWeights.DISPATCH:
+        yield "routing.soft.dispatch=dispatch has no meaning: choose soft, uniform or identity"
+    if soft.combine is SoftWeights.DISPATCH and (
+        soft.dispatch is not SoftWeights.SOFT or soft.form in (SoftForm.PREFIX, SoftForm.CHUNK_LAGGED)
+    ):
+        yield (
+            "routing.soft.combine=dispatch gives tokens the weights they were averaged with: it needs "
+            "soft.dispatch=soft and soft.form=sequence, chunk or across_batch"
+        )
     if SoftWeights.IDENTITY in (soft.dispatch, soft.combine):
         yield from _identity_slots(config)
 
