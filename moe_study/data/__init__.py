@@ -6,7 +6,7 @@
     validation_batches(corpus.validation, context, batch_size, max_tokens)
 """
 
-from moe_study.data.prepare import check, prepare
+from moe_study.data.preparation import check, prepare
 from moe_study.data.sampler import Batch, TrainSampler, validation_batches
 from moe_study.data.shards import PreparedCorpus, Shard, Split, corpus_folder, open_corpus
 

@@ -6,6 +6,7 @@ code.
 """
 
 import contextlib
+import errno
 import fnmatch
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -199,6 +200,8 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
             "data.options.sources, or log in with `hf auth login`"
         ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise  # of this machine, not of the hub
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"could not read {source.repo} from the hub ({reason}); check the network and prepare again: "

@@ -157,7 +157,7 @@ _NEWS_REPAIRS = [
     (re.compile(r"Send Facebook Twitter.{0,80}Permalink \S+"), "\n"),
     (re.compile(r"^Share this with\s+|Media playback is (?:not )?supported on this device|Learn more$"), ""),
     (re.compile(r"(?:Share this slide: )?Never miss a thing\. Sign up .*$"), ""),
-    (re.compile(r"(?:https?://|www\.|pic\.twitter\.com/)\S+"), ""),
+    (re.compile(r"\s*(?:https?://|www\.|pic\.twitter\.com/)\S+"), ""),
 ]
 _LOST_LETTER = re.compile(r"\ufffd|[A-Za-z]\?[a-z]|\?\?")
 

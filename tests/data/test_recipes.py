@@ -1,0 +1,316 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from moe_study.config import DataConfig, TokenizerConfig
+from moe_study.data import PreparedCorpus, prepare
+from moe_study.data.documents import Document
+from moe_study.data.recipes import recipe_of
+from moe_study.data.recipes.reading import Fields, read_documents
+from moe_study.errors import ConfigError, DataError
+from tests.fixtures import tiny_texts
+
+DOMAINS = [(language, topic) for language in ("de", "en") for topic in ("news", "parliament")]
+RECORDS = [
+    {"text": text, "language": language, "topic": topic}
+    for language, topic in DOMAINS
+    for text in tiny_texts(language, topic, 30)
+]
+
+
+def write_txt(folder: Path) -> dict[str, Any]:
+    for number, record in enumerate(RECORDS):
+        path = folder / record["language"] / record["topic"] / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(record["text"] + "\n", encoding="utf-8")
+    return {"path": str(folder), "folders": ["language", "topic"]}
+
+
+def write_jsonl(folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True)
+    lines = [json.dumps(record, ensure_ascii=number % 2 == 0) for number, record in enumerate(RECORDS)]
+    (folder / "all.jsonl").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    return {"path": str(folder)}
+
+
+def write_parquet(folder: Path, records: list[dict[str, str]] = RECORDS, files: int = 3) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        table = pa.Table.from_pylist(records[number::files])
+        pq.write_table(table, folder / f"part-{number}.parquet", row_group_size=7)
+    return {"path": str(folder)}
+
+
+def prepared(tmp_path: Path, recipe: str, options: dict[str, Any]) -> PreparedCorpus:
+    config = DataConfig("here", recipe, options, TokenizerConfig("bytes"), 0.2, str(tmp_path / "data"))
+    return prepare(config, progress=False)
+
+
+def content(corpus: PreparedCorpus) -> dict[str, bytes]:
+    shards = [*corpus.train.shards, *corpus.validation.shards]
+    return {f"{s.path.parent.name}/{s.path.name}": s.tokens.tobytes() for s in shards}
+
+
+def documents(recipe: str, options: dict[str, Any]) -> list[Document]:
+    return list(recipe_of(recipe).open(options, Path("unused"), False).documents())
+
+
+def test_txt_jsonl_parquet_and_the_hub_code_give_the_same_corpus(tmp_path: Path) -> None:
+    """Four ways to the same texts: the shards are equal byte by byte."""
+    hub = {
+        "sources": [
+            {"folder": str(tmp_path / "parquet"), "files": ["part-*.parquet"], "language_field": "language",
+             "topic_field": "topic"}
+        ]
+    }  # fmt: skip
+    corpora = [
+        prepared(tmp_path, "local_files", write_txt(tmp_path / "txt")),
+        prepared(tmp_path, "local_files", write_jsonl(tmp_path / "jsonl")),
+        prepared(tmp_path, "local_files", write_parquet(tmp_path / "parquet")),
+        prepared(tmp_path, "hub_parquet", hub),
+    ]
+    first = content(corpora[0])
+    assert len(first) == 8
+    assert all(content(corpus) == first for corpus in corpora[1:])
+    assert len({corpus.fingerprint for corpus in corpora}) == 4
+
+
+def test_a_record_knows_its_labels_better_than_its_folder_and_that_better_than_the_constant(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "fr" / "x").mkdir(parents=True)
+    lines = [{"text": "a", "language": "nl"}, {"text": "b"}, {"text": "c", "language": None, "topic": ""}]
+    (tmp_path / "fr" / "x" / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "top.txt").write_text("d")
+    options = {"path": str(tmp_path), "folders": ["language", "_"], "language": "en", "topic": "law"}
+    assert documents("local_files", options) == [
+        ("a", "nl", "law"),
+        ("b", "fr", "law"),
+        ("c", "fr", "law"),
+        ("d", "en", "law"),
+    ]
+
+
+def test_a_separator_cuts_a_txt_file_into_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree\n\n \n\nfour")
+    found = documents("local_files", {"path": str(tmp_path), "separator": "\n\n"})
+    assert [d.text for d in found] == ["one\ntwo", "three", "four"]
+
+
+def test_only_files_that_fit_the_pattern_are_read(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt", "notes.md"):
+        (tmp_path / name).write_text(name)
+    assert [d.text for d in documents("local_files", {"path": str(tmp_path)})] == ["a.txt", "b.txt"]
+    assert [d.text for d in documents("local_files", {"path": str(tmp_path), "pattern": "b*"})] == ["b.txt"]
+
+
+def test_half_a_character_spelt_in_json_becomes_a_question_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a \\ud83d b"}')
+    assert documents("local_files", {"path": str(tmp_path)})[0].text == "a ? b"
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "sentence"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl line 2 is not JSON"),
+        ("a.jsonl", b'["text"]', r"a\.jsonl line 1 is not a JSON object"),
+        ("a.jsonl", b'{"body": "a"}', r"a\.jsonl line 1 has no field text; it has body"),
+        ("a.jsonl", b'{"text": 3}', r"a\.jsonl line 1: the field text holds int, not text"),
+        ("a.txt", b"gr\xfc\xdfe", r"a\.txt is not UTF-8"),
+        ("a.jsonl", b'{"text": "gr\xfc\xdfe"}', r"a\.jsonl is not UTF-8"),
+        ("a.parquet", b"PAR1 and then nothing", r"a\.parquet is no whole parquet file"),
+        ("a.csv", b"text\n", r"a\.csv cannot be read; give files that end in \.txt"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_place(
+    tmp_path: Path, name: str, raw: bytes, sentence: str
+) -> None:
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(DataError, match=sentence):
+        list(read_documents(tmp_path / name, Fields()))
+
+
+def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"body": ["a"], "title": ["b"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"no column text; it has body, title: set data\.options"):
+        list(read_documents(tmp_path / "a.parquet", Fields()))
+    assert [d.text for d in read_documents(tmp_path / "a.parquet", Fields(text="body"))] == ["a"]
+
+
+def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere is not a folder"):
+        documents("local_files", {"path": str(tmp_path / "nowhere")})
+    with pytest.raises(DataError, match=r"has no \.txt, \.jsonl, \.parquet file"):
+        documents("local_files", {"path": str(tmp_path)})
+
+
+def hub_sources(tmp_path: Path, **shares: float) -> list[dict[str, Any]]:
+    """A folder laid out like a multilingual data set, with sources for the named languages."""
+    for language in shares:
+        texts = [{"text": text} for text in tiny_texts("en", "news", 80, seed=ord(language[0]))]
+        write_parquet(tmp_path / "wiki" / f"2023.{language}", texts, files=4)
+    return [
+        {"folder": str(tmp_path / "wiki"), "files": [f"2023.{language}/*.parquet"], "language": language,
+         "topic": "encyclopedia", "share": share}
+        for language, share in shares.items()
+    ]  # fmt: skip
+
+
+def test_the_hub_mix_keeps_to_its_shares(tmp_path: Path) -> None:
+    options = {"max_bytes": 16_000, "sources": hub_sources(tmp_path, en=3, fr=1)}
+    found = documents("hub_parquet", options)
+    size = {la: sum(len(d.text.encode()) for d in found if d.language == la) for la in ("en", "fr")}
+    longest = max(len(d.text.encode()) for d in found)
+    assert 12_000 - longest < size["en"] <= 12_000
+    assert 4_000 - longest < size["fr"] <= 4_000
+    assert {d.topic for d in found} == {"encyclopedia"}
+
+
+def test_only_as_many_files_are_opened_as_the_limit_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def reading(path: Path, fields: Fields) -> Iterator[Document]:
+        opened.append(path.name)
+        return read_documents(path, fields)
+
+    monkeypatch.setattr("moe_study.data.recipes.hub_parquet.read_documents", reading)
+    documents("hub_parquet", {"max_bytes": 7_000, "sources": hub_sources(tmp_path, en=1)})
+    assert opened == ["part-0.parquet", "part-1.parquet"]
+
+
+def test_a_changed_local_copy_of_the_hub_is_noticed(tmp_path: Path) -> None:
+    options = {"max_bytes": 16_000, "sources": hub_sources(tmp_path, en=1)}
+    before = recipe_of("hub_parquet").stamp(options)
+    assert recipe_of("hub_parquet").stamp(options) == before != ""
+    write_parquet(tmp_path / "wiki" / "2023.en", [{"text": "other"}] * 5, files=1)
+    assert recipe_of("hub_parquet").stamp(options) != before
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "needs data.options.sources"),
+        ({"sources": [{"files": ["*"]}]}, "exactly one of repo and folder"),
+        ({"sources": [{"repo": "a/b", "folder": "c", "files": ["*"]}]}, "exactly one of repo and folder"),
+        ({"sources": [{"repo": "a/b"}]}, "files is empty"),
+        ({"sources": [{"repo": "a/b", "files": ["*"], "share": 1.0}]}, "needs data.options.max_bytes"),
+        ({"sources": [{"repo": "a/b", "files": ["*"]}] * 2, "max_bytes": 10}, "needs a share"),
+        ({"sources": [{"repo": "a/b", "files": ["*"]}], "max_bytes": 0}, "must be above 0"),
+        ({"sources": [{"repo": "a/b", "file": ["*"]}]}, "unknown key data.options.sources.file"),
+    ],
+)
+def test_hub_options_without_meaning_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipe_of("hub_parquet").check(options)
+    assert sentence in str(caught.value)
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """As much of the hub as its client needs to list a data set at a commit and fetch its files."""
+
+    folder: Path
+    commit = "c0ffee" + "0" * 34
+    requests: list[str]
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self.requests.append(self.path)
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        route = self.path.split("?")[0]
+        if route.startswith("/api/datasets/owner/corpus"):
+            files = sorted(p for p in self.folder.rglob("*") if p.is_file())
+            siblings = [
+                {"rfilename": p.relative_to(self.folder).as_posix(), "size": p.stat().st_size} for p in files
+            ]
+            info = {"id": "owner/corpus", "sha": self.commit, "private": False, "downloads": 0, "tags": [],
+                    "siblings": siblings}  # fmt: skip
+            self._send(200, json.dumps(info).encode(), body)
+        elif route.startswith(f"/datasets/owner/corpus/resolve/{self.commit}/"):
+            content = (self.folder / route.split(self.commit + "/")[1]).read_bytes()
+            self._send(200, content, body, ETag=f'"{len(content)}"')
+        else:
+            self._send(404, b"{}", body, **{"X-Error-Code": "RepoNotFound"})
+
+    def _send(self, status: int, content: bytes, body: bool, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), "X-Repo-Commit": self.commit, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[str]:
+    FakeHub.folder, FakeHub.requests = tmp_path / "hub", []
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeHub) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+HUB_RUN = """
+import json, sys
+from moe_study.config import DataConfig, from_plain
+from moe_study.data import prepare
+from moe_study.errors import DataError
+try:
+    print(json.dumps(prepare(from_plain(DataConfig, json.loads(sys.argv[1])), progress=False).table()))
+except DataError as error:
+    print(error)
+"""
+
+
+def run_against(endpoint: str, tmp_path: Path, options: dict[str, Any]) -> str:
+    """Prepare in a process whose hub client asks `endpoint`."""
+    plain = {"name": "wiki", "recipe": "hub_parquet", "options": options, "tokenizer": {"kind": "bytes"},
+             "validation_fraction": 0.2, "root": str(tmp_path / "data")}  # fmt: skip
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "no_proxy": "*",
+                   "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}  # fmt: skip
+    command = [sys.executable, "-c", HUB_RUN, json.dumps(plain)]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_data_set_of_the_hub_is_fetched_and_read_like_a_local_one(hub: str, tmp_path: Path) -> None:
+    write_parquet(FakeHub.folder / "plain_text", files=4)
+    (FakeHub.folder / "README.md").write_text("not asked for")
+    source = {"files": ["plain_text/*.parquet"], "language_field": "language", "topic_field": "topic"}
+    said = run_against(hub, tmp_path, {"sources": [{"repo": "owner/corpus", **source}]})
+    local = {"sources": [{"folder": str(FakeHub.folder), **source}]}
+    assert json.loads(said) == prepared(tmp_path, "hub_parquet", local).table()
+    fetched = [path for path in FakeHub.requests if "/resolve/" in path]
+    assert len(fetched) == 4 and all(FakeHub.commit in path and "plain_text" in path for path in fetched)
+    manifest = json.loads(next((tmp_path / "data").glob("wiki-*/manifest.json")).read_text())
+    assert manifest["pins"]["sources"][0]["revision"] == FakeHub.commit
+
+
+def test_a_data_set_that_the_hub_has_not_is_one_sentence(hub: str, tmp_path: Path) -> None:
+    said = run_against(hub, tmp_path, {"sources": [{"repo": "owner/nothing", "files": ["*"]}]})
+    assert said.startswith("the hub has no data set owner/nothing") and said.count("\n") == 1
+
+
+def test_a_hub_that_is_not_reached_is_one_sentence(tmp_path: Path) -> None:
+    options = {"sources": [{"repo": "owner/corpus", "files": ["*"]}]}
+    said = run_against("http://127.0.0.1:9", tmp_path, options)
+    assert said.startswith("could not read owner/corpus from the hub") and said.count("\n") == 1
