@@ -170,7 +170,7 @@ def to_plain(value: Any) -> Any:
 def from_plain(cls: type, value: Any, where: str = "") -> Any:
     """Build dataclass `cls` from nested dicts; ConfigError names an unknown key or a wrong value."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} must be a mapping, not {value!r}")
+        raise ConfigError(f"{where.rstrip('.') or 'the configuration'} must be a mapping, not {value!r}")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(value) - set(hints))
     if unknown:

@@ -57,6 +57,8 @@ def resolve_match(config: RunConfig, match: Match) -> tuple[RunConfig, Solution 
     else:
         wanted = match.target if match.target is not None else quantity(_dense_with(config)(config.model.hidden))
         with_size = _routing_with(config, match.solve)
+    if quantity(with_size(1)) == quantity(with_size(LARGEST)):
+        raise ConfigError(f"{match.solve} does not change {match.quantity} here; choose another match.solve")
     size = _closest(lambda n: quantity(with_size(n)), wanted)
     if size is None:
         raise ConfigError(
@@ -83,7 +85,8 @@ def _routing_with(config: RunConfig, solve: str) -> Callable[[int], RunConfig]:
         # A split expert stays divisible: the size grows in steps of the granularity.
         changed = lambda n: dataclasses.replace(routing, expert_size=n * routing.granularity)  # noqa: E731
     elif solve == "num_experts":
-        changed = lambda n: dataclasses.replace(routing, num_experts=max(n, routing.k))  # noqa: E731
+        # The first size is the smallest that leaves K experts to pick, so that every further one counts.
+        changed = lambda n: dataclasses.replace(routing, num_experts=n + routing.k - 1)  # noqa: E731
     else:
         raise ConfigError(f"match.solve={solve} is unknown; choose dense_twin, expert_size or num_experts")
     return lambda n: dataclasses.replace(config, routing=changed(n))
@@ -92,12 +95,10 @@ def _routing_with(config: RunConfig, solve: str) -> Callable[[int], RunConfig]:
 def _closest(value: Callable[[int], float], wanted: float) -> int | None:
     """The n >= 1 whose `value` (non-decreasing in n) is closest to `wanted`; None when it cannot be met.
 
-    It cannot when even n=1 is too large by more than the step to n=2, or when n does not change the value.
+    It cannot when even n=1 is too large by more than half the step to n=2, or the largest n too small.
     """
     step = value(2) - value(1)
     if value(1) > wanted + step / 2 or value(LARGEST) < wanted:
-        return None
-    if value(LARGEST) == value(1):
         return None
     low, high = 1, LARGEST
     while low < high:

@@ -1,8 +1,10 @@
 """Refuses configurations that have no meaning, each with one sentence that says what to change."""
 
+import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from moe_study.config import RunConfig
+from moe_study.config import RunConfig, to_plain
 from moe_study.design.routing import (
     Context,
     Gate,
@@ -36,21 +38,40 @@ def validate(config: RunConfig) -> None:
 
 
 def problems(config: RunConfig) -> Iterator[str]:
-    """Everything that is wrong, one sentence each; later checks may rely on earlier ones having passed."""
-    checks: list[Callable[[RunConfig], Iterator[str]]] = [_model, _run, _optimizer]
+    """All that is wrong of the first kind that is, one sentence each; later checks rely on the earlier ones."""
+    checks: list[Callable[[RunConfig], Iterator[str]]] = [_finite, _model, _run, _optimizer]
     if config.routing.selection is not Selection.DENSE:
         checks += [_sizes, _layers, _unit, _router, _picks, _gate, _capacity, _balance, _forms]
     else:
         checks += [_dense]
     for check in checks:
-        yield from check(config)
+        found = list(check(config))
+        yield from found
+        if found:
+            return
+
+
+def _finite(config: RunConfig) -> Iterator[str]:
+    for name, value in _leaves(to_plain(config)):
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{name}={value} must be a finite number"
+
+
+def _leaves(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                yield prefix + name, item
 
 
 def _model(config: RunConfig) -> Iterator[str]:
     model = config.model
-    for name in ("layers", "heads", "width", "context", "hidden"):
-        if getattr(model, name) < 1:
-            yield f"model.{name}={getattr(model, name)} must be at least 1"
+    for name in ("layers", "heads", "width", "context", "ffn_size"):
+        value = getattr(model, name)
+        if value is not None and value < 1:
+            yield f"model.{name}={value} must be at least 1"
     if model.heads >= 1 and model.width % model.heads:
         yield f"model.width={model.width} must be a multiple of model.heads={model.heads}"
     if not 0 <= model.dropout < 1:
@@ -70,6 +91,12 @@ def _run(config: RunConfig) -> Iterator[str]:
         value = getattr(run, name)
         if value is not None and value < 1:
             yield f"run.{name}={value} must be at least 1"
+    for name in ("keep_checkpoints", "threads"):
+        value = getattr(log, name)
+        if value is not None and value < 1:
+            yield f"log.{name}={value} must be at least 1"
+    if run.eval_every < 0:
+        yield f"run.eval_every={run.eval_every} must not be negative; 0 evaluates at the end only"
     if run.micro_batch and run.batch_size % run.micro_batch:
         yield f"run.batch_size={run.batch_size} must be a multiple of run.micro_batch={run.micro_batch}"
     for section, name, choices in (
@@ -90,7 +117,7 @@ def _optimizer(config: RunConfig) -> Iterator[str]:
         yield f"optimizer.lr={optimizer.lr} must be positive and optimizer.min_lr={optimizer.min_lr} in [0, lr]"
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         yield f"optimizer.betas={list(optimizer.betas)} must be two numbers in [0, 1)"
-    for name in ("warmup_steps", "weight_decay", "grad_clip"):
+    for name in ("warmup_steps", "weight_decay", "grad_clip", "eps"):
         if getattr(optimizer, name) < 0:
             yield f"optimizer.{name}={getattr(optimizer, name)} must not be negative"
 
@@ -127,6 +154,9 @@ def _layers(config: RunConfig) -> Iterator[str]:
     routing, depth = config.routing, config.model.layers
     if isinstance(routing.layers, str) and routing.layers not in ("all", "every_second"):
         yield f"routing.layers={routing.layers} must be all, every_second or a list of block indices"
+        return
+    if not isinstance(routing.layers, str) and list(routing.layers) != sorted(set(routing.layers)):
+        yield f"routing.layers={list(routing.layers)} must be in ascending order, each block once"
         return
     layers = mixture_layers(routing, depth)
     if not layers:
@@ -189,11 +219,11 @@ def _router(config: RunConfig) -> Iterator[str]:
 
 
 def _picks(config: RunConfig) -> Iterator[str]:
-    routing = config.routing
+    routing, layers = config.routing, mixture_layers(config.routing, config.model.layers)
     if routing.selection in (Selection.TOP_K, Selection.EXPERT_CHOICE):
         if routing.k < 1:
             yield f"routing.k={routing.k} must be at least 1"
-        for layer in mixture_layers(routing, config.model.layers):
+        for layer in layers:
             n = experts_of_layer(routing, config.model.layers, layer)
             if picks_per_unit(routing) > n:
                 yield f"routing.k={picks_per_unit(routing)} experts cannot be picked from N={n}: lower k or raise N"
@@ -205,6 +235,10 @@ def _picks(config: RunConfig) -> Iterator[str]:
             yield "routing.threshold_budget steers a threshold: it needs routing.selection=threshold"
         elif routing.threshold_budget < 1:
             yield f"routing.threshold_budget={routing.threshold_budget} must be at least 1 expert a token"
+        else:
+            n = min(experts_of_layer(routing, config.model.layers, i) for i in layers)
+            if routing.threshold_budget > n:
+                yield f"routing.threshold_budget={routing.threshold_budget} is more than the N={n} experts there are"
     if routing.selection is Selection.EXPERT_CHOICE and routing.unit is not Unit.TOKEN:
         yield "routing.selection=expert_choice picks tokens: use routing.unit=token"
     if routing.shuffle and routing.selection not in (Selection.TOP_K, Selection.THRESHOLD):
@@ -216,9 +250,10 @@ def _gate(config: RunConfig) -> Iterator[str]:
     after_pick = routing.gate in (Gate.PICK_THEN_SOFTMAX, Gate.DOUBLE_SOFTMAX)
     if routing.selection in (Selection.EXPERT_CHOICE, Selection.MERGE) and after_pick:
         yield f"routing.gate={routing.gate} needs a token's own picks: use softmax_then_pick or sigmoid"
-    always_one = routing.selection is Selection.TOP_K and picks_per_unit(routing) == 1 and (
-        after_pick or routing.renormalise
+    one_pick = (routing.selection is Selection.TOP_K and picks_per_unit(routing) == 1) or (
+        routing.selection is Selection.THRESHOLD and routing.threshold == 0 and routing.threshold_budget is None
     )
+    always_one = one_pick and (after_pick or routing.renormalise)
     if always_one and routing.router_state is RouterState.LEARNED and routing.router in (
         RouterKind.LINEAR,
         RouterKind.MLP,
@@ -267,12 +302,12 @@ def _forms(config: RunConfig) -> Iterator[str]:
     if soft.slots_per_expert < 1:
         yield f"routing.soft.slots_per_expert={soft.slots_per_expert} must be at least 1"
     chunked = soft.form in (SoftForm.CHUNK, SoftForm.CHUNK_LAGGED)
-    if chunked != (soft.chunk_length is not None) or (soft.chunk_length or 1) < 1:
+    if chunked != (soft.chunk_length is not None) or (soft.chunk_length is not None and soft.chunk_length < 1):
         yield "routing.soft.chunk_length (at least 1) goes with soft.form=chunk or chunk_lagged: give both or neither"
     grouped = soft.form is SoftForm.ACROSS_BATCH
-    if grouped != (soft.group_size is not None) or (soft.group_size or 1) < 1:
+    if grouped != (soft.group_size is not None) or (soft.group_size is not None and soft.group_size < 1):
         yield "routing.soft.group_size (at least 1) goes with soft.form=across_batch: give both or neither"
-    if grouped and soft.group_size:
+    if grouped and soft.group_size is not None and soft.group_size > 0:
         rows = config.run.micro_batch or config.run.batch_size
         for name, size in (("micro-batch", rows), ("eval_batch", config.run.eval_batch)):
             if size % soft.group_size:
