@@ -139,5 +139,6 @@ def test_a_group_of_one_sequence_mixes_nothing() -> None:
     assert verdict(soft(SoftForm.ACROSS_BATCH, group_size=1)) == Verdict()
 
 
-def test_shuffled_labels_read_no_token() -> None:
-    assert verdict(sequence(Context.LABEL, router=RouterKind.LABEL, shuffle=True)) == Verdict()
+def test_shuffled_labels_are_those_of_other_sequences() -> None:
+    shuffled = sequence(Context.LABEL, router=RouterKind.LABEL, shuffle=True)
+    assert verdict(shuffled) == Verdict(mixes_batch=True)
