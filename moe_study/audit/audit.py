@@ -13,7 +13,6 @@ from moe_study.audit.measure import Draw, Function, Measured, measure
 from moe_study.audit.shrink import TOKENS_PER_ROW, shrink
 from moe_study.config import RunConfig
 from moe_study.design.causality import Verdict, verdict
-from moe_study.design.routing import Selection, SoftWeights
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.router import ScoringRouter
 
@@ -56,13 +55,7 @@ def trial(config: RunConfig, number: int) -> Measured:
         end_of_text=small.vocab_size - 1 if small.model.document_attention else None,
     )
     warm_up(model, draw)
-    return measure(logits(model), draw, truncate=not _fixed_length(config))
-
-
-def _fixed_length(config: RunConfig) -> bool:
-    """Identity slots are one for each token of a full window: nothing shorter can be run."""
-    soft = config.routing.soft
-    return config.routing.selection is Selection.SOFT and SoftWeights.IDENTITY in (soft.dispatch, soft.combine)
+    return measure(logits(model), draw)
 
 
 def logits(model: GPT) -> Function:

@@ -116,8 +116,8 @@ class Draw:
 
 
 @torch.no_grad()
-def measure(function: Function, draw: Draw, truncate: bool = True) -> Measured:
-    """One trial: a random batch, with suffixes and rows replaced, and truncated unless told otherwise."""
+def measure(function: Function, draw: Draw) -> Measured:
+    """One trial: a random batch, with suffixes and rows replaced, and truncated."""
     tokens_BT, label_B = draw.tokens(), draw.label()
     before_BTV = _finite(function(tokens_BT, label_B))
     row = int(draw.integers(draw.rows, ()))
@@ -136,7 +136,7 @@ def measure(function: Function, draw: Draw, truncate: bool = True) -> Measured:
         own,
         others,
         mixes_batch=_mixing(function, draw, tokens_BT, label_B, before_BTV, row),
-        truncation=_truncation(function, tokens_BT, label_B, before_BTV) if truncate else Finding(),
+        truncation=_truncation(function, tokens_BT, label_B, before_BTV),
         trials=1,
     )
 

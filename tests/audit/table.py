@@ -17,6 +17,9 @@ from moe_study.design.routing import (
     Routing,
     Scope,
     Selection,
+    Soft,
+    SoftForm,
+    SoftWeights,
     Unit,
 )
 
@@ -46,6 +49,14 @@ def sequence(context: Context, **axes: object) -> Routing:
 
 def segment(context: Context, **axes: object) -> Routing:
     return Routing(unit=Unit.SEGMENT, segment_length=16, context=context, **axes)  # type: ignore[arg-type]
+
+
+def soft(form: SoftForm, **settings: object) -> Routing:
+    return Routing(selection=Selection.SOFT, num_experts=8, soft=Soft(form, **settings))  # type: ignore[arg-type]
+
+
+def merged(unit: Unit, context: Context, **axes: object) -> Routing:
+    return Routing(selection=Selection.MERGE, unit=unit, context=context, **axes)  # type: ignore[arg-type]
 
 
 ROWS: dict[str, tuple[Routing, Verdict]] = {
@@ -88,4 +99,30 @@ ROWS: dict[str, tuple[Routing, Verdict]] = {
     "shuffled decisions": (Routing(shuffle=True), EVERYTHING),
     "shuffled labels": (sequence(Context.LABEL, router=RouterKind.LABEL, shuffle=True), MIXES),
     "shuffled first tokens": (sequence(Context.FIRST_TOKEN, shuffle=True), MIXES),
+    "Soft MoE over the sequence": (soft(SoftForm.SEQUENCE), OWN),
+    "Soft MoE inside each chunk": (soft(SoftForm.CHUNK, chunk_length=16), OWN),
+    "Soft MoE, chunk-lagged": (soft(SoftForm.CHUNK_LAGGED, chunk_length=16), CAUSAL),
+    "Soft MoE over the prefix": (soft(SoftForm.PREFIX), CAUSAL),
+    "Soft MoE, uniform weights": (
+        soft(SoftForm.SEQUENCE, dispatch=SoftWeights.UNIFORM, combine=SoftWeights.UNIFORM),
+        OWN,
+    ),
+    "Soft MoE, token i is slot i": (
+        soft(SoftForm.SEQUENCE, slots_per_expert=16, dispatch=SoftWeights.IDENTITY, combine=SoftWeights.IDENTITY),
+        CAUSAL,
+    ),
+    "Mixture of Tokens": (
+        soft(SoftForm.ACROSS_BATCH, group_size=4, combine=SoftWeights.DISPATCH, normalise=False),
+        MIXES,
+    ),
+    "merged by the sequence mean (SMEAR)": (merged(Unit.SEQUENCE, Context.UNIT_MEAN), OWN),
+    "merged by the running mean": (merged(Unit.TOKEN, Context.RUNNING_MEAN), CAUSAL),
+    "merged by the previous segment (Lory)": (
+        merged(Unit.SEGMENT, Context.PREVIOUS_SEGMENT, segment_length=16, first_segment="own_mean"),
+        OWN,
+    ),
+    "merged by the previous segment, learned prior": (
+        merged(Unit.SEGMENT, Context.PREVIOUS_SEGMENT, segment_length=16),
+        CAUSAL,
+    ),
 }
