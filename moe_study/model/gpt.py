@@ -20,7 +20,8 @@ from moe_study.design.routing import Routing
 from moe_study.errors import ConfigError
 from moe_study.model.ffn import build_ffn
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
-from moe_study.model.initialisation import Embedding, Linear, initialise
+from moe_study.model.initialisation import Embedding, initialise
+from moe_study.model.linear import Linear, linear
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
 
 
@@ -129,7 +130,7 @@ class GPT(nn.Module):
         x_ND = self._hidden(tokens_BT, forward_pass).flatten(0, 1)
         loss = token_loss_BT = logits_BTV = None
         if return_logits or targets_BT is None:
-            logits_NV = F.linear(x_ND, self.token_embedding.weight)
+            logits_NV = linear(x_ND, self.token_embedding.weight)
             logits_BTV = logits_NV.view(*tokens_BT.shape, -1)
         if targets_BT is not None:
             targets_N = targets_BT.flatten()

@@ -1,0 +1,89 @@
+"""Timing side by side on a machine that is never quiet.
+
+Other processes move every figure here by tens of per cent, so nothing absolute is compared: the sides take
+turns, step by step, in an order that alternates, and a ratio is the median over rounds of the ratio within a
+round, with its quartiles beside it.
+"""
+
+import ctypes
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from moe_study.config import ModelConfig, from_plain
+from moe_study.files import write_json_atomic
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def model_config(name: str) -> ModelConfig:
+    """The committed size conf/model/NAME.yaml."""
+    return from_plain(ModelConfig, yaml.safe_load((ROOT / "conf" / "model" / f"{name}.yaml").read_text()), "model.")
+
+
+def prepare_process() -> None:
+    """What training sets at start-up too, for all sides alike: no denormals, no page faults on each large tensor."""
+    torch.set_flush_denormal(True)
+    if platform.system() == "Linux":
+        mmap_threshold, trim_threshold = -3, -1
+        libc = ctypes.CDLL(None)
+        for option in (mmap_threshold, trim_threshold):
+            libc.mallopt(option, 1 << 30)
+
+
+def take_turns(
+    sides: dict[str, Callable[[], Any]], rounds: int, warmup: int = 2, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each side in each of `rounds` rounds; every second round runs in reverse order."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(-warmup, rounds):
+        order = list(sides) if number % 2 == 0 else list(reversed(sides))
+        for name in order:
+            start = clock()
+            sides[name]()
+            if number >= 0:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+    """Median and quartiles of the ratio within each round."""
+    low, middle, high = statistics.quantiles(
+        [a / b for a, b in zip(numerator, denominator, strict=True)], n=4, method="inclusive"
+    )
+    return {"median": middle, "low": low, "high": high}
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "torch": torch.__version__,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(terse=True),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def report(results: dict[str, Any], output: Path | None) -> None:
+    """Write the results as JSON where asked for."""
+    if output is not None:
+        write_json_atomic(output, results)
+        print(f"wrote {output}")
+    else:
+        print(json.dumps(results["environment"]))

@@ -1,0 +1,170 @@
+"""Training throughput of this project's dense model against nanoGPT's, side by side on one CPU.
+
+Question: does the default model reach at least 0.95 of the training throughput of nanoGPT's at equal size and
+settings (dense, fp32, eager)? A step is forward, backward, and an AdamW update; nanoGPT's side is built, and
+its optimizer made, by its own code. Before timing, the weights are copied over and the losses compared.
+
+nanoGPT is not part of this project. Fetch its model.py (https://github.com/karpathy/nanoGPT, measured at commit
+3adf61e) to a folder outside this one, then:
+
+    python -m bench.nanogpt_dense --nanogpt PATH/TO/model.py [--sizes nano micro] [--threads 1 2] [--output FILE]
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.common import environment, model_config, prepare_process, ratio, report, take_turns
+from moe_study.config import ModelConfig
+from moe_study.design.routing import Routing, Selection
+from moe_study.model.gpt import GPT
+
+BATCH = {"nano": 16, "micro": 8, "mini": 8, "gpt2_small": 1}  # sequences a step
+LEARNING_RATE, BETAS, WEIGHT_DECAY = 1e-3, (0.9, 0.95), 0.1
+AGREEMENT = 1e-6  # nats
+OUR_NAMES = {  # nanoGPT's names, in order of replacement
+    "transformer.wte": "token_embedding",
+    "transformer.wpe": "position_embedding",
+    "transformer.ln_f": "norm",
+    "transformer.h.": "blocks.",
+    "ln_1": "norm_attn",
+    "ln_2": "norm_ffn",
+    "attn.c_attn": "attn.qkv",
+    "attn.c_proj": "attn.out",
+    "mlp.c_fc": "ffn.up",
+    "mlp.c_proj": "ffn.down",
+}
+
+
+def load_nanogpt(path: Path) -> ModuleType:
+    """nanoGPT's model.py as a module."""
+    spec = importlib.util.spec_from_file_location("nanogpt_model", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        sys.exit(f"--nanogpt {path} is no Python file; fetch model.py from https://github.com/karpathy/nanoGPT")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def build(nanogpt: ModuleType, model: ModelConfig, vocab_size: int) -> tuple[GPT, Any]:
+    """Both models with the same weights: those of nanoGPT's own initialisation."""
+    torch.manual_seed(0)
+    theirs = nanogpt.GPT(
+        nanogpt.GPTConfig(
+            block_size=model.context,
+            vocab_size=vocab_size,
+            n_layer=model.layers,
+            n_head=model.heads,
+            n_embd=model.width,
+            dropout=model.dropout,
+            bias=model.bias,
+        )
+    )
+    ours = GPT(model, Routing(selection=Selection.DENSE), vocab_size)
+    weights = {}
+    for name, value in theirs.named_parameters():
+        for old, new in OUR_NAMES.items():
+            name = name.replace(old, new)
+        weights[name] = value.detach()
+    ours.load_state_dict(weights)
+    return ours, theirs
+
+
+def our_optimizer(model: GPT, fused: bool = True) -> torch.optim.Optimizer:
+    """AdamW as the training loop makes it."""
+    decay, no_decay = model.decay_groups()
+    groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": no_decay, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, fused=fused)
+
+
+def training_step(loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], float]:
+    def step() -> float:
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
+def compare(nanogpt: ModuleType, size: str, vocab_size: int, threads: int, rounds: int) -> dict[str, Any]:
+    """One line of the table."""
+    torch.set_num_threads(threads)
+    model = model_config(size)
+    with contextlib.redirect_stdout(io.StringIO()):  # nanoGPT announces itself
+        ours, theirs = build(nanogpt, model, vocab_size)
+        their_optimizer = theirs.configure_optimizers(WEIGHT_DECAY, LEARNING_RATE, BETAS, "cpu")
+        ours_plain, _ = build(nanogpt, model, vocab_size)
+    generator = torch.Generator().manual_seed(1)
+    shape = (BATCH[size], model.context)
+    x_BT, y_BT = (torch.randint(vocab_size, shape, generator=generator) for _ in range(2))
+
+    our_loss, their_loss = ours(x_BT, y_BT).loss, theirs(x_BT, y_BT)[1]
+    difference = abs(our_loss.item() - their_loss.item())
+    sides = {
+        "nanogpt": training_step(lambda: theirs(x_BT, y_BT)[1], their_optimizer),
+        "ours": training_step(lambda: ours(x_BT, y_BT).loss, our_optimizer(ours)),
+        "ours, nanoGPT's optimizer": training_step(
+            lambda: ours_plain(x_BT, y_BT).loss, our_optimizer(ours_plain, fused=False)
+        ),
+    }
+    seconds = take_turns(sides, rounds)
+    return {
+        "size": size,
+        "vocab_size": vocab_size,
+        "threads": threads,
+        "batch": list(shape),
+        "rounds": rounds,
+        "loss_difference": difference,
+        "tokens_per_second": {name: x_BT.numel() / sorted(times)[rounds // 2] for name, times in seconds.items()},
+        "ratio": {name: ratio(seconds["nanogpt"], seconds[name]) for name in list(sides)[1:]},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nanogpt", type=Path, required=True, help="path of nanoGPT's model.py")
+    parser.add_argument("--sizes", nargs="+", default=["nano", "micro", "mini"], choices=list(BATCH))
+    parser.add_argument("--vocabularies", nargs="+", type=int, default=[2048, 50304])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", type=Path, help="write the results to this JSON file")
+    arguments = parser.parse_args()
+    prepare_process()
+    nanogpt = load_nanogpt(arguments.nanogpt)
+    print("ratios of tokens/s to nanoGPT's: median over rounds [quartiles]; over 1 is faster")
+    rows = []
+    for size in arguments.sizes:
+        for vocab_size in arguments.vocabularies:
+            for threads in arguments.threads:
+                row = compare(nanogpt, size, vocab_size, threads, arguments.rounds)
+                rows.append(row)
+                print(describe(row), flush=True)
+    report({"benchmark": "nanogpt_dense", "environment": environment(), "rows": rows}, arguments.output)
+    if any(row["loss_difference"] > AGREEMENT for row in rows):
+        sys.exit(f"the losses differ by more than {AGREEMENT} nats")
+
+
+def describe(row: dict[str, Any]) -> str:
+    head = f"{row['size']:>10} V={row['vocab_size']:<6} threads={row['threads']}"
+    parts = [f"{name} {r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for name, r in row["ratio"].items()]
+    speed = row["tokens_per_second"]
+    return (
+        f"{head}  {'; '.join(parts)}; tokens/s {speed['ours']:,.0f} to {speed['nanogpt']:,.0f};"
+        f" loss differs by {row['loss_difference']:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    main()
