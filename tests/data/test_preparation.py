@@ -244,11 +244,12 @@ def test_a_disk_without_room_is_one_sentence_and_loses_nothing(tmp_path: Path, l
     prepare(config, progress=False)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes into read-only folders")
 def test_a_read_only_folder_is_one_sentence_and_still_serves_what_it_has(tmp_path: Path) -> None:
     config = tiny_data_config(tmp_path)
     corpus = prepare(config, progress=False)
     (tmp_path / "data").chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.access(tmp_path / "data", os.W_OK):
+        pytest.skip("this user may write into read-only folders")
     assert prepare(config, progress=False).fingerprint == corpus.fingerprint
     with pytest.raises(DataError, match=r"cannot write .*permission denied"):
         prepare(dataclasses.replace(config, tokenizer=BPE), progress=False)
