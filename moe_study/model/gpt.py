@@ -5,11 +5,9 @@ output head tied to the token embedding. With `document_attention` attention doe
 token and positions count from 0 again after it, so that what a document's tokens see is the same wherever it
 lies in a window; the end-of-text token itself belongs to the document that it ends.
 
-Shape suffixes: B sequences, T positions (S: positions attended to), D model width, H heads, d width of a
-head, V vocabulary, N rows (= B * T).
+Shape suffixes: B sequences, T positions (S: positions attended to), D model width, V vocabulary, N rows
+(= B * T).
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,68 +17,14 @@ from moe_study.config import ModelConfig
 from moe_study.design.routing import Routing
 from moe_study.errors import ConfigError
 from moe_study.model.ffn import build_ffn
-from moe_study.model.forward_pass import ForwardPass, RoutingStats
+from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Embedding, initialise
-from moe_study.model.linear import Linear, linear
+from moe_study.model.linear import linear
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
+from moe_study.model.transformer import Block, Output, Transformer
 
 
-@dataclass
-class Output:
-    """What one forward pass gives back."""
-
-    loss: Tensor | None  # mean cross-entropy of the language model alone, nats per token
-    aux_loss: Tensor  # weighted sum of all balancing terms: add it to `loss` for training
-    aux: dict[str, Tensor]  # each balancing term, unweighted, summed over layers
-    stats: list[RoutingStats]  # one for each mixture layer
-    logits_BTV: Tensor | None
-    token_loss_BT: Tensor | None  # detached; 0 where the target is ignored
-
-
-class Attention(nn.Module):
-    """Causal multi-head self-attention."""
-
-    def __init__(self, model: ModelConfig) -> None:
-        super().__init__()
-        self.heads = model.heads
-        self.dropout_rate = model.dropout
-        self.qkv = Linear(model.width, 3 * model.width, bias=model.bias)
-        self.out = Linear(model.width, model.width, bias=model.bias, residual=True)
-        self.dropout = nn.Dropout(model.dropout)
-
-    def forward(self, x_BTD: Tensor, mask_B1TS: Tensor | None) -> Tensor:
-        """`mask_B1TS` says what may be attended to, causality included; None: all that is not later."""
-        q_BTD, k_BTD, v_BTD = self.qkv(x_BTD).chunk(3, -1)
-        q_BHTd, k_BHTd, v_BHTd = (
-            part_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part_BTD in (q_BTD, k_BTD, v_BTD)
-        )
-        y_BHTd = F.scaled_dot_product_attention(
-            q_BHTd,
-            k_BHTd,
-            v_BHTd,
-            attn_mask=mask_B1TS,
-            dropout_p=self.dropout_rate if self.training else 0.0,
-            is_causal=mask_B1TS is None,
-        )
-        return self.dropout(self.out(y_BHTd.transpose(1, 2).flatten(2)))
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward part, each normalised before and added to the residual stream."""
-
-    def __init__(self, model: ModelConfig, ffn: nn.Module) -> None:
-        super().__init__()
-        self.norm_attn = nn.LayerNorm(model.width, bias=model.bias)
-        self.attn = Attention(model)
-        self.norm_ffn = nn.LayerNorm(model.width, bias=model.bias)
-        self.ffn = ffn
-
-    def forward(self, x_BTD: Tensor, mask_B1TS: Tensor | None, forward_pass: ForwardPass) -> Tensor:
-        x_BTD = x_BTD + self.attn(self.norm_attn(x_BTD), mask_B1TS)
-        return x_BTD + self.ffn(self.norm_ffn(x_BTD), forward_pass)
-
-
-class GPT(nn.Module):
+class GPT(Transformer):
     """The language model. Its initial parameters are a function of the configuration and `seed` alone.
 
     `end_of_text` is the token id that ends a document; document_attention needs it (ConfigError without).
@@ -161,35 +105,6 @@ class GPT(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_B1TS, forward_pass)
         return self.norm(x_BTD)
-
-    def begin_step(self, step: int) -> None:
-        """To be called before the forward passes of training step `step` (routers that are drawn anew)."""
-        for block in self.blocks:
-            if hook := getattr(block.ffn, "begin_step", None):
-                hook(step)
-
-    def end_step(self) -> None:
-        """To be called after the optimizer's step (state that is updated outside the gradient)."""
-        for block in self.blocks:
-            if hook := getattr(block.ffn, "end_step", None):
-                hook()
-
-    def decay_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Trained parameters with and without weight decay: weights of two or more axes decay, biases do not.
-
-        Stacked biases of experts have two axes and are known by "bias" in the last part of their name.
-        """
-        decay: list[nn.Parameter] = []
-        no_decay: list[nn.Parameter] = []
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                is_weight = parameter.ndim >= 2 and "bias" not in name.rpartition(".")[2]
-                (decay if is_weight else no_decay).append(parameter)
-        return decay, no_decay
-
-    def num_parameters(self) -> int:
-        """All parameters, trained or not; the embedding that is also the head counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
 
 def document_layout(tokens_BT: Tensor, end_of_text: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_study.config import RunConfig
-from moe_study.model.gpt import GPT
+from moe_study.model.transformer import Transformer
 from moe_study.training import checkpoint
 from moe_study.training.device import autocast
 from moe_study.training.metrics import LossWindow, RoutingWindow, Stopwatch
@@ -41,7 +41,7 @@ class MicroBatch:
 class Trainer:
     """Model, optimizer and counters, moved on by `train_step`."""
 
-    def __init__(self, config: RunConfig, model: GPT, sampler: Sampler, device: torch.device):
+    def __init__(self, config: RunConfig, model: Transformer, sampler: Sampler, device: torch.device):
         self.config = config
         self.model = model
         self.sampler = sampler

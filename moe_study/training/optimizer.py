@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from moe_study.config import OptimizerConfig
-from moe_study.model.gpt import GPT
+from moe_study.model.transformer import Transformer
 
 
-def build_optimizer(model: GPT, config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
+def build_optimizer(model: Transformer, config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW over `model.decay_groups()`: matrices decay, biases and norms do not, frozen parameters are left out.
 
     Fused kernels where they exist for the device (on a CPU they take a fifth of foreach's time), else foreach.
