@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moe_study.audit.command import add_parser as add_audit_parser
 from moe_study.errors import StudyError
 from moe_study.guard import guarded
 
@@ -23,6 +24,7 @@ Studies of mixture-of-experts language models. Training itself is python train.p
   moe-study prepare data=parliament_news      download, tokenize and index a corpus
   moe-study plan +sweep=first_look            what a sweep would train, and what it would cost
   moe-study status --sweep first_look         what is done, running, failed and why
+  moe-study audit +sweep=first_look           which points look at later tokens, declared and measured
   moe-study plots --sweep first_look          table and pictures of the finished runs
 """
 
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--sweep", metavar="NAME", help="only the runs of this sweep, as last launched")
         if function is plots:
             command.add_argument("--out", type=Path, default=Path("plots"), help="where pictures and table go (plots)")
+    add_audit_parser(commands)
     return parser
 
 

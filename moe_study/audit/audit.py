@@ -3,18 +3,21 @@
 Shape suffixes: B sequences, T positions.
 """
 
+import functools
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from moe_study.audit.measure import Draw, Function, Measured, measure
-from moe_study.audit.shrink import TOKENS_PER_ROW, shrink
+from moe_study.audit.shrink import TOKENS_PER_ROW, batch_sizes, shrink
 from moe_study.config import RunConfig
 from moe_study.design.causality import Verdict, verdict
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.router import ScoringRouter
+from moe_study.model.moe.soft import SlotScores
 
 TRIALS = 32  # models, of which a leak shows in a third or more
 SHARPNESS = (2.0, 6.0, 20.0)  # standard deviations of the router's logits, in turn
@@ -37,18 +40,22 @@ class Audit:
 
 def audit(config: RunConfig, trials: int = TRIALS) -> Audit:
     """Measure a valid configuration, at a small size (`shrink`), in float64 and evaluation mode."""
-    found = Measured()
-    for number in range(trials):
-        found |= trial(config, number)
-    return Audit(verdict(config.routing), found)
-
-
-def trial(config: RunConfig, number: int) -> Measured:
-    """One trial of an audit: one sharpened model, one batch and its replacements, all drawn by `number`."""
     small = shrink(config)
+    cell = small.key, trials
+    if cell not in _measured:
+        _measured[cell] = functools.reduce(operator.or_, (trial(small, number) for number in range(trials)))
+    return Audit(verdict(config.routing), _measured[cell])
+
+
+_measured: dict[tuple[str, int], Measured] = {}  # many points of a sweep are one point when small
+
+
+def trial(small: RunConfig, number: int) -> Measured:
+    """One trial of an audit: one sharpened model, one batch and its replacements, all drawn by `number`."""
     model = sharp_model(small, number)
+    sizes = batch_sizes(small.routing)
     draw = Draw(
-        small.run.batch_size,
+        sizes[number % len(sizes)],
         small.model.context,
         TOKENS_PER_ROW,
         seed=number,
@@ -76,18 +83,25 @@ def sharp_model(config: RunConfig, seed: int) -> GPT:
         for name, parameter in model.named_parameters():
             parameter.copy_(_values(name, parameter, generator))
         for module in model.modules():
-            if isinstance(module, ScoringRouter):
-                last_layer = [module.weights[-1], *([] if module.prior_E is None else [module.prior_E])]
-                for parameter in last_layer:
-                    parameter.mul_(SHARPNESS[seed % len(SHARPNESS)])
+            for parameter in _logit_sizes(module):
+                parameter.mul_(SHARPNESS[seed % len(SHARPNESS)])
     return model
+
+
+def _logit_sizes(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a router's logits are proportional to."""
+    if isinstance(module, ScoringRouter):
+        return [module.weights[-1], *([] if module.prior_E is None else [module.prior_E])]
+    if isinstance(module, SlotScores):
+        return [module.phi_SD if module.scale is None else module.scale]
+    return []
 
 
 def _values(name: str, parameter: nn.Parameter, generator: torch.Generator) -> Tensor:
     """Random values of the size that keeps every layer's output near 1; LayerNorm's weights stay near 1."""
     values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     if parameter.ndim < 2:
-        return 1 + 0.3 * values if name.endswith("weight") else values
+        return 1 + 0.3 * values if name.endswith(("weight", "scale")) else values
     if "embedding" in name or "bias" in name.rpartition(".")[2]:
         return values
     fan_in = parameter.shape[-2] if parameter.ndim == 3 else parameter.shape[-1]

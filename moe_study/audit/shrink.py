@@ -15,7 +15,6 @@ from moe_study.design.routing import (
     Routing,
     Selection,
     Soft,
-    SoftForm,
     SoftWeights,
     experts_of_layer,
     mixture_layers,
@@ -28,7 +27,9 @@ HIDDEN = 12  # hidden units of an expert
 MOST_EXPERTS = 8  # more only where K needs them
 MOST_PICKS = 8
 MIXTURES = 2  # blocks with a mixture, after one dense block where the original begins with one
-ROWS = 4  # sequences; a multiple of the group size where there is one
+ROWS = (3, 4, 5, 6, 7, 8)  # sequences of a batch, trial by trial: what mixes them may depend on their number
+GROUPS = (1, 2, 3)  # the same in groups, where there are any
+MOST_GROUPED = 3  # sequences of a group
 TOKENS_PER_ROW = 8  # each row of a batch has tokens of its own: two rows never tie exactly
 
 
@@ -56,9 +57,7 @@ def shrink(config: RunConfig) -> RunConfig:
         balance=replace(routing.balance, bias_rate=0.05 if routing.balance.bias_rate else 0.0),
         soft=_soft(config, counts, window),
     )
-    rows = ROWS
-    if small.soft.group_size:
-        rows = small.soft.group_size * math.ceil(ROWS / small.soft.group_size)
+    rows = max(batch_sizes(small))
     return RunConfig(
         model=ModelConfig(
             layers=depth,
@@ -73,6 +72,12 @@ def shrink(config: RunConfig) -> RunConfig:
         data=DataConfig(tokenizer=TokenizerConfig("bpe", rows * TOKENS_PER_ROW + 1)),
         run=RunSettings(steps=1, batch_size=rows, eval_batch=rows, eval_tokens=window),
     )
+
+
+def batch_sizes(routing: Routing) -> tuple[int, ...]:
+    """Numbers of sequences to audit a small routing with."""
+    group = routing.soft.group_size
+    return ROWS if group is None else tuple(group * groups for groups in GROUPS)
 
 
 def _blocks(config: RunConfig) -> tuple[int, tuple[int, ...]]:
@@ -166,7 +171,7 @@ def _soft(config: RunConfig, counts: tuple[int, ...], window: int) -> Soft:
     slots = min(soft.slots_per_expert, 4)
     if SoftWeights.IDENTITY in (soft.dispatch, soft.combine):
         slots = window // counts[0]
-    group = min(soft.group_size, ROWS) if soft.form is SoftForm.ACROSS_BATCH and soft.group_size else None
+    group = None if soft.group_size is None else min(soft.group_size, MOST_GROUPED)
     return replace(
         soft, slots_per_expert=slots, chunk_length=_length(soft.chunk_length, config, window), group_size=group
     )

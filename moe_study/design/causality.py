@@ -84,8 +84,8 @@ def _context(routing: Routing) -> Verdict:
 
 
 def _selection(routing: Routing) -> Verdict:
-    if routing.selection is not Selection.EXPERT_CHOICE:
-        return CAUSAL
+    if routing.selection is not Selection.EXPERT_CHOICE or picks_per_unit(routing) >= _most_experts(routing):
+        return CAUSAL  # K = N: every expert takes every token
     return {
         ChoiceScope.SEQUENCE: OWN_FUTURE,
         ChoiceScope.BATCH: EVERYTHING,
@@ -126,7 +126,7 @@ def _shuffle(routing: Routing) -> Verdict:
 
 def _no_choice(routing: Routing) -> bool:
     """One expert whose weight is always 1: whatever the router reads does not matter."""
-    return _most_experts(routing) == 1 and routing.gate is not Gate.SIGMOID
+    return _most_experts(routing) == 1 and (routing.gate is not Gate.SIGMOID or routing.renormalise)
 
 
 def _most_experts(routing: Routing) -> int:

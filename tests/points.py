@@ -1,0 +1,153 @@
+"""Random points of the design space for property tests: most are valid, the others must be refused in words."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
+from moe_study.design.routing import (
+    Balance,
+    Capacity,
+    ChoiceScope,
+    Context,
+    Gate,
+    Group,
+    Priority,
+    RouterKind,
+    RouterState,
+    Routing,
+    Scope,
+    Selection,
+    Soft,
+    SoftForm,
+    SoftWeights,
+    Unit,
+)
+from moe_study.design.validation import UNIT_CONTEXTS
+
+VOCABULARY = 33
+PICKING = (Selection.TOP_K, Selection.THRESHOLD)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ModelConfig:
+    heads = draw(st.integers(1, 2))
+    return ModelConfig(
+        layers=draw(st.integers(1, 3)),
+        heads=heads,
+        width=heads * draw(st.sampled_from([4, 6, 8])),
+        context=draw(st.sampled_from([8, 12, 13, 24])),
+        ffn_size=draw(st.sampled_from([None, 12, 16])),
+        bias=draw(st.booleans()),
+        document_attention=draw(st.booleans()),
+    )
+
+
+@st.composite
+def capacities(draw: st.DrawFn) -> Capacity:
+    if draw(st.integers(0, 2)):
+        return Capacity()
+    return Capacity(
+        draw(st.sampled_from([0.25, 1.0, 1.25, 8.0])),
+        draw(st.sampled_from(Priority)),
+        draw(st.sampled_from(Group)),
+        draw(st.sampled_from([1, 2])),
+    )
+
+
+@st.composite
+def balances(draw: st.DrawFn, selection: Selection) -> Balance:
+    weight = st.sampled_from([0.0, 0.0, 0.01])
+    bias_rate = draw(weight) if selection is Selection.TOP_K else 0.0
+    return Balance(draw(weight), draw(weight), bias_rate, draw(st.sampled_from(["micro_batch", "batch"])))
+
+
+@st.composite
+def softs(draw: st.DrawFn) -> Soft:
+    """Lengths go with their form."""
+    form = draw(st.sampled_from(SoftForm))
+    chunked = form in (SoftForm.CHUNK, SoftForm.CHUNK_LAGGED)
+    weights = st.sampled_from(SoftWeights if form is SoftForm.SEQUENCE else [SoftWeights.SOFT, SoftWeights.UNIFORM])
+    return Soft(
+        form,
+        draw(st.sampled_from([1, 2])),
+        draw(st.sampled_from([1, 3, 4, 50])) if chunked else None,
+        draw(st.sampled_from([1, 2, 4])) if form is SoftForm.ACROSS_BATCH else None,
+        draw(weights),
+        draw(weights),
+    )
+
+
+@st.composite
+def routings(draw: st.DrawFn) -> Routing:
+    """Axes that must go together do; all others are drawn freely, and rare values rarely."""
+    selection = draw(st.sampled_from([Selection.TOP_K, *Selection]))
+    if selection is Selection.DENSE:
+        return Routing(selection=selection, ffn_multiplier=draw(st.sampled_from([0.5, 1.0, 2.0])))
+    if selection is Selection.SOFT:
+        return Routing(selection=selection, soft=draw(softs()), **draw(_sizes()))
+    unit = Unit.TOKEN if selection is Selection.EXPERT_CHOICE else draw(st.sampled_from(Unit))
+    context = draw(st.sampled_from(UNIT_CONTEXTS[unit]))
+    axes: dict[str, Any] = {"router": draw(_routers(selection, unit, context))}
+    if axes["router"] in (RouterKind.LINEAR, RouterKind.MLP):
+        axes |= {
+            "balance": draw(balances(selection)),
+            "router_noise": draw(_rarely(st.just(0.5), 0.0)),
+            "router_state": draw(_rarely(st.sampled_from(RouterState), RouterState.LEARNED)),
+            "threshold_budget": draw(_rarely(st.just(1.5), None)) if selection is Selection.THRESHOLD else None,
+        }
+    if context is Context.PREVIOUS_SEGMENT:
+        axes["first_segment"] = draw(st.sampled_from(["prior", "own_mean"]))
+    return Routing(
+        selection=selection,
+        unit=unit,
+        segment_length=draw(st.sampled_from([1, 3, 4, 50])) if unit is Unit.SEGMENT else None,
+        context=context,
+        prefix_length=draw(st.sampled_from([1, 3, 4])) if context is Context.PREFIX else None,
+        scope=draw(st.sampled_from(Scope)),
+        router_depth=draw(st.integers(1, 2)),
+        shuffle=selection in PICKING and draw(_rarely(st.just(True), False)),
+        threshold=draw(st.sampled_from([0.0, 0.3, 0.9, 1.0])),
+        choice_scope=draw(st.sampled_from(ChoiceScope)),
+        gate=draw(st.sampled_from(Gate if selection in PICKING else [Gate.SOFTMAX_THEN_PICK, Gate.SIGMOID])),
+        renormalise=draw(_rarely(st.just(True), False)),
+        capacity=draw(capacities()) if unit is Unit.TOKEN and selection in PICKING else Capacity(),
+        k=draw(st.integers(1, 3)),
+        **axes,
+        **draw(_sizes()),
+    )
+
+
+def _rarely(strategy: st.SearchStrategy[Any], usual: Any) -> st.SearchStrategy[Any]:
+    return st.integers(0, 3).flatmap(lambda n: strategy if n == 0 else st.just(usual))
+
+
+def _routers(selection: Selection, unit: Unit, context: Context) -> st.SearchStrategy[RouterKind]:
+    if context is Context.LABEL:
+        return st.just(RouterKind.LABEL)  # and refused with any selection but top_k
+    if unit is Unit.TOKEN and context is Context.OWN and selection is Selection.TOP_K:
+        return st.sampled_from([RouterKind.LINEAR, RouterKind.MLP, RouterKind.HASH])
+    return st.sampled_from([RouterKind.LINEAR, RouterKind.MLP])
+
+
+@st.composite
+def _sizes(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "num_experts": draw(_rarely(st.sampled_from([1, 12, 24, (4, 2)]), draw(st.sampled_from([2, 3, 4, 8])))),
+        "expert_size": draw(st.sampled_from([None, 4, 6])),
+        "ffn_multiplier": draw(st.sampled_from([1.0, 0.5])),
+        "granularity": draw(_rarely(st.just(2), 1)),
+        "shared_experts": draw(_rarely(st.just(1), 0)),
+        "layers": draw(_rarely(st.sampled_from(["every_second", (0,), (0, 2)]), "all")),
+    }
+
+
+@st.composite
+def points(draw: st.DrawFn) -> RunConfig:
+    rows = draw(st.sampled_from([2, 4]))
+    return RunConfig(
+        model=draw(models()),
+        routing=draw(routings()),
+        data=DataConfig(tokenizer=TokenizerConfig("bpe", VOCABULARY)),
+        run=RunSettings(steps=2, batch_size=rows, eval_batch=rows),
+    )
