@@ -15,6 +15,7 @@ A relative needs no training: a state that the leaking model lacks (cutoffs, a p
 """
 
 import itertools
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
@@ -22,7 +23,6 @@ from typing import Any
 from moe_study.config import to_plain
 from moe_study.design.causality import verdict
 from moe_study.design.routing import (
-    Capacity,
     ChoiceScope,
     Context,
     Group,
@@ -101,7 +101,8 @@ def _capacity(routing: Routing, context: int) -> Iterable[Routing]:
     if not verdict(replace(routing, shuffle=False)).leaks or routing.capacity.factor is None:
         return []
     by_position = replace(routing.capacity, priority=Priority.TOKEN_MAJOR, group=Group.SEQUENCE)
-    return [replace(routing, capacity=Capacity()), replace(routing, capacity=by_position)]
+    dropless = replace(routing.capacity, factor=None)
+    return [replace(routing, capacity=dropless), replace(routing, capacity=by_position)]
 
 
 def difference(routing: Routing, relative: Routing) -> str:
@@ -115,6 +116,6 @@ def _changes(where: str, old: Any, new: Any) -> Iterable[str]:
         if before == after:
             continue
         if isinstance(after, str | int | float | tuple | None):
-            yield f"{where}.{field.name}={'null' if after is None else to_plain(after)}"
+            yield f"{where}.{field.name}={json.dumps(after) if after is None or after is False else to_plain(after)}"
         else:
             yield from _changes(f"{where}.{field.name}", before, after)

@@ -28,7 +28,7 @@ MOST_EXPERTS = 8  # more only where K needs them
 MOST_PICKS = 8
 MIXTURES = 2  # blocks with a mixture, after one dense block where the original begins with one
 ROWS = (3, 4, 5, 6, 7, 8)  # sequences of a batch, trial by trial: what mixes them may depend on their number
-GROUPS = (1, 2, 3)  # the same in groups, where there are any
+GROUPS = (2, 3)  # groups of them, where there are any
 MOST_GROUPED = 3  # sequences of a group
 TOKENS_PER_ROW = 8  # each row of a batch has tokens of its own: two rows never tie exactly
 
