@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_study.audit.command import add_parser as add_audit_parser
-from moe_study.errors import StudyError
 from moe_study.guard import guarded
 
 if TYPE_CHECKING:
@@ -101,24 +100,9 @@ def status(options: argparse.Namespace) -> None:
 
 
 def plots(options: argparse.Namespace) -> None:
-    from moe_study.analysis.frame import load_frame
-    from moe_study.analysis.plots import draw_all
-    from moe_study.analysis.table import missing_lines, perplexity_table, to_csv, to_text
-    from moe_study.files import write_text_atomic
+    from moe_study.analysis.report import draw
 
-    frame = load_frame(_folders(options.runs_dir, options.sweep))
-    for line in missing_lines(frame):
-        print(line, file=sys.stderr)
-    if not (frame["state"] == "done").any():
-        raise StudyError(f"no run in {options.runs_dir} is done yet; moe-study status says how far they are")
-    table = perplexity_table(frame)
-    write_text_atomic(options.out / "perplexity.csv", to_csv(table))
-    problems: list[str] = []
-    pictures = draw_all(frame, options.out, problems=problems)
-    for line in problems:
-        print(line, file=sys.stderr)
-    print(to_text(table))
-    print(f"{len(pictures)} pictures and perplexity.csv are in {options.out}/")
+    draw([Path(options.runs_dir)], options.out, sweep=options.sweep)
 
 
 def _plan(overrides: Sequence[str]) -> "Plan":
@@ -127,17 +111,6 @@ def _plan(overrides: Sequence[str]) -> "Plan":
 
     with open_composer() as composer:
         return plan_command(composer, overrides, project_root())
-
-
-def _folders(runs_dir: str, sweep: str | None) -> list[Path]:
-    if sweep is None:
-        return [Path(runs_dir)]
-    from moe_study.sweeps.status import look
-
-    folders = [run.folder.path for run in look(runs_dir, sweep) if run.folder.config_file.exists()]
-    if not folders:
-        raise StudyError(f"no run of the sweep {sweep} has started yet")
-    return folders
 
 
 def _plan_lines(planned: "Plan") -> Iterator[str]:

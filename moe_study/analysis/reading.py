@@ -15,6 +15,7 @@ from moe_study.errors import DataError
 from moe_study.runs import RunFolder, Status, list_runs, read_sweep_members
 
 ACTIVATION_COLUMNS = ("layer", "expert", "language", "topic", "count", "weight", "tokens")
+SECTIONS = ("model", "routing", "data", "optimizer", "run")  # what makes a run's identity
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
 
 
@@ -53,8 +54,8 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
         raise DataError(f"{path} is damaged: it is not YAML; start the run again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    if not isinstance(config, dict) or not all(isinstance(section, dict) for section in config.values()):
-        raise DataError(f"{path} is damaged: it holds no sections; start the run again")
+    if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in SECTIONS):
+        raise DataError(f"{path} is damaged: it lacks one of the sections {', '.join(SECTIONS)}; start the run again")
     return config
 
 

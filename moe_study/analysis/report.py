@@ -1,7 +1,6 @@
 """From run folders to a printed table, sentences and pictures: `python -m moe_study.analysis RUNS --out plots`."""
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from moe_study.analysis.labels import add_labels
 from moe_study.analysis.plots import draw_all
 from moe_study.errors import StudyError
 from moe_study.files import write_text_atomic
+from moe_study.guard import guarded
 
 SENTENCES = 12  # printed; all of them stand in comparisons.csv
 
@@ -121,9 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--margin", type=float, default=comparison.MARGIN, help="nats within which two are the same")
     parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
     options = vars(parser.parse_args(arguments))
-    try:
+
+    def run() -> None:
         draw(options.pop("runs"), options.pop("out"), **options)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return guarded(run)

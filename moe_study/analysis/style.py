@@ -162,4 +162,5 @@ def save(figure: Figure, out: Path, name: str) -> list[Path]:
             metadata = {"Date": None} if path.suffix == ".svg" else None
             with atomic_file(path) as handle:
                 figure.savefig(handle, format=path.suffix[1:], metadata=metadata)
+            figure.set_layout_engine("none")  # it is settled now, and costly
     return paths

@@ -1,0 +1,116 @@
+import dataclasses
+import itertools
+
+import pandas as pd
+import pytest
+
+from moe_study.analysis.frame import flatten
+from moe_study.analysis.labels import add_labels, shortest_labels
+from moe_study.config import OptimizerConfig, RunConfig, to_plain
+from moe_study.design.routing import (
+    Balance,
+    Capacity,
+    Context,
+    Gate,
+    RouterKind,
+    RouterState,
+    Routing,
+    Scope,
+    Selection,
+    Unit,
+)
+from tests.analysis import planted
+
+DENSE = Selection.DENSE
+
+
+def labels(*points):
+    """Labels of routings, or of whole configurations."""
+    configs = [p if isinstance(p, RunConfig) else RunConfig(routing=p) for p in points]
+    return shortest_labels([flatten(to_plain(config)) for config in configs])
+
+
+def test_the_first_look_reads_as_one_would_say_it():
+    assert labels(*planted.FIRST_LOOK) == [
+        "dense 1x",
+        "dense 2x",
+        "token top-1",
+        "token top-2",
+        "token top-2, frozen",
+        "sequence top-2",
+    ]
+
+
+def test_the_number_of_experts_is_said_where_it_tells_points_apart():
+    four, eight = Routing(k=2), Routing(k=2, num_experts=8)
+    assert labels(four, eight) == ["token top-2 of 4", "token top-2 of 8"]
+    frozen = dataclasses.replace(eight, router_state=RouterState.FROZEN)
+    assert labels(four, eight, frozen)[2] == "token top-2 of 8, frozen"
+
+
+def test_of_axes_that_vary_together_only_one_is_said():
+    token = Routing(k=2, gate=Gate.PICK_THEN_SOFTMAX)
+    both = dataclasses.replace(token, scope=Scope.GLOBAL, gate=Gate.DOUBLE_SOFTMAX, balance=Balance(switch=0.01))
+    assert labels(token, both) == ["token top-2", "token top-2, global"]
+
+
+def test_axes_that_do_not_vary_are_not_said():
+    base = Routing(scope=Scope.GLOBAL, unit=Unit.SEQUENCE, context=Context.PREFIX, prefix_length=8)
+    assert labels(base, dataclasses.replace(base, k=2)) == ["sequence top-1", "sequence top-2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"router_state": RouterState.REDRAWN}, "redrawn"),
+        ({"balance": Balance(switch=0.01)}, "balance 0.01"),
+        ({"balance": Balance(bias_rate=0.001)}, "bias 0.001"),
+        ({"capacity": Capacity(factor=1.25)}, "capacity 1.25"),
+        ({"router": RouterKind.MLP}, "1-hidden MLP router"),
+        ({"router": RouterKind.HASH}, "hash router"),
+        ({"shared_experts": 1}, "1 shared"),
+        ({"granularity": 4}, "split 4 ways"),
+        ({"context": Context.RUNNING_MEAN}, "running mean"),
+        ({"expert_size": 96}, "size 96"),
+        ({"layers": "every_second"}, "layers every second"),
+        ({"layers": (0, 2)}, "layers (0, 2)"),
+    ],
+)
+def test_one_changed_axis_is_the_one_that_is_said(change, words):
+    base = Routing(k=2)
+    assert labels(base, dataclasses.replace(base, **change)) == ["token top-2", f"token top-2, {words}"]
+
+
+def test_a_dense_twin_is_named_by_its_width_over_the_plain_one():
+    twin = Routing(selection=DENSE, expert_size=768)  # 2 * 4 * 96
+    assert labels(Routing(selection=DENSE), twin) == ["dense 1x", "dense 2x"]
+
+
+def test_settings_outside_the_routing_tell_points_apart_too():
+    slow = RunConfig(routing=Routing(k=2), optimizer=OptimizerConfig(lr=5e-4))
+    assert labels(RunConfig(routing=Routing(k=2)), slow) == ["token top-2, lr 0.001", "token top-2, lr 0.0005"]
+
+
+def test_points_that_differ_in_what_they_ignore_still_differ():
+    first, second = labels(Routing(selection=DENSE), Routing(selection=DENSE, router_state=RouterState.FROZEN))
+    assert first != second
+
+
+def test_every_point_of_a_large_grid_has_a_label_of_its_own():
+    axes = {
+        "unit": (Unit.TOKEN, Unit.SEQUENCE),
+        "k": (1, 2),
+        "num_experts": (4, (4, 8, 8)),
+        "scope": (Scope.LAYER, Scope.GLOBAL),
+        "gate": (Gate.SOFTMAX_THEN_PICK, Gate.SIGMOID),
+        "router_state": tuple(RouterState),
+        "balance": (Balance(), Balance(switch=0.01, z=0.001)),
+    }
+    points = [Routing(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
+    found = labels(*points)
+    assert len(set(found)) == len(points) == 192
+
+
+def test_a_run_whose_configuration_is_lost_is_called_by_its_key():
+    frame = pd.DataFrame([{"key": "abc", "state": "damaged"}])
+    assert add_labels(frame)["label"].tolist() == ["abc"]
