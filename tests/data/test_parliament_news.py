@@ -109,23 +109,25 @@ def test_limits_take_an_even_sample_by_bytes(tmp_path: Path, monkeypatch: pytest
         source = parliament_news.RECIPE.open({"limits": limits}, tmp_path, False)
         found: dict[str, set[str]] = {domain: set() for domain in MEMBERS}
         for document in source.documents():
-            found[f"{document.language}/{document.topic}"].add(document.text)
+            found[f"{document.language}_{document.topic}"].add(document.text)
         return found
 
-    whole, fewer, more = texts({}), texts({"en/news": 300}), texts({"en/news": 600})
+    whole, fewer, more = texts({}), texts({"en_news": 300}), texts({"en_news": 600})
     assert {domain: len(found) for domain, found in whole.items()} == dict.fromkeys(MEMBERS, 40)
-    assert 'Text 7 of en/news, with "quotes"' in whole["en/news"]
-    assert 250 < sum(len(text) for text in fewer["en/news"]) <= 300
-    assert fewer["en/news"] < more["en/news"] < whole["en/news"]
-    assert fewer["en/news"] != {f'Text {n} of en/news, with "quotes"' for n in range(len(fewer["en/news"]))}
-    assert all(fewer[domain] == whole[domain] for domain in MEMBERS if domain != "en/news")
+    assert 'Text 7 of en_news, with "quotes"' in whole["en_news"]
+    assert 250 < sum(len(text) for text in fewer["en_news"]) <= 300
+    assert fewer["en_news"] < more["en_news"] < whole["en_news"]
+    assert fewer["en_news"] != {f'Text {n} of en_news, with "quotes"' for n in range(len(fewer["en_news"]))}
+    assert texts({"en_news": None}) == whole
+    assert texts({"en_news": 0}) == {**whole, "en_news": set()}
+    assert all(fewer[domain] == whole[domain] for domain in MEMBERS if domain != "en_news")
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"limits": {"fr/news": 1}}, "fr/news is unknown; there are de/parliament"),
-        ({"limits": {"en/news": "all"}}, "must be a number of bytes"),
+        ({"limits": {"fr_news": 1}}, "fr_news is unknown; there are de_parliament"),
+        ({"limits": {"en_news": "all"}}, "must be a number of bytes or null"),
         ({"limit": {}}, "unknown key data.options.limit"),
     ],
 )

@@ -103,8 +103,9 @@ def test_a_record_knows_its_labels_better_than_its_folder_and_that_better_than_t
 
 def test_a_separator_cuts_a_txt_file_into_documents(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree\n\n \n\nfour")
-    found = documents("local_files", {"path": str(tmp_path), "separator": "\n\n"})
-    assert [d.text for d in found] == ["one\ntwo", "three", "four"]
+    for separator in ("\n\n", "\\n\\n"):  # from a file, and as a shell passes it on
+        found = documents("local_files", {"path": str(tmp_path), "separator": separator})
+        assert [d.text for d in found] == ["one\ntwo", "three", "four"]
 
 
 def test_only_files_that_fit_the_pattern_are_read(tmp_path: Path) -> None:

