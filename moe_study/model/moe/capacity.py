@@ -30,7 +30,7 @@ class CapacityLimit:
         """
         assert self.settings.factor is not None
         wanted = self.settings.factor * self.fair_picks * tokens / self.experts
-        return max(math.ceil(wanted), self.settings.minimum)
+        return max(math.ceil(round(wanted, 6)), self.settings.minimum)  # 1.1 * 100 / 10 is a little over 11
 
     def __call__(self, picks: Picks, sequences: int) -> Picks:
         """The same picks with those over the limit no longer kept.
