@@ -1,0 +1,64 @@
+"""Grouped linear maps and the plan of pairs, on counts that are hard: none, all in one, odd sizes."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from moe_study.model.moe.dispatch import gather, plan_pairs, scatter
+from moe_study.model.moe.experts import grouped_linear
+from moe_study.model.moe.picks import Picks
+
+COUNTS = [[3, 0, 5, 1], [0, 0, 0, 4], [4, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
+
+
+def random(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("inputs", [8, 6])  # 6 float32 numbers are no multiple of 16 bytes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_every_row_goes_through_its_expert(counts: list[int], inputs: int, dtype: torch.dtype) -> None:
+    rows = sum(counts)
+    leaves = (
+        random(rows, inputs, dtype=dtype),
+        random(4, inputs, 8, dtype=dtype, seed=1),
+        random(4, 8, dtype=dtype, seed=2),
+    )
+    x_QI, weight_EIO, bias_EO = (leaf.requires_grad_() for leaf in leaves)
+    ends_E = torch.tensor(counts).cumsum(0).to(torch.int32)
+    y_QO = grouped_linear(x_QI, weight_EIO, bias_EO, ends_E)
+    assert y_QO.shape == (rows, 8) and y_QO.dtype == dtype
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    owners = [expert for expert, count in enumerate(counts) for _ in range(count)]
+    expected = [wide[0][q] @ wide[1][e] + wide[2][e] for q, e in enumerate(owners)]
+    if not expected:
+        y_QO.sum().backward()
+        assert all(leaf.grad is not None and (leaf.grad == 0).all() for leaf in leaves[1:])
+        return
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2}[dtype]
+    torch.testing.assert_close(y_QO.double(), torch.stack(expected), rtol=tolerance, atol=tolerance)
+    weights_QO = random(rows, 8, dtype=torch.float64, seed=3)
+    found = torch.autograd.grad((y_QO.double() * weights_QO).sum(), leaves)
+    wanted = torch.autograd.grad((torch.stack(expected) * weights_QO).sum(), wide)
+    for gradient, reference in zip(found, wanted, strict=True):
+        torch.testing.assert_close(gradient.double(), reference, rtol=3 * tolerance, atol=3 * tolerance)
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_a_plan_brings_each_kept_pair_s_tokens_to_its_expert_and_back(block: int) -> None:
+    expert_RK = torch.tensor([[2, 0], [1, 2], [2, 1], [0, 2]])
+    weight_RK = torch.arange(1, 9, dtype=torch.float64).view(4, 2)
+    keep_RK = torch.tensor([[True, False], [True, True], [False, False], [True, True]])
+    plan = plan_pairs(Picks(expert_RK, weight_RK, keep_RK), 4, block)
+    assert plan.expert_P.tolist() == [0, 1, 2, 2, 2]
+    assert plan.block_P.tolist() == [3, 1, 0, 1, 3]  # within an expert in the order of blocks
+    assert plan.weight_P.tolist() == [7, 3, 1, 4, 8]
+    assert plan.counts_E.tolist() == [1, 1, 3, 0]
+    assert plan.ends_E.tolist() == [block, 2 * block, 5 * block, 5 * block] and plan.ends_E.dtype == torch.int32
+    x_ND = random(4 * block, 2, dtype=torch.float64)
+    gathered_QD = gather(x_ND, plan)
+    assert torch.equal(gathered_QD, torch.cat([x_ND[r * block : (r + 1) * block] for r in (3, 1, 0, 1, 3)]))
+    kept_weight_R = [1, 3 + 4, 0, 7 + 8]
+    expected = torch.cat([x_ND[r * block : (r + 1) * block] * w for r, w in enumerate(kept_weight_R)])
+    torch.testing.assert_close(scatter(gathered_QD, plan), expected)
