@@ -32,10 +32,11 @@ class Mirror:
                 id=config.key,
                 name=config.key,
                 group=config.log.sweep,
-                config=to_plain(config),
+                config={name: part for name, part in to_plain(config).items() if name != "log"},
                 dir=str(folder),
                 mode=mode,  # type: ignore[arg-type]
                 resume="allow",
+                settings=wandb.Settings(console="off", silent=True, init_timeout=60),
             )
         except (Exception, SystemExit) as error:
             self._fail("start", error)

@@ -6,44 +6,23 @@ is exact; the process is fresh (subprocess) in one test and forked from this one
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 import torch
 
-from moe_study.config import ModelConfig, from_plain, to_plain
-from moe_study.data import prepare
+from moe_study.config import from_plain, to_plain
 from moe_study.design.routing import Balance, Routing
 from moe_study.runs import RunFolder, State
-from moe_study.sweeps.execute import execute
 from moe_study.training import checkpoint, run
 from moe_study.training.loop import Trainer
-from tests.fixtures import tiny_data_config
-from tests.training.doubles import tiny_config
+from tests.training.harness import NOISY, assert_same, forked, make_config, outcome
 
-NOISY = Routing(num_experts=4, k=2, router_noise=0.5, balance=Balance(switch=0.01, z=0.001))
 REDRAWN = from_plain(Routing, {"unit": "sequence", "context": "unit_mean", "k": 2, "router_state": "redrawn"})
 BIASED = Routing(num_experts=4, k=1, balance=Balance(bias_rate=0.01, scope="batch"))
-TIMES = ("seconds", "tokens_per_second", "train_seconds", "peak_memory_bytes")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = tiny_data_config(tmp_path_factory.mktemp("data"))
-    prepare(config, progress=False)
-    return config
-
-
-def make_config(tmp_path, data, routing=NOISY, **log):
-    """20 steps, micro-batches of unequal size, checkpoints after 4, 8, 12 and 16 steps."""
-    config = tiny_config(tmp_path, batch_size=6, micro_batch=4, log=log)
-    model = ModelConfig(layers=2, heads=2, width=16, context=16, dropout=0.1)
-    return dataclasses.replace(config, data=data, model=model, routing=routing)
 
 
 def kill():
@@ -88,43 +67,17 @@ def around(owner, name, *, before=False, when=lambda *arguments: True):
     return patch
 
 
-def forked(config, patch=lambda: None):
-    """Train in a child process; its exit code."""
-
-    def child():
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-        patch()
-        execute(config)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join()
-    return process.exitcode
-
-
-def outcome(config):
-    """All that a run leaves behind, without times."""
-    folder = RunFolder.of(config)
-    assert folder.state() is State.DONE
-    without_times = lambda d: {name: value for name, value in d.items() if name not in TIMES}  # noqa: E731
-    weights = checkpoint.load_newest(folder.checkpoint_folder)["model"]
-    curve = [without_times(record) for record in folder.metrics()]
-    return without_times(folder.result()), curve, pd.read_parquet(folder.routing_file), weights
-
-
-def assert_same(one, other):
-    assert one[0] == other[0]  # every number of the result, to the last bit
-    assert one[1] == other[1]  # every line of the curve, each once and in the same order
-    pd.testing.assert_frame_equal(one[2], other[2], check_exact=True)
-    assert one[3].keys() == other[3].keys()
-    assert all(torch.equal(value, other[3][name]) for name, value in one[3].items())
+@pytest.fixture(scope="module")
+def noisy(data, tmp_path_factory):
+    """What an undisturbed run of NOISY leaves behind."""
+    config = make_config(tmp_path_factory.mktemp("undisturbed"), data)
+    assert forked(config) == 0
+    return outcome(config)
 
 
 @pytest.mark.slow
-def test_killed_at_three_steps_and_started_again_in_fresh_processes(tmp_path, data):
-    undisturbed = make_config(tmp_path / "a", data)
-    assert forked(undisturbed) == 0
-    config = make_config(tmp_path / "b", data)
+def test_killed_and_started_again_in_fresh_processes(tmp_path, data, noisy):
+    config = make_config(tmp_path, data)
     code = (
         "import json, sys\n"
         "from moe_study.config import RunConfig, from_plain\n"
@@ -135,19 +88,18 @@ def test_killed_at_three_steps_and_started_again_in_fresh_processes(tmp_path, da
         "execute(config)\n"
     )
     arguments = [sys.executable, "-c", code, json.dumps(to_plain(config))]
-    for step in (2, 11, 17):  # before the first checkpoint, and between others
-        assert subprocess.run([*arguments, str(step)], capture_output=True, check=False).returncode == -9
-        assert RunFolder.of(config).state() is State.STALE
+    assert subprocess.run([*arguments, "11"], capture_output=True, check=False).returncode == -9
+    assert RunFolder.of(config).state() is State.STALE
     assert subprocess.run(arguments, capture_output=True, check=False).returncode == 0
-    assert_same(outcome(config), outcome(undisturbed))
-    assert RunFolder.of(config).status().attempts == 4
+    assert_same(outcome(config), noisy)
+    assert RunFolder.of(config).status().attempts == 2
 
 
 @pytest.mark.parametrize("routing", [NOISY, REDRAWN, BIASED], ids=["noisy", "redrawn", "biased"])
 def test_killed_at_three_steps_with_every_kind_of_state(tmp_path, data, routing):
     undisturbed, config = (make_config(tmp_path / name, data, routing) for name in "ab")
     assert forked(undisturbed) == 0
-    for step in (5, 8, 15):
+    for step in (2, 11, 16):  # before the first checkpoint, between two, right after one
         assert forked(config, at_step(step)) == -9
     assert forked(config) == 0
     assert_same(outcome(config), outcome(undisturbed))
@@ -170,21 +122,19 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_an_awkward_moment(tmp_path, data, moment):
-    undisturbed, config = (make_config(tmp_path / name, data) for name in "ab")
-    assert forked(undisturbed) == 0
+def test_killed_at_an_awkward_moment(tmp_path, data, noisy, moment):
+    config = make_config(tmp_path, data)
     assert forked(config, MOMENTS[moment]) == -9
     assert forked(config) == 0
-    assert_same(outcome(config), outcome(undisturbed))
+    assert_same(outcome(config), noisy)
 
 
-def test_how_often_a_run_is_logged_evaluated_in_detail_or_saved_does_not_change_it(tmp_path, data):
-    one = make_config(tmp_path / "a", data)
-    other = make_config(tmp_path / "b", data, log_every=1, routing_every=1, checkpoint_every=0)
-    assert one.key == other.key
-    assert forked(one) == forked(other) == 0
-    assert outcome(one)[0] == outcome(other)[0]
-    assert all(torch.equal(value, outcome(other)[3][name]) for name, value in outcome(one)[3].items())
+def test_how_often_a_run_is_logged_or_saved_does_not_change_it(tmp_path, data, noisy):
+    config = make_config(tmp_path, data, log={"log_every": 1, "routing_every": 1, "checkpoint_every": 0})
+    assert forked(config) == 0
+    result, _, _, weights = outcome(config)
+    assert result == noisy[0]  # the key too
+    assert all(torch.equal(value, noisy[3][name]) for name, value in weights.items())
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, data):

@@ -1,0 +1,44 @@
+import dataclasses
+
+import pytest
+import torch
+
+from moe_study.errors import ConfigError, StudyError
+from moe_study.training import device
+from tests.training.doubles import tiny_config
+
+
+def test_a_gpu_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(StudyError, match=r"run\.device=cuda .* no CUDA GPU"):
+        device.configure(tiny_config(tmp_path, device="cuda"))
+    assert device.configure(tiny_config(tmp_path, device="auto")).type == "cpu"
+
+
+@pytest.mark.parametrize("run", [{"device": "gpu"}, {"precision": "fp16"}])
+def test_unknown_names_are_refused_with_the_known_ones(tmp_path, run):
+    with pytest.raises(ConfigError, match="choose"):
+        device.configure(tiny_config(tmp_path, **run))
+
+
+def test_denormals_are_flushed_and_threads_set(tmp_path):
+    before = torch.get_num_threads()
+    config = tiny_config(tmp_path)
+    try:
+        device.configure(dataclasses.replace(config, log=dataclasses.replace(config.log, threads=1)))
+        assert torch.get_num_threads() == 1
+        assert float(torch.tensor([1e-39]) * 0.5) == 0.0
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_products_are_bfloat16_under_bf16_and_float32_otherwise():
+    cpu, x = torch.device("cpu"), torch.ones(2, 2)
+    with device.autocast(cpu, "bf16"):
+        assert (x @ x).dtype == torch.bfloat16
+    with device.autocast(cpu, "fp32"):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_peak_memory_is_in_bytes():
+    assert 50e6 < device.peak_memory_bytes(torch.device("cpu")) < 50e9  # torch alone takes more than 50 MB

@@ -1,0 +1,106 @@
+import sys
+import time
+import types
+
+import pytest
+
+from moe_study.errors import ConfigError
+from moe_study.runs import RunFolder, State
+from moe_study.sweeps.execute import execute
+from moe_study.training.tracking import Mirror, flatten
+from tests.training.doubles import tiny_config
+from tests.training.harness import assert_same, make_config, outcome
+
+
+class FakeRun:
+    def __init__(self, broken):
+        self.logged, self.summary, self.finished, self.broken = [], {}, None, broken
+
+    def log(self, values, step):
+        if self.broken == "log":
+            raise ConnectionError("server gone")
+        self.logged.append((step, values))
+
+    def finish(self, exit_code):
+        if self.broken == "finish":
+            raise ConnectionError("server gone")
+        self.finished = exit_code
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """A stand-in for the library that notes how it was called and breaks where told."""
+    module = types.ModuleType("wandb")
+    module.broken, module.calls = None, []
+
+    def init(**settings):
+        if module.broken == "start":
+            raise SystemExit("no API key")
+        module.calls.append(settings)
+        module.run = FakeRun(module.broken)
+        return module.run
+
+    module.init, module.Settings = init, dict
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
+
+
+def test_off_does_not_even_import_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import would raise
+    mirror = Mirror(tiny_config(tmp_path), tmp_path)
+    mirror.log({"kind": "train", "step": 1})
+    mirror.finish("done")
+
+
+def test_the_run_id_is_the_key_and_a_resumed_run_goes_on(tmp_path, data, wandb):
+    config = make_config(tmp_path, data, log={"wandb": "offline"})
+    execute(config)
+    assert wandb.calls[0]["id"] == config.key
+    assert wandb.calls[0]["resume"] == "allow"
+    assert wandb.calls[0]["mode"] == "offline"
+    steps = [step for step, _ in wandb.run.logged]
+    assert steps == [record["step"] for record in RunFolder.of(config).metrics()]
+    assert wandb.run.summary["validation_loss"] == RunFolder.of(config).result()["validation_loss"]
+    assert wandb.run.finished == 0
+
+
+@pytest.mark.parametrize("broken", ["start", "log", "finish"])
+def test_whatever_wandb_does_the_run_is_the_same(tmp_path, data, wandb, broken):
+    wandb.broken = broken
+    config = make_config(tmp_path / "a", data, log={"wandb": "online"})
+    with pytest.warns(UserWarning, match=f"wandb could not {broken}"):
+        assert execute(config).state is State.DONE
+    plain = make_config(tmp_path / "b", data)
+    assert plain.key == config.key
+    execute(plain)
+    assert_same(outcome(config), outcome(plain))
+
+
+def test_an_unknown_mode_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="choose off, offline or online"):
+        Mirror(tiny_config(tmp_path, log={"wandb": "False"}), tmp_path)
+
+
+def test_records_become_flat_names():
+    assert flatten({"kind": "train", "step": 3, "loss": 1.5, "aux": {"z": 2.0}}) == {
+        "train/loss": 1.5,
+        "train/aux/z": 2.0,
+    }
+    assert flatten({"kind": "routing", "step": 3, "layer": 1, "share": [0.25, 0.75]}) == {
+        "routing/1/share/0": 0.25,
+        "routing/1/share/1": 0.75,
+    }
+
+
+@pytest.mark.slow
+def test_the_real_library_writes_an_offline_run(tmp_path, data):
+    pytest.importorskip("wandb")
+    config = make_config(tmp_path, data, log={"wandb": "offline"})
+    execute(config)
+    written = list((RunFolder.of(config).path / "wandb").glob(f"offline-run-*/run-{config.key}.wandb"))
+    assert len(written) == 1
+    deadline = time.monotonic() + 60  # its own process writes behind ours
+    while b"validation_perplexity" not in written[0].read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert config.key.encode() in written[0].read_bytes()
