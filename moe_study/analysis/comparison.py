@@ -77,13 +77,13 @@ def compare(
     runs = done(frame)
     _check_one_evaluation(runs)
     losses = runs.pivot_table(index="label", columns="seed", values="validation_loss")
-    found = []
+    settings, found = settings_of(runs), []
     for point, against in pairs:
         both = losses.loc[[_known(losses, point), _known(losses, against)]].dropna(axis=1).to_numpy()
         difference = paired_difference(both[0], both[1], level)
         p_same = float(equivalence_p(both[0] - both[1], margin))
-        settings = differing_settings(runs, point, against)
-        found.append(Comparison(point, against, difference, difference.p, p_same, margin, 0, settings))
+        differs_in = differing_settings(settings, point, against)
+        found.append(Comparison(point, against, difference, difference.p, p_same, margin, 0, differs_in))
     p_different = holm([c.p for c in found])
     p_same_all = holm([c.p_same for c in found])
     family = int(np.sum(~np.isnan(p_different)))
@@ -122,22 +122,32 @@ def default_pairs(frame: pd.DataFrame, reference: str, rank_leaking: bool = Fals
             gap = (dense["num_params"] / getattr(point, cost) - 1).abs()
             if len(gap) and gap.min() <= TWIN_TOLERANCE:
                 pairs.append((point.label, dense.loc[gap.idxmin(), "label"]))
-    names = list(points["label"])
+    names, settings = list(points["label"]), settings_of(points)
     for place, point in enumerate(names):
         for other in names[place + 1 :]:
-            if len(differing_settings(points, point, other)) == 1:
+            if len(differing_settings(settings, point, other)) == 1:
                 pairs.append((point, other))
     return _unique(pairs)
 
 
-def differing_settings(runs: pd.DataFrame, point: str, other: str) -> tuple[str, ...]:
+Settings = dict[str, dict[str, str]]  # of each point, by label: configuration columns, written out
+
+
+def settings_of(runs: pd.DataFrame) -> Settings:
+    """The configuration of every point, without what is no part of it."""
+    points = runs.drop_duplicates("label")
+    names = [str(c) for c in points if "." in str(c) and not str(c).startswith(IGNORED)]
+    return {
+        label: {name: repr(value) for name, value in zip(names, values, strict=True)}
+        for label, values in zip(points["label"], points[names].itertuples(index=False), strict=True)
+    }
+
+
+def differing_settings(settings: Settings, point: str, other: str) -> tuple[str, ...]:
     """Configuration columns in which two points differ (a dense point has no router settings to differ
     in).
     """
-    rows = runs.drop_duplicates("label").set_index("label")
-    a, b = rows.loc[point], rows.loc[other]
-    names = [str(c) for c in runs if "." in str(c) and not str(c).startswith(IGNORED)]
-    return tuple(c for c in names if repr(a[c]) != repr(b[c]))
+    return tuple(name for name, value in settings[point].items() if settings[other][name] != value)
 
 
 def pooled_note(frame: pd.DataFrame, level: float = 0.95) -> str | None:

@@ -71,7 +71,8 @@ def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFra
 
     def one(run: Row) -> pd.DataFrame:
         records = [r for r in RunFolder(run["folder"]).metrics() if r["kind"] in ("train", "validation")]
-        return pd.DataFrame(records, columns=columns)
+        long = pd.DataFrame(records, columns=columns)
+        return long.assign(loss=pd.to_numeric(long["loss"]))  # null where it was not finite
 
     return _long(frame, one, columns, problems)
 
@@ -86,6 +87,7 @@ def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> p
         wide = pd.DataFrame(records, columns=[c for c in columns if c not in ("tokens", "expert")])
         wide["tokens"] = wide["step"] * run["run.batch_size"] * run["model.context"]
         wide["expert"] = [list(range(len(share))) for share in wide["share"]]
+        wide["entropy"] = pd.to_numeric(wide["entropy"])  # null where there are no probabilities
         return wide.explode(["share", "expert"]).astype({"share": float, "expert": int})[columns]
 
     return _long(frame, one, columns, problems)

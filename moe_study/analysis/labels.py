@@ -91,7 +91,7 @@ def head_words(p: Row) -> str:
         case "threshold":
             return f"{unit} threshold {p['routing.threshold']:g}"
         case "all":
-            return f"{unit} all experts"
+            return "all experts" if unit == "token" else f"{unit} all experts"
         case "merge":
             return f"{unit} merge"
         case "expert_choice":
@@ -162,11 +162,25 @@ ROUTING_AXES = (
     _unless("shared_experts", 0, lambda v: f"{v:g} shared"),
     _unless("balance.switch", 0, lambda v: f"balance {v:g}"),
     _unless("balance.z", 0, lambda v: f"z-loss {v:g}"),
-    _unless("balance.bias_rate", 0, lambda v: f"bias {v:g}"),
+    _unless("balance.bias_rate", 0, lambda v: f"loss-free {v:g}"),
     _unless("capacity.factor", None, lambda v: f"capacity {v:g}"),
     _routed(("routing.gate",), lambda p: f"gate {_text(p['routing.gate'])}"),
     _unless("renormalise", False, lambda _: "renormalised"),
     _unless("layers", "all", lambda v: f"layers {_text(v)}"),
+    _unless("segment_length", None, lambda v: f"segments of {v:g}"),
+    _unless("first_segment", "prior", lambda v: f"first segment {_text(v)}"),
+    _unless("threshold_budget", None, lambda v: f"budget {v:g}"),
+    _unless("choice_scope", "sequence", lambda v: f"by {_text(v)}"),
+    _unless("soft.form", "sequence", _text),
+    _unless("soft.slots_per_expert", 1, lambda v: f"{v:g} slots"),
+    _unless("soft.chunk_length", None, lambda v: f"chunks of {v:g}"),
+    _unless("soft.group_size", None, lambda v: f"groups of {v:g}"),
+    _unless("soft.dispatch", "soft", lambda v: f"{_text(v)} dispatch"),
+    _unless("soft.combine", "soft", lambda v: f"{_text(v)} combine"),
+    _unless("router_noise", 0, lambda v: f"noise {v:g}"),
+    _unless("capacity.priority", "token_major", lambda v: f"priority {_text(v)}"),
+    _unless("capacity.group", "sequence", lambda v: f"capacity per {_text(v)}"),
+    _unless("balance.scope", "micro_batch", lambda v: f"balance over {_text(v)}"),
 )
 
 

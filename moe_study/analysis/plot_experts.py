@@ -95,7 +95,7 @@ def share_by_domain(
             offset = (expert - (experts - 1) / 2) * width
             axes.bar(places + offset, share_ED[expert], 0.9 * width, color=EXPERTS[expert], lw=0)
         axes.axhline(1 / experts, color=INK, lw=0.9, ls=(0, (3, 2)))
-        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
         return None
 
     words = _Words(

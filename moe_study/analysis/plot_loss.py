@@ -1,7 +1,7 @@
 """Pictures of losses: perplexity against cost, paired differences to a reference, and loss over training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ COST_NAMES = {
 }
 WIDE = 3  # seeds from which on a t interval is drawn; below it, the seeds themselves
 CROWDED = 10  # points beyond which perplexities are drawn without their spread
-LANE = 11  # printer's points between points of one cost
+LANE = 10  # printer's points between points of one cost
 ALONE = 5  # seeds from which on a pair of points needs no help from the noise of the others
 
 
@@ -55,13 +55,16 @@ def perplexity_against_cost(
             line = dense.sort_values(cost)
             axes.plot(line[cost], line["perplexity"], color="#c4c4c4", lw=1, ls=(0, (4, 2)), zorder=1)
             _cost_axis(axes, table[cost], cost)
-            for point, x, lane in zip(shown, table[cost], _lanes(axes, table[cost], shown, pad), strict=True):
+            for point, x, lane in zip(
+                shown, table[cost], _lanes(axes, table[cost], shown, pad, set(dense["label"])), strict=True
+            ):
                 _perplexity_mark(axes, x, point, styles[point.label], LANE * lane)
         panels[0].set_ylabel("validation perplexity")
         panels[0].yaxis.set_major_locator(MaxNLocator(6))
         notes = ["one seed" if table["seeds"].max() == 1 else "means over seeds" if crowded else "dots: seeds"]
         notes += ["bars: 95% t intervals of the mean loss"] if any(s.interval for s in shown) else []
         notes += ["dashed: dense points"] if len(dense) > 1 else []
+        notes += ["side by side: equal cost"]
         title(figure, "Perplexity against cost", "; ".join(notes) + leak_note(table))
         labels_at_right(panels[-1], {point.label: point.mean for point in shown}, styles)
     return figure
@@ -83,24 +86,26 @@ def _shown(row: Any, runs: pd.DataFrame, crowded: bool) -> _Shown:
     return _Shown(row.label, row.perplexity, () if crowded or row.seeds == 1 else tuple(seeds), interval)
 
 
-def _lanes(axes: Axes, costs: pd.Series, shown: Sequence[_Shown], half: float) -> list[int]:
+def _lanes(axes: Axes, costs: pd.Series, shown: Sequence[_Shown], half: float, first: Collection[str]) -> list[int]:
     """A lane (0, 1, -1, 2, -2) for each point, so that points of nearly one cost do not lie on each other.
 
-    `half` is half the height of a mark, in perplexity.
+    `half` is half the height of a mark, in perplexity; the points of `first` choose before the others.
     """
+    order = sorted(range(len(shown)), key=lambda place: shown[place].label not in first)
     forward = axes.xaxis.get_transform().transform
     x = forward(costs.to_numpy(dtype=float))
     left, right = forward(np.asarray(axes.get_xlim()))
     near = 0.06 * (right - left)
-    lanes: list[int] = []
+    lanes = [0] * len(shown)
     spans = [(min(e), max(e)) for e in ([*s.seeds, *(s.interval or ()), s.mean - half, s.mean + half] for s in shown)]
-    for place, (low, high) in enumerate(spans):
+    for rank, place in enumerate(order):
+        low, high = spans[place]
         taken = [
             lanes[other]
-            for other in range(place)
+            for other in order[:rank]
             if abs(x[other] - x[place]) < near and spans[other][0] < high and low < spans[other][1]
         ]
-        lanes.append(min((0, 1, -1, 2, -2), key=taken.count))
+        lanes[place] = min((0, 1, -1, 2, -2), key=taken.count)
     return lanes
 
 
@@ -124,7 +129,7 @@ def _cost_axis(axes: Axes, values: pd.Series, cost: str) -> None:
         axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 3), numticks=6))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        pad = 0.25 * (high - low) or 0.1 * high
+        pad = 0.3 * (high - low) or 0.1 * high
         axes.set_xlim(low - pad, high + pad)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
@@ -168,7 +173,7 @@ def paired_differences(
         axes.set_yticks(heights, [bar.style.name for bar in bars])
         for tick, bar in zip(axes.get_yticklabels(), bars, strict=True):
             tick.set_color(bar.style.colour)
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=9)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(min(heights, default=0) - 0.6, len(bars) - 0.4)
         axes.grid(axis="x")

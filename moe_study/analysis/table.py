@@ -21,7 +21,8 @@ NOTES = {
     LEAK_MARK: "routing reads later tokens, so this is no autoregressive perplexity; not ranked",
     BATCH_MARK: "routing reads other sequences of the batch, so the loss depends on what is read together",
 }
-COSTS = (
+MEANS = (
+    "bits_per_byte",
     "num_params",
     "num_active_params",
     "flops_per_token",
@@ -38,7 +39,7 @@ def perplexity_table(
 
     Columns: label, seeds (count), loss and loss_sd (nats a token), perplexity = exp(loss), perplexity_low and
     _high (t interval of the loss, exponentiated), spread = exp(loss_sd), difference, difference_low,
-    difference_high (nats, paired to the reference) and pairs, COSTS (means over seeds), leaks, mixes_batch.
+    difference_high (nats, paired to the reference) and pairs, MEANS (over seeds), leaks, mixes_batch.
     Intervals are NaN for one seed.
     """
     runs = done(frame)
@@ -62,7 +63,7 @@ def perplexity_table(
         row["difference"] = math.nan if same else d.mean
         row["difference_low"], row["difference_high"] = (math.nan, math.nan) if same else (d.low, d.high)
         row["pairs"] = 0 if same else d.n
-        row.update({name: own[name].mean() for name in COSTS})
+        row.update({name: own[name].mean() for name in MEANS})
         row.update({name: bool(own[name].any()) for name in ("leaks", "mixes_batch")})
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -110,8 +111,11 @@ def missing_lines(frame: pd.DataFrame) -> list[str]:
 
 
 def _missing_line(run: Any) -> str:
+    if run.state == "missing":
+        return f"{run.key} was never started"
     name = run.label if run.label == run.key else f"{run.label}, seed {run.seed:g}"
-    state = run.state if run.state in ("failed", "diverged") else f"is {run.state}"
+    words = {"failed": "failed", "diverged": "diverged", "stale": "stopped without a word"}
+    state = words.get(run.state, f"is {run.state}")
     progress = ""
     if run.state not in ("queued", "damaged") and pd.notna(getattr(run, "step", None)):
         progress = f" at step {run.step:g} of {run.total_steps:g}"
@@ -125,8 +129,8 @@ def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "point": _name,
         "seeds": lambda r: str(r.seeds),
         "loss": lambda r: f"{r.loss:.4f}",
-        "perplexity": lambda r: f"{r.perplexity:.2f}",
-        "×/÷ sd": lambda r: _number(r.spread, "{:.4f}"),
+        "perplexity ×/÷ sd": lambda r: f"{r.perplexity:.2f} " + _number(r.spread, "×/÷ {:.4f}"),
+        "bits/byte": lambda r: _number(r.bits_per_byte, "{:.3f}"),
         f"Δ to {table.attrs['reference']} ±{level}": _difference,
         "params": lambda r: count(r.num_params),
         "active": lambda r: count(r.num_active_params),
@@ -156,7 +160,7 @@ def _difference(row: Any) -> str:
 
 def _notes(table: pd.DataFrame) -> list[str]:
     notes = [
-        "loss: mean over seeds, nats a token; perplexity = exp(loss); ×/÷ sd: spread over seeds; "
+        "loss: mean over seeds, nats a token; perplexity = exp(loss), its spread over seeds; "
         f"Δ: of the loss, paired by seed, t interval; FLOPs: forward{_pairs_note(table)}"
     ]
     if table["leaks"].any():

@@ -19,6 +19,8 @@ from moe_study.design.routing import (
     Selection,
     Unit,
 )
+from moe_study.sweeps.compose import open_composer, project_root
+from moe_study.sweeps.plan import plan_command
 from tests.analysis import planted
 
 DENSE = Selection.DENSE
@@ -64,7 +66,7 @@ def test_axes_that_do_not_vary_are_not_said():
     [
         ({"router_state": RouterState.REDRAWN}, "redrawn"),
         ({"balance": Balance(switch=0.01)}, "balance 0.01"),
-        ({"balance": Balance(bias_rate=0.001)}, "bias 0.001"),
+        ({"balance": Balance(bias_rate=0.001)}, "loss-free 0.001"),
         ({"capacity": Capacity(factor=1.25)}, "capacity 1.25"),
         ({"router": RouterKind.MLP}, "1-hidden MLP router"),
         ({"router": RouterKind.HASH}, "hash router"),
@@ -109,6 +111,17 @@ def test_every_point_of_a_large_grid_has_a_label_of_its_own():
     points = [Routing(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
     found = labels(*points)
     assert len(set(found)) == len(points) == 192
+
+
+def test_every_committed_sweep_has_short_and_different_labels():
+    with open_composer() as composer:
+        for file in sorted((project_root() / "sweeps").glob("*.yaml")):
+            runs = plan_command(composer, [f"+sweep={file.stem}"], project_root()).runs
+            alike = [dataclasses.replace(r.config, run=dataclasses.replace(r.config.run, seed=0)) for r in runs]
+            points = {config.key: config for config in alike}
+            found = labels(*points.values())
+            assert len(set(found)) == len(points), file
+            assert max(map(len, found)) <= 60, file
 
 
 def test_a_run_whose_configuration_is_lost_is_called_by_its_key():

@@ -62,7 +62,7 @@ def test_nothing_done_is_an_error_after_the_list(tmp_path, capsys):
         planted.set_status(folder, "running", step=5)
     with pytest.raises(StudyError, match="no run is done yet"):
         report.draw([tmp_path / "runs"], tmp_path / "plots")
-    assert "is stale at step 5 of 400" in capsys.readouterr().out
+    assert "stopped without a word at step 5 of 400" in capsys.readouterr().out
 
 
 def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path, capsys):
