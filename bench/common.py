@@ -2,7 +2,8 @@
 
 Other processes move every figure here by tens of per cent, so nothing absolute is compared: the sides take
 turns, step by step, in an order that alternates, and a ratio is the median over rounds of the ratio within a
-round, with its quartiles beside it.
+round, with its quartiles beside it. One thread is timed in its own CPU seconds, the steadiest figure there is;
+more threads by the clock on the wall.
 """
 
 import ctypes
@@ -30,19 +31,18 @@ def model_config(name: str) -> ModelConfig:
 
 
 def prepare_process() -> None:
-    """What training sets at start-up too, for all sides alike: no denormals, no page faults on each large tensor."""
+    """For all sides alike: no denormals, and no pages returned to the system and faulted in again at every step."""
     torch.set_flush_denormal(True)
     if platform.system() == "Linux":
-        mmap_threshold, trim_threshold = -3, -1
+        trim_threshold, mmap_max = -1, -4  # numbers of glibc's malloc.h
         libc = ctypes.CDLL(None)
-        for option in (mmap_threshold, trim_threshold):
-            libc.mallopt(option, 1 << 30)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def take_turns(
-    sides: dict[str, Callable[[], Any]], rounds: int, warmup: int = 2, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, list[float]]:
+def take_turns(sides: dict[str, Callable[[], Any]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
     """Seconds of each side in each of `rounds` rounds; every second round runs in reverse order."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-warmup, rounds):
         order = list(sides) if number % 2 == 0 else list(reversed(sides))
