@@ -1,5 +1,6 @@
 """Hydra accepts plugin classes in this namespace only; the work is done in moe_study/sweeps, imported when needed."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +31,10 @@ class PlanSweeper(Sweeper):
         if isinstance(self._launcher, LocalLauncher):
             self._launcher.train(runs)
             return
-        for returned in self._launcher.launch([run.overrides for run in runs], initial_job_idx=0):
-            _ = returned.return_value  # raises the run's error
+        try:
+            self._launcher.launch([run.overrides for run in runs], initial_job_idx=0)
+        except Exception as error:  # it raises the first run's error, or that of a job that died; the folders know more
+            print(f"the launcher says: {error}", file=sys.stderr)
 
 
 class LocalLauncher(Launcher):

@@ -11,11 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from moe_study.config import to_plain
 from moe_study.errors import StudyError
-from moe_study.guard import sentence_for
 from moe_study.runs import RunFolder, State
 from moe_study.sweeps.compose import Composer, project_root
 from moe_study.sweeps.execute import TRAIN, planted_job
-from moe_study.sweeps.plan import TO_RETRY, Plan, PlannedRun, flag, plan_command
+from moe_study.sweeps.plan import TO_RETRY, TO_START, Plan, PlannedRun, flag, plan_command
 
 SHOWN = 5  # runs listed under one reason
 
@@ -39,13 +38,8 @@ def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], la
         check_data(missing)
     plan.record_members()
     if missing:
-        try:
-            launch(missing)
-        except StudyError:
-            raise
-        except Exception as error:  # a stock launcher raises the first run's error; the folders know better
-            say(f"the launcher says: {sentence_for(error) or error}")
-    conclude(plan)
+        launch(missing)
+    conclude(plan, missing)
     return [run.key for run in plan.runs]
 
 
@@ -74,8 +68,8 @@ def opening(plan: Plan, missing: Sequence[PlannedRun]) -> str:
     return "\n".join(lines)
 
 
-def conclude(plan: Plan) -> None:
-    """Print what became of every run; StudyError when some failed."""
+def conclude(plan: Plan, launched: Sequence[PlannedRun]) -> None:
+    """Print what became of every run; StudyError when some failed, or of those launched some did not end."""
     states = {run.key: _state(run.folder) for run in plan.runs}
     counts = Counter(states.values())
     runs_dir = plan.runs[0].config.log.runs_dir
@@ -85,6 +79,9 @@ def conclude(plan: Plan) -> None:
         say(line)
     if counts[State.FAILED]:
         raise StudyError(f"{counts[State.FAILED]} of {len(plan.runs)} runs failed; retry_failed=true trains them again")
+    left = sum(states[run.key] in TO_START for run in launched)
+    if left:
+        raise StudyError(f"{left} of {len(plan.runs)} runs did not end; the same command goes on with them")
 
 
 def _failures(plan: Plan, states: Mapping[str, State]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """From a grid to the runs it means: composed, validated, each once, with what has become of each so far."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +71,20 @@ class Plan:
             raise ConfigError(f"the sweep has no runs: every point is excluded or invalid\n{self.invalid_listing()}")
 
     def invalid_listing(self) -> str:
-        return "\n".join(f"  {' '.join(point.overrides)}: {point.reason}" for point in self.invalid)
+        """Each reason once, with the points it holds for."""
+        reasons: dict[str, list[str]] = {}
+        for point in self.invalid:
+            reasons.setdefault(point.reason, []).append(self.label(point))
+        return "\n".join(f"  {reason}\n" + "\n".join(f"    {p}" for p in points) for reason, points in reasons.items())
 
-    def label(self, run: PlannedRun) -> str:
-        """What tells `run` from the other runs of the plan."""
-        shared = set.intersection(*(set(other.overrides) for other in self.runs)) if len(self.runs) > 1 else set()
-        return " ".join(override for override in run.overrides if override not in shared)
+    def label(self, point: "PlannedRun | InvalidPoint") -> str:
+        """What tells the point from the others of the plan."""
+        return " ".join(override for override in point.overrides if override not in self._shared)
+
+    @functools.cached_property
+    def _shared(self) -> set[str]:
+        every = [set(point.overrides) for point in (*self.runs, *self.invalid)]
+        return set.intersection(*every) if len(every) > 1 else set()
 
     def record_members(self) -> None:
         """Let analysis know which runs the sweep consists of."""

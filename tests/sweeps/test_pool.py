@@ -1,6 +1,5 @@
 """The local launcher from outside: real processes, killed and stopped for real."""
 
-import json
 import os
 import signal
 from collections import Counter
@@ -8,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from moe_study.errors import ConfigError
 from moe_study.runs import RunFolder, State, list_runs
 from moe_study.sweeps.pool import PoolSettings, run_pool
-from tests.sweeps.driving import start, train, wait_until
+from tests.sweeps.driving import planned, start, train, wait_until
 
 SEEDS = "run.seed=0,1,2,3,4,5"
 
@@ -29,63 +29,52 @@ def states(runs_dir: Path) -> dict[int, State]:
 
 
 def test_pool_is_bounded_and_gives_each_run_its_threads(runs_dir):
-    done = train("traced", runs_dir, "-m", SEEDS, "hydra.launcher.workers=2", "hydra.launcher.threads_per_run=3")
-    assert done.returncode == 0, done.stderr
-    events = sorted((float(when), int(change)) for when, change, _ in _trace(runs_dir))
+    settings = PoolSettings(workers=2, threads_per_run=3)
+    ended = run_pool(planned(runs_dir, range(6)), settings, "tests.sweeps.toy:traced")
+    assert Counter(status.state for status in ended.values()) == {State.DONE: 6}
     alive, most = 0, 0
-    for _, change in events:
+    for _, change in sorted((float(when), int(change)) for when, change, _ in _trace(runs_dir)):
         alive += change
         most = max(most, alive)
-    assert (most, len(events)) == (2, 12)
-    result = next(iter(by_seed(runs_dir).values())).result()
+    assert most == 2
+    result = by_seed(runs_dir)[0].result()
     assert result["given"]["OMP_NUM_THREADS"] == "3"
     assert (result["threads"], result["progress"]) == (3, False)
+    assert next(seed for _, change, seed in _trace(runs_dir) if change == "+1") in "01"  # in the order given
 
 
-def test_one_failure_never_stops_the_others_and_reasons_are_kept(runs_dir):
-    done = train("unlucky", runs_dir, "-m", SEEDS, "hydra.launcher.workers=2")
-    assert done.returncode == 1
-    assert states(runs_dir) == {
-        0: State.DONE,
-        **dict.fromkeys((1, 2, 3, 4), State.FAILED),
-        5: State.DIVERGED,
-    }
-    reasons = {seed: folder.status().message for seed, folder in by_seed(runs_dir).items()}
+def test_one_failure_never_stops_the_others_and_every_reason_is_kept(runs_dir, capfd):
+    run_pool(planned(runs_dir, range(6)), PoolSettings(workers=2), "tests.sweeps.toy:unlucky")
+    assert states(runs_dir) == {0: State.DONE, **dict.fromkeys((1, 2, 3, 4), State.FAILED), 5: State.DIVERGED}
+    folders = by_seed(runs_dir)
+    reasons = {seed: folder.status().message for seed, folder in folders.items()}
     assert reasons[1] == "one and one is three"
     assert reasons[2].startswith("the shard x.bin")
     assert "SIGKILL" in reasons[3]
     assert "exit code 9" in reasons[4]
-    assert "error: 4 of 6 runs failed" in done.stderr
-    assert all(reason in done.stderr for seed, reason in reasons.items() if seed)
-    assert "Traceback" not in done.stderr
-    folders = by_seed(runs_dir)
+    said = capfd.readouterr().err
+    assert all(reason in said for seed, reason in reasons.items() if seed)
+    assert "Traceback" not in said
     assert "toy.py" in folders[1].status().error["traceback"]
     assert "ValueError: one and one is three" in folders[1].log_file.read_text()
     assert "Traceback" not in folders[2].log_file.read_text()  # a sentence is enough
+    assert folders[0].provenance()["host"] == os.uname().nodename
 
 
-def test_second_command_skips_done_and_failed_runs_and_retries_on_request(runs_dir):
-    train("unlucky", runs_dir, "-m", SEEDS, "hydra.launcher.workers=2")
+def test_command_skips_done_and_failed_runs_and_retries_on_request(runs_dir):
+    first = train("unlucky", runs_dir, "-m", SEEDS, "hydra.launcher.workers=2")
+    assert first.returncode == 1
+    assert "error: 4 of 6 runs failed; retry_failed=true trains them again" in first.stderr
     (runs_dir / "luck").touch()
-    again = train("unlucky", runs_dir, "-m", SEEDS)
+    again = train("unlucky", runs_dir, "-m", SEEDS, "retry_failed=False")  # a capital False is false
     assert again.returncode == 1  # four failures still stand
     assert "0 to train now" in again.stderr
     retried = train("unlucky", runs_dir, "-m", SEEDS, "retry_failed=true")
     assert retried.returncode == 0, retried.stderr
     assert "5 to train now" in retried.stderr
     assert Counter(states(runs_dir).values()) == {State.DONE: 6}
-    assert {seed: folder.status().attempts for seed, folder in by_seed(runs_dir).items()} == {
-        0: 1, 1: 2, 2: 2, 3: 2, 4: 2, 5: 2,
-    }  # fmt: skip
-
-
-def test_switch_written_as_a_capital_false_is_false(runs_dir):
-    train("unlucky", runs_dir, "-m", "run.seed=0,1")
-    again = train("unlucky", runs_dir, "-m", "run.seed=0,1", "retry_failed=False", "skip_invalid=False")
-    assert "0 to train now" in again.stderr
-    quoted = train("unlucky", runs_dir, "-m", "run.seed=0,1", "retry_failed='False'")
-    assert quoted.returncode == 1
-    assert "retry_failed must be true or false" in quoted.stderr
+    attempts = {seed: folder.status().attempts for seed, folder in by_seed(runs_dir).items()}
+    assert attempts == {0: 1, **dict.fromkeys((1, 2, 3, 4, 5), 2)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -142,8 +131,7 @@ def test_run_that_another_process_trains_is_left_to_it(runs_dir):
 
 def test_runs_share_the_gpus_by_turns(runs_dir, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    done = train("traced", runs_dir, "-m", "run.seed=0,1,2,3,4,5", "run.device=cuda", "hydra.launcher.runs_per_gpu=2")
-    assert done.returncode == 0, done.stderr
+    run_pool(planned(runs_dir, range(6), device="cuda"), PoolSettings(runs_per_gpu=2), "tests.sweeps.toy:traced")
     given = Counter(folder.result()["given"]["CUDA_VISIBLE_DEVICES"] for folder in list_runs(runs_dir))
     assert set(given) == {"4", "7"}
     assert min(given.values()) >= 2
@@ -151,11 +139,15 @@ def test_runs_share_the_gpus_by_turns(runs_dir, monkeypatch):
 
 def test_missing_gpu_is_one_sentence_before_anything_starts(runs_dir, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    done = train("quick", runs_dir, "-m", "run.seed=0,1", "run.device=cuda")
-    assert done.returncode == 1
-    assert "error: run.device=cuda, but this machine shows no GPU" in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(ConfigError, match=r"run\.device=cuda, but this machine shows no GPU"):
+        run_pool(planned(runs_dir, [0], device="cuda"), PoolSettings(), "tests.sweeps.toy:quick")
     assert list_runs(runs_dir) == []
+
+
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": "many"}, {"threads_per_run": 0}])
+def test_wrong_settings_are_refused(runs_dir, settings):
+    with pytest.raises(ConfigError, match="must be"):
+        run_pool(planned(runs_dir, [0]), PoolSettings(**settings), "tests.sweeps.toy:quick")
 
 
 def test_pool_without_runs_ends_at_once():
@@ -170,13 +162,6 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
     shown.show(60, waiting=1, running=2, done=3, failed=0)
     shown.close()
     assert "2 running, 1 waiting, 3 done, 0 failed; 60 of 100 steps, about" in capsys.readouterr().err
-
-
-def test_output_of_a_run_is_in_its_log_and_provenance_beside_it(runs_dir):
-    train("quick", runs_dir, "-m", "run.seed=0")
-    folder = by_seed(runs_dir)[0]
-    assert "process" in folder.log_file.read_text()
-    assert json.loads(folder.provenance_file.read_text())["host"] == os.uname().nodename
 
 
 def _trace(runs_dir: Path) -> list[list[str]]:

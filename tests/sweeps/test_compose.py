@@ -1,0 +1,106 @@
+"""Overrides in, one validated configuration out; mistakes become one sentence."""
+
+import pytest
+from hydra import compose as hydra_compose
+from omegaconf import OmegaConf
+
+from moe_study.config import RunConfig
+from moe_study.design.routing import RouterState, Selection, Unit
+from moe_study.guard import sentence_for
+from moe_study.sweeps.compose import CONFIG_NAME, project_root, run_config
+
+CONF = project_root() / "conf"
+
+
+def sentence(composer, *overrides: str) -> str:
+    with pytest.raises(Exception) as caught:
+        composer.run_config(overrides)
+    said = sentence_for(caught.value)
+    assert said is not None, f"a traceback: {caught.value!r}"
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["routing=token_top2_frozen", "model=micro", "run.seed=3", "optimizer.betas=[0.9,0.99]"],
+        ["match=active_params", "routing.num_experts=8", "+data.options.extra={a:1}", "~routing.k"],
+        ["run.steps=7", "run.tokens=null", "model.context=64", "run.eval_tokens=${run.batch_size}"],
+    ],
+)
+def test_quick_composition_equals_hydras(composer, overrides):
+    expected = OmegaConf.to_container(hydra_compose(CONFIG_NAME, overrides), resolve=True)
+    for _ in range(2):  # the second time from what is kept
+        assert OmegaConf.to_container(composer.compose(overrides).config, resolve=True) == expected
+
+
+def test_points_composed_one_after_the_other_do_not_touch_each_other(composer):
+    composer.run_config(["routing.num_experts=9"])
+    assert composer.run_config([]).routing.num_experts == 4
+
+
+def test_group_files_are_deltas_of_the_dataclass_defaults(composer):
+    config = composer.run_config(["routing=sequence_top2_frozen"])
+    assert (config.routing.unit, config.routing.k) == (Unit.SEQUENCE, 2)
+    assert config.routing.router_state is RouterState.FROZEN
+    assert config.routing.expert_size == RunConfig().routing.expert_size
+
+
+@pytest.mark.parametrize(
+    "choice",
+    sorted(
+        f"{group}={path.stem}"
+        for group in ("model", "routing", "optimizer", "run", "log", "match")
+        for path in (CONF / group).glob("*.yaml")
+    ),
+)
+def test_every_committed_choice_composes_into_a_valid_run(composer, choice):
+    assert composer.run_config([choice]).key
+
+
+def test_match_gives_the_dense_twin_of_a_point(composer):
+    twin = composer.run_config(["routing=token_top2", "match=active_params"])
+    assert twin.routing.selection is Selection.DENSE
+    assert twin.routing.expert_size > RunConfig().model.hidden
+
+
+def test_capital_false_is_false_and_a_quoted_one_is_refused(composer):
+    assert composer.run_config(["run.compile=False"]) == composer.run_config([])
+    assert sentence(composer, "run.compile='False'") == "run.compile must be true or false, not 'False'"
+
+
+def test_misspelt_keys_and_choices_get_a_suggestion(composer):
+    assert sentence(composer, "run.sed=1") == "unknown key run.sed; did you mean run.seed?"
+    assert sentence(composer, "seed=1") == "unknown key seed; did you mean run.seed?"
+    assert sentence(composer, "routin=dense") == "unknown key routin; did you mean routing?"
+    assert sentence(composer, "+routing.kk=1") == "unknown key routing.kk; did you mean routing.k"
+    assert sentence(composer, "routing=token_tpo2") == "routing=token_tpo2 is unknown; did you mean routing=token_top2?"
+    assert sentence(composer, "data=zzz").startswith("data=zzz is unknown; choose one of ")
+    assert "choose one of token, segment, sequence" in sentence(composer, "routing.unit=sequense")
+
+
+def test_overrides_that_cannot_be_applied_are_one_sentence(composer):
+    assert sentence(composer, "run.seed=[1").startswith("cannot read the override run.seed=[1")
+    assert sentence(composer, "+run.seed=2") == "cannot apply the override: An item is already at 'run.seed'."
+    assert "run.foo" in sentence(composer, "run.tokens=${run.foo}")
+    assert sentence(composer, "run.tokens=???").startswith("run.tokens is not set")
+    assert "add -m to train each" in sentence(composer, "run.seed=1,2")
+
+
+def test_points_without_meaning_are_refused(composer):
+    assert "cannot be picked from N=1" in sentence(composer, "routing.num_experts=1", "routing.k=2")
+    assert "model.vocab_size=100" in sentence(composer, "model.vocab_size=100")
+    # The point is refused even where its dense twin would be fine.
+    assert "N=1" in sentence(composer, "routing.num_experts=1", "routing.k=2", "match=active_params")
+
+
+def test_settings_of_the_command_are_no_part_of_the_identity(composer):
+    changed = composer.run_config(["retry_failed=true", "skip_invalid=true", "log.wandb=offline", "data.root=/else"])
+    assert changed.key == composer.run_config([]).key
+
+
+def test_run_config_refuses_a_section_that_does_not_exist():
+    with pytest.raises(Exception, match="unknown key colour"):
+        run_config(OmegaConf.create({"colour": {"red": 1}}))

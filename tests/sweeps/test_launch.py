@@ -1,0 +1,96 @@
+"""Sweeps through each launcher: the project's own, Hydra's, and the stock submitit one."""
+
+import json
+
+import pytest
+
+from moe_study.errors import StudyError
+from moe_study.runs import State, list_runs
+from moe_study.sweeps.launch import conclude
+from moe_study.sweeps.plan import plan_command
+from tests.sweeps.driving import train
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("seeds: [0, 1]\npoints: [{routing: [dense, token_top1]}, {routing: token_top2, routing.k: [2, 9]}]")
+    return file
+
+
+def by_seed(runs_dir):
+    return {folder.read_config().run.seed: folder.state() for folder in list_runs(runs_dir)}
+
+
+def test_sweep_file_from_plan_to_summary(runs_dir, sweep_file, tmp_path):
+    stopped = train("quick", runs_dir, "-m", f"+sweep={sweep_file}")
+    assert stopped.returncode == 1
+    assert "error: 2 of 8 points are invalid" in stopped.stderr
+    assert stopped.stderr.count("cannot be picked from N=4") == 1
+    assert not runs_dir.exists()
+    done = train("quick", runs_dir, "-m", f"+sweep={sweep_file}", "skip_invalid=true")
+    assert done.returncode == 0, done.stderr
+    assert "mine: 6 runs (6 missing); 6 to train now" in done.stderr
+    assert "mine: 6 done" in done.stderr
+    members = json.loads((runs_dir / ".sweeps" / "mine.json").read_text())
+    assert sorted(members) == [folder.key for folder in list_runs(runs_dir)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "runs"]
+    again = train("quick", runs_dir, "-m", f"+sweep={sweep_file}", "skip_invalid=true")
+    assert again.returncode == 0
+    assert "mine: 6 runs (6 done); 0 to train now" in again.stderr
+
+
+@pytest.mark.slow
+def test_stock_submitit_launcher_trains_the_missing_runs_and_tells_failures(runs_dir):
+    arguments = ("-m", "run.seed=0,1", "hydra/launcher=submitit_local")
+    first = train("unlucky", runs_dir, *arguments)
+    assert first.returncode == 1
+    assert by_seed(runs_dir) == {0: State.DONE, 1: State.FAILED}
+    assert "1 of 2 runs failed" in first.stderr
+    (runs_dir / "luck").touch()
+    again = train("unlucky", runs_dir, *arguments, "retry_failed=true")
+    assert again.returncode == 0, again.stderr
+    assert "1 to train now" in again.stderr
+    assert set(by_seed(runs_dir).values()) == {State.DONE}
+    assert {folder.status().attempts for folder in list_runs(runs_dir)} == {1, 2}
+
+
+def test_run_that_a_launcher_lost_makes_the_sweep_fail(composer, tmp_path, capsys):
+    arguments = ["run.seed=0,1", f"log.runs_dir={tmp_path}"]
+    plan = plan_command(composer, arguments, tmp_path)
+    done, lost = plan.to_start()
+    for run in (done, lost):
+        with run.folder.claim(run.config):
+            run.folder.start(10)
+            if run is done:
+                run.folder.finish({})
+    with pytest.raises(StudyError, match="1 of 2 runs did not end; the same command"):
+        conclude(plan, [done, lost])
+    assert "1 stale, 1 done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("plugin", ["hydra/launcher=basic", "hydra/sweeper=basic"])
+def test_hydras_own_launcher_and_sweeper_work_too(runs_dir, plugin):
+    done = train("quick", runs_dir, "-m", "run.seed=0,1", plugin)
+    assert done.returncode == 0, done.stderr
+    assert by_seed(runs_dir) == {0: State.DONE, 1: State.DONE}
+
+
+def test_hydras_own_sweeper_reports_a_failed_run(runs_dir):
+    done = train("unlucky", runs_dir, "-m", "run.seed=0,1", "hydra/sweeper=basic")
+    assert done.returncode == 1
+    assert by_seed(runs_dir) == {0: State.DONE, 1: State.FAILED}
+
+
+def test_missing_corpus_stops_a_sweep_before_anything_starts(runs_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.sweeps.driving.PLANT", False)
+    done = train("", runs_dir, "-m", "run.seed=0,1", f"data.root={tmp_path / 'data'}")
+    assert done.returncode == 1
+    assert "moe-study prepare data=parliament_news" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list_runs(runs_dir) == []

@@ -1,0 +1,162 @@
+"""Grids become runs: each once, validated, with their state."""
+
+import dataclasses
+from collections import defaultdict
+
+import pytest
+
+from moe_study.errors import ConfigError
+from moe_study.runs import RunFolder, State, read_sweep_members
+from moe_study.sweeps.compose import project_root
+from moe_study.sweeps.plan import PlannedRun, plan_command, plan_point
+
+SWEEPS = sorted(path.stem for path in (project_root() / "sweeps").glob("*.yaml"))
+
+
+@pytest.fixture
+def plan(composer, tmp_path):
+    def make(*arguments: str):
+        (tmp_path / "sweeps").mkdir(exist_ok=True)
+        return plan_command(composer, [*arguments, f"log.runs_dir={tmp_path / 'runs'}"], tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    def write(text: str) -> None:
+        (tmp_path / "sweeps").mkdir(exist_ok=True)
+        (tmp_path / "sweeps" / "mine.yaml").write_text(text)
+
+    return write
+
+
+def set_state(run: PlannedRun, state: State) -> None:
+    folder = RunFolder.of(run.config)
+    with folder.claim(run.config):
+        folder.start(run.config.total_steps)
+        match state:
+            case State.DONE:
+                folder.finish({})
+            case State.FAILED:
+                folder.fail("first line\nlast line")
+            case State.DIVERGED:
+                folder.diverge("not finite at step 3", 3)
+            case State.PREEMPTED:
+                folder.preempt(2)
+
+
+def test_points_that_mean_the_same_run_are_planned_once(plan, sweep_file):
+    sweep_file("points: [{routing: token_top1}, {routing: token_top1, routing.k: 1}, {routing: token_top2}]")
+    made = plan("+sweep=mine")
+    assert (len(made.runs), made.duplicates) == (2, 1)
+    assert len({run.key for run in made.runs}) == 2
+
+
+def test_keys_differ_by_seed(plan):
+    made = plan("run.seed=0,1,2,1")
+    assert len({run.key for run in made.runs}) == 3
+
+
+def test_invalid_points_are_listed_together_with_their_reason_and_stop_the_sweep(plan, sweep_file):
+    sweep_file("seeds: [0, 1]\npoints: [{routing: token_top2, routing.num_experts: [1, 2]}]")
+    made = plan("+sweep=mine")
+    assert (len(made.runs), len(made.invalid)) == (2, 2)
+    with pytest.raises(ConfigError) as caught:
+        made.check()
+    said = str(caught.value)
+    assert said.startswith("2 of 4 points are invalid")
+    assert said.count("cannot be picked from N=1") == 1
+    assert "routing.num_experts=1 run.seed=1" in said
+    assert "log.runs_dir" not in said  # what all points share tells nothing
+
+
+@pytest.mark.parametrize("where", ["file", "command"])
+def test_invalid_points_are_skipped_on_request(plan, sweep_file, where):
+    sweep_file(
+        "points: [{routing: token_top2, routing.num_experts: [1, 2]}]\n"
+        + ("skip_invalid: true" if where == "file" else "")
+    )
+    made = plan("+sweep=mine", *(["skip_invalid=true"] if where == "command" else []))
+    made.check()
+    assert len(made.to_start()) == 1
+
+
+def test_plan_of_nothing_is_refused_even_when_skipping(plan, sweep_file):
+    sweep_file("points: [{routing: token_top2, routing.num_experts: 1}]\nskip_invalid: true")
+    with pytest.raises(ConfigError, match="no runs"):
+        plan("+sweep=mine").check()
+
+
+def test_misspelt_key_stops_at_once_even_when_skipping(plan, sweep_file):
+    sweep_file("points: [{routing.numexperts: [1, 2]}]\nskip_invalid: true")
+    with pytest.raises(Exception, match="numexperts"):
+        plan("+sweep=mine")
+
+
+def test_excluded_points_are_counted_and_need_not_be_valid(plan, sweep_file):
+    sweep_file("""
+        points: [{routing: [token_top1, token_top2], routing.num_experts: [1, 2]}]
+        exclude: [{routing: token_top2, routing.num_experts: 1}]
+    """)
+    made = plan("+sweep=mine")
+    assert (len(made.runs), made.excluded, made.invalid) == (3, 1, ())
+
+
+def test_states_decide_what_starts(plan):
+    runs = plan("run.seed=0,1,2,3,4").runs
+    for run, state in zip(runs, (State.DONE, State.FAILED, State.DIVERGED, State.PREEMPTED), strict=False):
+        set_state(run, state)
+    made = plan("run.seed=0,1,2,3,4")
+    assert [run.state for run in made.runs] == [
+        State.DONE, State.FAILED, State.DIVERGED, State.PREEMPTED, State.MISSING,
+    ]  # fmt: skip
+    assert made.runs[1].reason == "last line"
+    assert {run.state for run in made.to_start()} == {State.PREEMPTED, State.MISSING}
+    assert len(made.to_start(retry_failed=True)) == 4
+
+
+def test_run_that_lost_its_process_is_started_again(plan):
+    (run,) = plan().runs
+    folder = RunFolder.of(run.config)
+    with folder.claim(run.config):
+        folder.start(5)
+        assert plan().to_start() == []  # it runs
+    assert [run.state for run in plan().to_start()] == [State.STALE]
+
+
+def test_longest_run_starts_first(plan):
+    made = plan("model=nano,micro", "run.seed=0,1")
+    flops = [run.train_flops for run in made.to_start()]
+    assert flops == sorted(flops, reverse=True)
+    assert made.to_start()[0].config.model.layers == 4
+
+
+def test_runs_know_their_sweep_without_changing_identity(plan, sweep_file, tmp_path):
+    sweep_file("seeds: [0, 1]")
+    made = plan("+sweep=mine")
+    assert {run.config.log.sweep for run in made.runs} == {"mine"}
+    assert [run.key for run in made.runs] == [run.key for run in plan("run.seed=0,1").runs]
+    made.record_members()
+    assert read_sweep_members(tmp_path / "runs", "mine") == [run.key for run in made.runs]
+
+
+def test_plan_point_refuses_what_has_no_meaning(composer):
+    assert plan_point(composer, ["run.seed=3"]).runs[0].config.run.seed == 3
+    with pytest.raises(ConfigError, match="N=4"):
+        plan_point(composer, ["routing.k=5"])
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_committed_sweep_plans_without_an_invalid_point(composer, name):
+    made = plan_command(composer, [f"+sweep={name}"], project_root())
+    made.check()
+    assert made.invalid == ()
+    seeds_of = defaultdict(set)
+    for run in made.runs:
+        point = dataclasses.replace(run.config, run=dataclasses.replace(run.config.run, seed=0))
+        seeds_of[point.key].add(run.config.run.seed)
+    assert {tuple(sorted(seeds)) for seeds in seeds_of.values()} == {(0, 1)}  # paired
+    header = (project_root() / "sweeps" / f"{name}.yaml").read_text()
+    assert header.startswith("#")
+    assert f"python train.py -m +sweep={name}" in header

@@ -1,0 +1,115 @@
+"""The moe-study command: quick, without torch, and clear."""
+
+import subprocess
+import sys
+
+import pytest
+
+from moe_study import cli
+from moe_study.config import LogConfig, RunConfig, RunSettings
+from moe_study.runs import RunFolder, write_sweep_members
+
+
+def run_in(runs_dir, seed: int) -> RunFolder:
+    config = RunConfig(run=RunSettings(seed=seed, steps=10), log=LogConfig(runs_dir=str(runs_dir)))
+    return RunFolder.of(config)
+
+
+@pytest.fixture
+def some_runs(tmp_path):
+    """One done, one failed, one preempted run."""
+    runs_dir = tmp_path / "runs"
+    for seed in range(3):
+        folder = run_in(runs_dir, seed)
+        with folder.claim(RunConfig(run=RunSettings(seed=seed, steps=10), log=LogConfig(runs_dir=str(runs_dir)))):
+            folder.start(10)
+            if seed == 0:
+                folder.finish({"flops_per_token": 1e6, "tokens": 1000, "train_seconds": 3.0})
+            elif seed == 1:
+                folder.fail(ValueError("first line\nthe true reason"))
+            else:
+                folder.preempt(4)
+    return runs_dir
+
+
+def test_help_and_plan_and_status_do_not_import_torch(some_runs):
+    script = (
+        "import sys; from moe_study.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "main(['plan', 'run.seed=0,1']); main(['status', sys.argv[1]])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(some_runs)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "moe-study prepare" in done.stdout
+
+
+def test_plan_lists_runs_with_their_cost_and_invalid_points_with_their_reason(capsys, tmp_path):
+    code = cli.main(["plan", "routing=token_top2", "routing.num_experts=1,4", f"log.runs_dir={tmp_path}"])
+    out = capsys.readouterr().out
+    assert code == 1
+    assert "missing" in out
+    assert "1 run(s), 1 to train" in out
+    assert "cannot be picked from N=1" in out
+    assert cli.main(["plan", f"log.runs_dir={tmp_path}"]) == 0
+
+
+def test_plan_estimates_hours_from_finished_runs(capsys, some_runs):
+    cli.main(["plan", "run.seed=7", f"log.runs_dir={some_runs}"])
+    assert "hours one after the other" in capsys.readouterr().out
+
+
+def test_status_counts_and_gives_reasons(capsys, some_runs):
+    assert cli.main(["status", str(some_runs)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("1 done, 1 failed, 1 preempted\n")
+    assert "attempt 1: the true reason" in out
+    assert "step 4 of 10" in out
+
+
+def test_status_of_a_sweep_counts_runs_that_never_started(capsys, some_runs):
+    write_sweep_members(some_runs, "mine", [run_in(some_runs, seed).key for seed in (0, 8, 9)])
+    assert cli.main(["status", "--sweep", "mine", str(some_runs)]) == 0
+    assert capsys.readouterr().out == "2 missing, 1 done\n"
+
+
+def test_status_of_a_damaged_run_names_its_file(capsys, some_runs):
+    run_in(some_runs, 2).status_file.write_text("{")
+    assert cli.main(["status", str(some_runs)]) == 0
+    assert "status.json cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status", "nowhere"], "there are no runs in nowhere"),
+        (["status", "--sweep", "mine", "nowhere"], "no sweep mine was launched into nowhere"),
+        (["plan", "+sweep=first_lok"], "did you mean first_look?"),
+        (["plan", "routing.kk=2"], "did you mean routing.k?"),
+        (["prepare", "data=parliament_nws"], "did you mean data=parliament_news?"),
+    ],
+)
+def test_mistakes_are_one_sentence(capsys, arguments, said):
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_prepare_makes_a_corpus_of_local_files_ready(capsys, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(20):
+        (texts / f"{number}.txt").write_text(f"Text number {number}. " * 50)
+    arguments = ["data=local_files", f"data.options.path={texts}", "data.tokenizer.kind=bytes", f"data.root={tmp_path}"]
+    for _ in range(2):
+        assert cli.main(["prepare", *arguments, "data.validation_fraction=0.3"]) == 0
+        assert "local_files is ready" in capsys.readouterr().out
+
+
+def test_plots_without_a_finished_run_says_so(capsys, tmp_path, some_runs):
+    run_in(some_runs, 0).status_file.write_text(run_in(some_runs, 1).status_file.read_text())
+    assert cli.main(["plots", str(some_runs), "--out", str(tmp_path / "plots")]) == 1
+    assert "is done yet" in capsys.readouterr().err
