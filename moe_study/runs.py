@@ -356,7 +356,7 @@ def read_sweep_members(runs_dir: str | os.PathLike[str], sweep: str) -> list[str
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read: {_first_line(error)}") from error

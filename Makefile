@@ -1,0 +1,59 @@
+# Everything here works on a bare machine with Python 3.11 or newer, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SWEEP ?= first_look
+DATA ?= parliament_news
+# The build of PyTorch: by default the one of the package index. On Linux without a GPU, the much smaller
+# CPU build: make study TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+.DEFAULT_GOAL := help
+.PHONY: help study data sweep plots test check clean clean-all
+
+help: ## Show this help
+	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [DATA=parliament_news] [PYTHON=python3]"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+study: data sweep plots ## Set up, fetch the data, train sweeps/first_look.yaml, draw: the first study, end to end
+	@echo "Runs (configuration, curves, results, checkpoints) are in runs/, pictures and the table in plots/."
+
+data: $(VENV)/installed ## Fetch and tokenize the corpus DATA
+	$(BIN)/moe-study prepare data=$(DATA)
+
+sweep: data ## Train the runs of SWEEP that are missing
+	$(BIN)/python train.py -m +sweep=$(SWEEP)
+
+plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perplexity table
+	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
+
+test: $(VENV)/installed-test ## Run the whole test suite, the one that CI runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: $(VENV)/installed-check ## Lint and check types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## Remove what tools leave behind; data, runs, plots and the environment stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-all: clean ## Remove the environment, too; data, runs and plots stay
+	rm -rf $(VENV)
+
+# Each stamp is older than what it was made from exactly when something has to be installed again.
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/python
+	@echo "Installing the pinned dependencies into $(VENV) (some minutes the first time)"
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/installed-%: $(VENV)/installed
+	$(PIP_INSTALL) -e '.[$*]'
+	@touch $@
