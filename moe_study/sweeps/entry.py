@@ -11,7 +11,7 @@ from moe_study.errors import ConfigError, StudyError
 from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, guarded
 from moe_study.runs import RunFolder, State
 from moe_study.sweeps.compose import run_config
-from moe_study.sweeps.execute import execute, planted_job
+from moe_study.sweeps.execute import check_data, execute, planted_job
 
 _single: list[DictConfig] = []
 
@@ -49,6 +49,7 @@ def train_one(composed: DictConfig) -> int:
         if not composed.retry_failed:
             raise StudyError(f"{folder.path}: {folder.status().message}; retry_failed=true trains it from the start")
         folder.forget_training()
+    check_data([config])
     print(f"{folder.path}: {'training' if state is State.MISSING else 'going on with'} {config.total_steps} steps")
     status = execute(config, planted_job())
     if status.state is State.DONE:

@@ -2,11 +2,12 @@
 
 import contextlib
 import importlib
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moe_study.config import RunConfig
+from moe_study.config import RunConfig, to_plain
 from moe_study.errors import ConfigError, StudyError
 from moe_study.runs import RunFolder, State, Status
 
@@ -42,6 +43,16 @@ def execute(config: RunConfig, job: str = TRAIN) -> Status:
 def planted_job() -> str:
     """The function that runs shall call: the training, unless the environment names another."""
     return os.environ.get(JOB_VARIABLE) or TRAIN
+
+
+def check_data(configs: Sequence[RunConfig]) -> None:
+    """DataError if a corpus that the training would read is not there, before anything has started."""
+    if planted_job() != TRAIN:
+        return
+    from moe_study.data import open_corpus  # imports NumPy
+
+    for data in {json.dumps(to_plain(config.data), sort_keys=True): config.data for config in configs}.values():
+        open_corpus(data)
 
 
 def load_job(name: str) -> Job:

@@ -1,6 +1,5 @@
 """A sweep from the command line to its summary: plan, launch what is missing, say what became of all."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,11 +8,10 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
-from moe_study.config import to_plain
 from moe_study.errors import StudyError
 from moe_study.runs import RunFolder, State
 from moe_study.sweeps.compose import Composer, project_root
-from moe_study.sweeps.execute import TRAIN, planted_job
+from moe_study.sweeps.execute import check_data
 from moe_study.sweeps.plan import TO_RETRY, TO_START, Plan, PlannedRun, flag, plan_command
 
 SHOWN = 5  # runs listed under one reason
@@ -35,23 +33,12 @@ def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], la
     missing = plan.to_start(retry_failed)
     say(opening(plan, missing))
     if missing:
-        check_data(missing)
+        check_data([run.config for run in missing])
     plan.record_members()
     if missing:
         launch(missing)
     conclude(plan, missing)
     return [run.key for run in plan.runs]
-
-
-def check_data(runs: Sequence[PlannedRun]) -> None:
-    """DataError if a corpus that `runs` read is not there, before anything has started."""
-    if planted_job() != TRAIN:
-        return
-    from moe_study.data import open_corpus  # imports NumPy
-
-    corpora = {json.dumps(to_plain(run.config.data), sort_keys=True): run.config.data for run in runs}
-    for data in corpora.values():
-        open_corpus(data)
 
 
 def opening(plan: Plan, missing: Sequence[PlannedRun]) -> str:

@@ -83,7 +83,8 @@ class Plan:
 
     @functools.cached_property
     def _shared(self) -> set[str]:
-        every = [set(point.overrides) for point in (*self.runs, *self.invalid)]
+        points: list[PlannedRun | InvalidPoint] = [*self.runs, *self.invalid]
+        every = [set(point.overrides) for point in points]
         return set.intersection(*every) if len(every) > 1 else set()
 
     def record_members(self) -> None:

@@ -87,9 +87,10 @@ def test_hydras_own_sweeper_reports_a_failed_run(runs_dir):
     assert by_seed(runs_dir) == {0: State.DONE, 1: State.FAILED}
 
 
-def test_missing_corpus_stops_a_sweep_before_anything_starts(runs_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize("arguments", [("-m", "run.seed=0,1"), ("run.seed=0",)])
+def test_missing_corpus_is_told_before_anything_starts(runs_dir, tmp_path, monkeypatch, arguments):
     monkeypatch.setattr("tests.sweeps.driving.PLANT", False)
-    done = train("", runs_dir, "-m", "run.seed=0,1", f"data.root={tmp_path / 'data'}")
+    done = train("", runs_dir, *arguments, f"data.root={tmp_path / 'data'}")
     assert done.returncode == 1
     assert "moe-study prepare data=parliament_news" in done.stderr
     assert "Traceback" not in done.stderr

@@ -156,7 +156,9 @@ def test_every_committed_sweep_plans_without_an_invalid_point(composer, name):
     for run in made.runs:
         point = dataclasses.replace(run.config, run=dataclasses.replace(run.config.run, seed=0))
         seeds_of[point.key].add(run.config.run.seed)
-    assert {tuple(sorted(seeds)) for seeds in seeds_of.values()} == {(0, 1)}  # paired
+    every = set().union(*seeds_of.values())
+    assert len(every) >= 2
+    assert all(seeds == every for seeds in seeds_of.values())  # paired
     header = (project_root() / "sweeps" / f"{name}.yaml").read_text()
     assert header.startswith("#")
     assert f"python train.py -m +sweep={name}" in header
