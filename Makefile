@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SWEEP ?= first_look
 DATA ?= parliament_news
-# The build of PyTorch: by default the one of the package index. On Linux without a GPU, the much smaller
-# CPU build: make study TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The build of PyTorch is by default the one of the package index. On Linux without a GPU the CPU build is much
+# smaller: set TORCH_INDEX to the address of its index, which pytorch.org names under "Get Started".
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))

@@ -2,8 +2,7 @@
 
 Question: does the default model reach at least 0.95 of the training throughput of nanoGPT's at equal size and
 settings (dense, fp32, eager)? A step is forward, backward, and an AdamW update; nanoGPT's side is built, and
-its optimizer made, by its own code. Before timing, the weights are copied over and the losses compared. A third
-side is ours with torch's default matrix products: what remains of the gain where oneDNN is not used.
+its optimizer made, by its own code. Before timing, the weights are copied over and the losses compared.
 
 nanoGPT is not part of this project. Fetch its model.py (https://github.com/karpathy/nanoGPT, measured at commit
 3adf61e) to a folder outside this one, then:
@@ -28,7 +27,6 @@ from torch import Tensor
 from bench.common import environment, model_config, prepare_process, ratio, report, take_turns
 from moe_study.config import ModelConfig
 from moe_study.design.routing import Routing, Selection
-from moe_study.model import linear
 from moe_study.model.gpt import GPT
 
 BATCH = {"nano": 16, "micro": 8, "mini": 8, "gpt2_small": 1}  # sequences a step
@@ -103,20 +101,6 @@ def training_step(loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimize
     return step
 
 
-def without_onednn(step: Callable[[], None]) -> Callable[[], None]:
-    """The same step with torch's default matrix products."""
-
-    def plain_step() -> None:
-        chosen = linear.USE_ONEDNN
-        linear.USE_ONEDNN = False
-        try:
-            step()
-        finally:
-            linear.USE_ONEDNN = chosen
-
-    return plain_step
-
-
 def compare(nanogpt: ModuleType, size: str, vocab_size: int, threads: int, rounds: int) -> dict[str, Any]:
     """One line of the table."""
     torch.set_num_threads(threads)
@@ -129,11 +113,9 @@ def compare(nanogpt: ModuleType, size: str, vocab_size: int, threads: int, round
     x_BT, y_BT = (torch.randint(vocab_size, shape, generator=generator) for _ in range(2))
     difference = abs(ours(x_BT, y_BT).loss.item() - theirs(x_BT, y_BT)[1].item())
 
-    our_step = training_step(lambda: ours(x_BT, y_BT).loss, our_optimizer(ours))
     sides = {
         "nanogpt": training_step(lambda: theirs(x_BT, y_BT)[1], their_optimizer),
-        "ours": our_step,
-        "ours without oneDNN": without_onednn(our_step),
+        "ours": training_step(lambda: ours(x_BT, y_BT).loss, our_optimizer(ours)),
     }
     seconds = take_turns(sides, rounds)
     return {
@@ -145,7 +127,7 @@ def compare(nanogpt: ModuleType, size: str, vocab_size: int, threads: int, round
         "rounds": rounds,
         "loss_difference": difference,
         "tokens_per_second": {name: x_BT.numel() / statistics.median(times) for name, times in seconds.items()},
-        "ratio": {name: ratio(seconds["nanogpt"], seconds[name]) for name in list(sides)[1:]},
+        "ratio": ratio(seconds["nanogpt"], seconds["ours"]),
     }
 
 
@@ -175,10 +157,9 @@ def main() -> None:
 
 def describe(row: dict[str, Any]) -> str:
     head = f"{row['size']:>10} V={row['vocab_size']:<6} threads={row['threads']}"
-    parts = [f"{name} {r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for name, r in row["ratio"].items()]
-    speed = row["tokens_per_second"]
+    ratios, speed = row["ratio"], row["tokens_per_second"]
     return (
-        f"{head}  {'; '.join(parts)}; tokens/s {speed['ours']:,.0f} to {speed['nanogpt']:,.0f};"
+        f"{head}  {ratios['median']:.3f} [{ratios['low']:.3f}, {ratios['high']:.3f}]; tokens/s {speed['ours']:,.0f} to {speed['nanogpt']:,.0f};"
         f" loss differs by {row['loss_difference']:.1e}"
     )
 

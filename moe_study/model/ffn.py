@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from moe_study.config import ModelConfig
 from moe_study.design.routing import Routing, Selection, expert_hidden, mixture_layers
 from moe_study.model.forward_pass import ForwardPass
-from moe_study.model.linear import Linear
+from moe_study.model.initialisation import Linear
 
 
 class MLP(nn.Module):

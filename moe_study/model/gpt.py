@@ -19,7 +19,6 @@ from moe_study.errors import ConfigError
 from moe_study.model.ffn import build_ffn
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Embedding, initialise
-from moe_study.model.linear import linear
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
 from moe_study.model.transformer import Block, Output, Transformer
 
@@ -74,7 +73,7 @@ class GPT(Transformer):
         x_ND = self._hidden(tokens_BT, forward_pass).flatten(0, 1)
         loss = token_loss_BT = logits_BTV = None
         if return_logits or targets_BT is None:
-            logits_NV = linear(x_ND, self.token_embedding.weight)
+            logits_NV = F.linear(x_ND, self.token_embedding.weight)
             logits_BTV = logits_NV.view(*tokens_BT.shape, -1)
         if targets_BT is not None:
             targets_N = targets_BT.flatten()

@@ -22,11 +22,22 @@ from torch import Tensor, nn
 STANDARD_DEVIATION = 0.02
 
 
+class Linear(nn.Linear):
+    """nn.Linear left empty until `initialise`. `residual`: its output is added to the residual stream."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, residual: bool = False) -> None:
+        super().__init__(inputs, outputs, bias=bias)
+        self.residual = residual
+
+    def reset_parameters(self) -> None:
+        """Nothing: the default draws would cost time and move torch's global random state."""
+
+
 class Embedding(nn.Embedding):
     """nn.Embedding left empty until `initialise`."""
 
     def reset_parameters(self) -> None:
-        """Nothing: the default draws would cost time and move torch's global random state."""
+        """Nothing, as in `Linear`."""
 
 
 def init_normal_(tensor: Tensor, std: float, name: str, seed: int, expert: int = 0) -> Tensor:

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_study.model.linear import linear, product
-
 IGNORED = -1  # target that is no part of the loss
 DEVICE_LOGITS = 1 << 29  # at most so many logits at a time on an accelerator: 1 GB in bfloat16
 
@@ -28,7 +26,7 @@ def cross_entropy(x_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk: int |
     """
     chunk = chunk or chunk_rows(x_ND.shape[0], head_VD.shape[0], x_ND.device.type)
     if chunk is None:
-        return cross_entropy_of_logits(linear(x_ND, head_VD), targets_N)
+        return cross_entropy_of_logits(F.linear(x_ND, head_VD), targets_N)
     return _ChunkedCrossEntropy.apply(x_ND, head_VD, targets_N, chunk, torch.is_grad_enabled())  # type: ignore
 
 
@@ -99,14 +97,14 @@ def _chunks(
         part = slice(start, start + chunk)
         x_CD, kept_C1 = x_ND[part], (targets_N[part] != IGNORED).unsqueeze(1)
         loss_C1, grad_CV = _loss_and_logit_gradient(
-            product(x_CD, head_VD), targets_N[part].clamp(min=0).unsqueeze(1), precise
+            x_CD @ head_VD.mT, targets_N[part].clamp(min=0).unsqueeze(1), precise
         )
         loss_N[part] = (loss_C1 * kept_C1).squeeze(1)
         # Ignored rows are left out where rows have D entries, not V.
         if grad_x_ND is not None:
-            grad_x_ND[part] = product(grad_CV.to(x_ND.dtype), head_VD.mT) * kept_C1
+            grad_x_ND[part] = grad_CV.to(x_ND.dtype) @ head_VD * kept_C1
         if grad_head_DV is not None:
-            grad_head_DV += product((x_CD * kept_C1).mT, grad_CV.to(x_ND.dtype).mT)
+            grad_head_DV += (x_CD * kept_C1).mT @ grad_CV.to(x_ND.dtype)
     return loss_N, grad_x_ND, grad_head_DV
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from moe_study.config import ModelConfig
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
-from moe_study.model.linear import Linear
+from moe_study.model.initialisation import Linear
 
 
 @dataclass

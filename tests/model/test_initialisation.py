@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from moe_study.config import ModelConfig
 from moe_study.design.routing import Routing, Selection
 from moe_study.model.gpt import GPT
-from moe_study.model.initialisation import Initialiser, init_experts_, init_normal_, initialise
-from moe_study.model.linear import Linear
+from moe_study.model.initialisation import Initialiser, Linear, init_experts_, init_normal_, initialise
 
 MODEL = ModelConfig(layers=3, heads=4, width=64, context=32)
 VOCABULARY = 500
