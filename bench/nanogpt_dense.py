@@ -159,7 +159,8 @@ def describe(row: dict[str, Any]) -> str:
     head = f"{row['size']:>10} V={row['vocab_size']:<6} threads={row['threads']}"
     ratios, speed = row["ratio"], row["tokens_per_second"]
     return (
-        f"{head}  {ratios['median']:.3f} [{ratios['low']:.3f}, {ratios['high']:.3f}]; tokens/s {speed['ours']:,.0f} to {speed['nanogpt']:,.0f};"
+        f"{head}  {ratios['median']:.3f} [{ratios['low']:.3f}, {ratios['high']:.3f}]; "
+        f"tokens/s {speed['ours']:,.0f} to {speed['nanogpt']:,.0f};"
         f" loss differs by {row['loss_difference']:.1e}"
     )
 
