@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
+from moe_study.model.loss import CPU_LOGITS, DEVICE_LOGITS, chunk_rows, cross_entropy, cross_entropy_of_logits
 
 ROWS, WIDTH, VOCABULARY = 23, 5, 17
 IGNORED_ROWS = [0, 9, 22]
@@ -95,3 +95,12 @@ def test_equal_logits_cost_the_logarithm_of_the_vocabulary() -> None:
     _, head_VD, targets_N = problem()
     loss, _ = cross_entropy(torch.zeros(ROWS, WIDTH, dtype=torch.float64), head_VD, targets_N, 7)
     assert loss.item() == pytest.approx(math.log(VOCABULARY), rel=1e-12)
+
+
+@pytest.mark.parametrize("vocabulary", [257, 50304])
+@pytest.mark.parametrize("rows", [0, 1, 2048, 100_000])
+def test_chunks_bound_the_logits_that_exist_at_once(rows: int, vocabulary: int) -> None:
+    on_cpu, on_gpu = (chunk_rows(rows, vocabulary, device) for device in ("cpu", "cuda"))
+    assert on_cpu is not None and on_cpu >= 1
+    assert on_cpu * vocabulary <= CPU_LOGITS
+    assert (rows if on_gpu is None else on_gpu) * vocabulary <= DEVICE_LOGITS
