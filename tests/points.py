@@ -67,7 +67,8 @@ def softs(draw: st.DrawFn) -> Soft:
     """Lengths go with their form."""
     form = draw(st.sampled_from(SoftForm))
     chunked = form in (SoftForm.CHUNK, SoftForm.CHUNK_LAGGED)
-    weights = st.sampled_from(SoftWeights if form is SoftForm.SEQUENCE else [SoftWeights.SOFT, SoftWeights.UNIFORM])
+    sequence = form is SoftForm.SEQUENCE
+    weights = st.sampled_from([SoftWeights.SOFT, *(SoftWeights if sequence else [SoftWeights.UNIFORM])])
     return Soft(
         form,
         draw(st.sampled_from([1, 2])),
@@ -75,6 +76,7 @@ def softs(draw: st.DrawFn) -> Soft:
         draw(st.sampled_from([1, 2, 4])) if form is SoftForm.ACROSS_BATCH else None,
         draw(weights),
         draw(weights),
+        draw(st.booleans()),
     )
 
 
@@ -107,7 +109,7 @@ def routings(draw: st.DrawFn) -> Routing:
         scope=draw(st.sampled_from(Scope)),
         router_depth=draw(st.integers(1, 2)),
         shuffle=selection in PICKING and draw(_rarely(st.just(True), False)),
-        threshold=draw(st.sampled_from([0.0, 0.3, 0.9, 1.0])),
+        threshold=draw(st.sampled_from([0.0, 0.3, 0.9])),  # at 1 rounding alone says where a token stops
         choice_scope=draw(st.sampled_from(ChoiceScope)),
         gate=draw(st.sampled_from(Gate if selection in PICKING else [Gate.SOFTMAX_THEN_PICK, Gate.SIGMOID])),
         renormalise=draw(_rarely(st.just(True), False)),

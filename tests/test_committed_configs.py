@@ -1,0 +1,115 @@
+"""Every file under conf/ and sweeps/: composed, validated, counted, audited, and trained for a few steps at toy size.
+
+What several files mean the same at toy size is audited and trained once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from moe_study.audit.audit import audit
+from moe_study.audit.shrink import shrink
+from moe_study.config import DataConfig, LogConfig, RunConfig, RunSettings
+from moe_study.data import prepare
+from moe_study.design.accounting import num_params
+from moe_study.design.validation import validate
+from moe_study.model.gpt import GPT
+from moe_study.runs import RunFolder, State
+from moe_study.sweeps.compose import Composer, open_composer, project_root
+from moe_study.sweeps.execute import execute
+from moe_study.sweeps.plan import plan_command
+from tests.fixtures import tiny_data_config
+
+ROOT = project_root()
+CONF = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/**/*.yaml"))
+SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+ALSO = {"match": ["routing=token_top2"]}  # what a group needs beside it to have something to do
+TRIALS = 5  # the audit's own tests say how often one finds a leak; more were made when the files were written
+STEPS = 3
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with open_composer() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    config = tiny_data_config(tmp_path_factory.mktemp("data"))
+    prepare(config, progress=False)
+    return config
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("file", CONF)
+def test_a_file_of_conf_trains(file: str, composer: Composer, data: DataConfig, runs: Path) -> None:
+    group, _, name = file.rpartition("/")
+    check(composer.run_config([f"{group}={name}", *ALSO.get(group, [])]), data, runs)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_point_of_a_sweep_trains(name: str, composer: Composer, data: DataConfig, runs: Path) -> None:
+    plan = plan_command(composer, [f"+sweep={name}", f"log.runs_dir={runs / 'none'}"], ROOT)
+    assert plan.runs
+    assert not plan.invalid or plan.skip_invalid, plan.invalid_listing()
+    for run in plan.runs:
+        check(run.config, data, runs)
+
+
+def test_the_defaults_train(composer: Composer, data: DataConfig, runs: Path) -> None:
+    check(composer.run_config([]), data, runs)
+
+
+def check(config: RunConfig, data: DataConfig, runs: Path) -> None:
+    validate(config)
+    assert_counted(config)
+    result = audit(config, TRIALS)
+    assert result.agrees, f"declared {result.declared}, measured {result.measured}"
+    assert_trains(toy(config, data, runs))
+
+
+def assert_counted(config: RunConfig) -> None:
+    """The parameters of the full-sized model, built without memory, are those that the configuration counts."""
+    with torch.device("meta"):
+        model = GPT(config.model, config.routing, config.vocab_size, end_of_text=0)
+    assert model.num_parameters() == num_params(config)
+
+
+def toy(config: RunConfig, data: DataConfig, runs: Path) -> RunConfig:
+    """The point as it is audited, on a tiny corpus, with the optimizer, precision and micro-batches of the file."""
+    small = shrink(config)
+    rows = small.run.batch_size
+    settings = RunSettings(
+        steps=STEPS,
+        batch_size=2 * rows,
+        micro_batch=rows if config.run.micro_batch else None,
+        precision=config.run.precision,
+        eval_every=2 if config.run.eval_every else 0,
+        eval_tokens=2 * rows * small.model.context,
+        eval_batch=rows,
+    )
+    log = LogConfig(runs_dir=str(runs), log_every=1, routing_every=1, threads=1, progress=False)
+    return dataclasses.replace(small, data=data, optimizer=config.optimizer, run=settings, log=log)
+
+
+def assert_trains(config: RunConfig) -> None:
+    folder = RunFolder.of(config)
+    if folder.state() is State.DONE:
+        return  # another file means the same
+    validate(config)
+    assert execute(config).state is State.DONE
+    result = folder.result()
+    assert result is not None and math.isfinite(result["validation_loss"])
+    steps = [record for record in folder.metrics() if record["kind"] == "train"]
+    assert len(steps) == STEPS and all(math.isfinite(record["loss"]) for record in steps)
