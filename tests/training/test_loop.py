@@ -1,10 +1,15 @@
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
+from moe_study.config import from_plain
+from moe_study.design.routing import Routing
+from moe_study.training import checkpoint
 from moe_study.training.loop import Trainer, clip_gradients, random_seed
+from moe_study.training.models import build_model
 from tests.training.doubles import TinyModel, TinySampler, tiny_config
 
 CPU = torch.device("cpu")
@@ -121,8 +126,6 @@ def test_clipping_bounds_the_joint_norm_and_reports_the_norm_before():
 
 
 def test_the_label_that_the_routing_asks_for_reaches_the_model(tmp_path):
-    import dataclasses
-
     seen = []
 
     class Watching(TinyModel):
@@ -136,3 +139,35 @@ def test_the_label_that_the_routing_asks_for_reaches_the_model(tmp_path):
         make_trainer(dataclasses.replace(config, routing=routing), model=Watching()).train_step()
     batch = TinySampler(config.run.batch_size, config.run.seed).batch(0)
     assert seen == [batch.language_B.tolist(), batch.topic_B.tolist()]
+
+
+STATEFUL = {
+    "redrawn by sequence, followed by all layers": {
+        "unit": "sequence", "context": "unit_mean", "router_state": "redrawn", "scope": "global", "k": 2,
+    },
+    "loss-free bias over the batch": {"k": 2, "balance": {"bias_rate": 0.01, "scope": "batch"}},
+    "threshold steered to a budget": {"selection": "threshold", "threshold_budget": 1.5, "balance": {"switch": 0.01}},
+    "expert choice over a moving cutoff": {"selection": "expert_choice", "choice_scope": "cutoff"},
+    "shuffled decisions": {"shuffle": True, "k": 2},
+    "capacity with dropped tokens": {"k": 2, "capacity": {"factor": 1.0, "priority": "rank_probability"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("routing", STATEFUL.values(), ids=STATEFUL)
+def test_every_kind_of_routing_goes_on_to_the_last_bit_after_a_reload(tmp_path, routing):
+    """On the real model, through a file, as after a kill."""
+    config = tiny_config(tmp_path, dropout=0.1, micro_batch=4)
+    routing = from_plain(Routing, {"num_experts": 4, "router_noise": 0.2} | routing)
+    config = dataclasses.replace(config, routing=routing, model=dataclasses.replace(config.model, layers=2))
+    straight, resumed = (make_trainer(config, model=build_model(config, None)) for _ in range(2))
+    for _ in range(3):
+        straight.train_step()
+    state = {"key": "", "data_fingerprint": "", **straight.state_dict()}
+    checkpoint.save(tmp_path / "checkpoint", state)
+    resumed.load_state_dict(checkpoint.load_newest(tmp_path / "checkpoint"))
+    for trainer in (straight, resumed):
+        for _ in range(3):
+            trainer.train_step()
+    for name, value in straight.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert resumed.losses.read() == straight.losses.read()
