@@ -1,7 +1,7 @@
 """One training step, and all the state that steps change.
 
-Randomness is a pure function of (seed, step, micro-batch): torch's generators are seeded anew before each
-forward pass, so that dropout and router noise are the same whether or not the run was ever interrupted.
+Randomness is a pure function of (seed, step): torch's generators are seeded anew at the start of each step, so
+that dropout and router noise are the same whether or not the run was ever interrupted.
 
 Shape suffixes: B sequences of a step or micro-batch, T positions.
 """
@@ -43,7 +43,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, model: Transformer, sampler: Sampler, device: torch.device):
         self.config = config
-        self.model = model
+        self.model = model.train()
         self.sampler = sampler
         self.device = device
         self.optimizer = build_optimizer(model, config.optimizer, device)
@@ -65,17 +65,14 @@ class Trainer:
     def train_step(self) -> None:
         """One optimizer step over a whole batch, in micro-batches. Does not wait for the device."""
         settings, clip = self.config.run, self.config.optimizer.grad_clip
-        self.model.train()
         set_learning_rate(self.optimizer, self.rate(self.step))
-        self._seed(0)
+        self._seed()
         self.model.begin_step(self.step)
         # Details (the router's entropy) cost time, so they are taken only in steps that end with a record.
         detail = due(self.step + 1, self.config.log.routing_every) or self.step + 1 == self.config.total_steps
         loss = torch.zeros((), device=self.device)
         aux: dict[str, Tensor] = {}
-        batch = self.sampler.batch(self.step)
-        for index, micro in enumerate(self._micro_batches(batch)):
-            self._seed(index)
+        for micro in self._micro_batches(self.sampler.batch(self.step)):
             with autocast(self.device, settings.precision):
                 output = self.model(micro.inputs_BT, micro.targets_BT, label_B=micro.label_B, detail=detail)
             (micro.target_share * output.loss + micro.sequence_share * output.aux_loss).backward()
@@ -105,8 +102,8 @@ class Trainer:
                 sequence_share=len(valid_B[rows]) / sequences,
             )
 
-    def _seed(self, micro_batch: int) -> None:
-        seed = random_seed(self.config.run.seed, self.step, micro_batch)
+    def _seed(self) -> None:
+        seed = random_seed(self.config.run.seed, self.step)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed itself takes half a millisecond
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -158,7 +155,7 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     return nn.utils.get_total_norm(gradients, foreach=True)
 
 
-def random_seed(seed: int, step: int, micro_batch: int) -> int:
+def random_seed(seed: int, step: int) -> int:
     """A seed for torch's generators, well mixed, so that neighbouring steps and seeds share nothing."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{micro_batch}".encode(), digest_size=7).digest()
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")

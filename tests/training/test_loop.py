@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from moe_study.design.routing import Routing
 from moe_study.training import checkpoint
 from moe_study.training.loop import Trainer, clip_gradients, random_seed
 from moe_study.training.models import build_model
-from tests.training.doubles import TinyModel, TinySampler, tiny_config
+from tests.training.doubles import Batch, TinyModel, TinySampler, tiny_config
 
 CPU = torch.device("cpu")
 
@@ -49,8 +50,9 @@ def test_balancing_terms_weigh_the_same_however_the_batch_is_cut(tmp_path):
             return output
 
     def run(micro_batch):
-        config = tiny_config(tmp_path, dropout=0.0, micro_batch=micro_batch)
+        config = tiny_config(tmp_path, dropout=0.0, micro_batch=micro_batch, optimizer={"grad_clip": 0.0})
         trainer = make_trainer(config, model=Constant(dropout=0.0, noise=0.0))
+        trainer.optimizer = torch.optim.SGD(trainer.model.parameters())  # Adam would hide a factor
         trainer.train_step()
         return trainer
 
@@ -80,10 +82,29 @@ def test_a_step_depends_on_seed_step_and_state_alone(tmp_path):
     assert all(torch.equal(value, parameters(disturbed)[name]) for name, value in parameters(calm).items())
 
 
-def test_dropout_differs_between_steps_micro_batches_and_seeds():
-    seeds = {random_seed(*place) for place in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (10, 0, 0), (1, 0, 10)]}
-    assert len(seeds) == 6
+def test_neighbouring_steps_and_seeds_share_no_random_numbers():
+    places = [(seed, step) for seed in range(20) for step in range(200)]
+    seeds = {random_seed(*place) for place in places}
+    assert len(seeds) == len(places)
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_dropout_and_noise_differ_between_micro_batches(tmp_path):
+    """The same sequences twice in one step, as two micro-batches."""
+    seen = []
+
+    class Watching(TinyModel):
+        def forward(self, *arguments, **settings):
+            output = super().forward(*arguments, **settings)
+            seen.append(float(output.loss.detach()))
+            return output
+
+    trainer = make_trainer(tiny_config(tmp_path, micro_batch=3), model=Watching())
+    batch = TinySampler(3, 0).batch(0)
+    twice = {name: np.concatenate([getattr(batch, name)] * 2) for name in Batch.__dataclass_fields__}
+    trainer.sampler = SimpleNamespace(batch=lambda step: Batch(**twice))
+    trainer.train_step()
+    assert len(set(seen)) == 2
 
 
 def test_a_state_taken_between_two_records_goes_on_to_the_last_bit(tmp_path):
