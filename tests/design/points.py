@@ -4,7 +4,21 @@ import dataclasses
 from typing import Any
 
 from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
-from moe_study.design.routing import Context, Gate, RouterKind, RouterState, Routing, Scope, Selection, Unit
+from moe_study.design.routing import (
+    Balance,
+    Capacity,
+    ChoiceScope,
+    Context,
+    Gate,
+    Group,
+    Priority,
+    RouterKind,
+    RouterState,
+    Routing,
+    Scope,
+    Selection,
+    Unit,
+)
 
 VOCABULARY = 257
 TOY = ModelConfig(layers=3, heads=2, width=8, context=10, ffn_size=12, vocab_size=VOCABULARY)
@@ -61,6 +75,19 @@ TOP_K: dict[str, Routing] = {
     "experts by layer": Routing(k=2, num_experts=(2, 5, 3)),
     "experts by listed layer": Routing(k=2, num_experts=(2, 5), layers=(0, 2)),
     "shuffled": Routing(k=2, shuffle=True),
+}
+# Points whose rows follow from the tokens, and are measured.
+COUNTED: dict[str, Routing] = {
+    "threshold": Routing(selection=Selection.THRESHOLD, threshold=0.6),
+    "threshold with a budget": Routing(selection=Selection.THRESHOLD, threshold_budget=2.0),
+    "threshold by sequence": Routing(**SEQUENCE_MEAN, selection=Selection.THRESHOLD, threshold=0.6),
+    "capacity": Routing(k=2, capacity=Capacity(0.6, Priority.BATCH_PRIORITY)),
+    "hash with capacity": Routing(k=2, router=RouterKind.HASH, capacity=Capacity(0.6)),
+    "granular threshold with capacity": Routing(
+        selection=Selection.THRESHOLD, granularity=2, capacity=Capacity(1.0, group=Group.BATCH)
+    ),
+    **{f"expert choice by {s}": Routing(selection=Selection.EXPERT_CHOICE, choice_scope=s) for s in ChoiceScope},
+    "loss-free bias": Routing(balance=Balance(bias_rate=0.01)),
 }
 DENSE: dict[str, Routing] = {
     "dense": Routing(selection=Selection.DENSE),

@@ -13,7 +13,7 @@ from moe_study.design.routing import Gate, Routing, Selection
 from moe_study.design.validation import validate
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.layer import MixtureLayer
-from tests.design.points import DENSE, TOP_K, VOCABULARY, toy
+from tests.design.points import COUNTED, DENSE, TOP_K, VOCABULARY, toy
 
 POINTS = TOP_K | DENSE
 GPT2_SMALL = ModelConfig(layers=12, heads=12, width=768, context=1024)
@@ -25,9 +25,9 @@ def gpt2_small(**routing: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", POINTS | COUNTED)
 def test_parameters_are_those_of_the_built_module(point: str, bias: bool) -> None:
-    config = toy(POINTS[point], bias=bias)
+    config = toy((POINTS | COUNTED)[point], bias=bias)
     validate(config)
     with torch.device("meta"):
         gpt = GPT(config.model, config.routing, config.vocab_size)
@@ -57,13 +57,27 @@ def test_active_parameters_are_all_but_the_experts_that_a_token_does_not_take(po
 @pytest.mark.parametrize("point", POINTS)
 def test_flops_are_those_that_pytorch_counts(point: str, bias: bool) -> None:
     config = toy(POINTS[point], bias=bias)
+    counted, _ = count(config)
+    assert flops_per_token(config) == pytest.approx(counted, rel=1e-12)
+
+
+@pytest.mark.parametrize("point", COUNTED)
+def test_flops_with_measured_rows_are_those_that_pytorch_counts(point: str) -> None:
+    config = toy(COUNTED[point])
+    counted, rows = count(config)
+    assert flops_per_token(config, rows_per_token=rows) == pytest.approx(counted, rel=1e-12)
+
+
+def count(config: RunConfig) -> tuple[float, float]:
+    """PyTorch's FLOPs a token of one forward pass, and the mean expert rows a token over the mixture layers."""
     # In float64 the experts run one by one, in products that the counter knows; so does attention's plain form.
     gpt = GPT(config.model, config.routing, config.vocab_size).double().eval()
-    tokens_BT = torch.randint(VOCABULARY, (1, config.model.context), generator=torch.Generator().manual_seed(0))
+    tokens_BT = torch.randint(VOCABULARY, (2, config.model.context), generator=torch.Generator().manual_seed(0))
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        gpt(tokens_BT, label_B=torch.tensor([1]))
-    assert flops_per_token(config) * config.model.context == pytest.approx(counter.get_total_flops(), rel=1e-12)
+        stats = gpt(tokens_BT, label_B=torch.tensor([1, 0])).stats
+    rows = sum(int(layer.executed) for layer in stats) / max(len(stats), 1)
+    return counter.get_total_flops() / tokens_BT.numel(), rows / tokens_BT.numel()
 
 
 def test_measured_rows_replace_the_nominal_ones() -> None:
