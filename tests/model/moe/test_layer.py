@@ -142,6 +142,22 @@ def test_rows_that_the_grouped_product_does_not_take_run_expert_by_expert(
     assert shapes == []
 
 
+@pytest.mark.parametrize("point", POINTS)
+def test_bfloat16_autocast_changes_no_decision_and_little_of_the_output(point: str) -> None:
+    layers = layers_of(POINTS[point], dtype=torch.float32)
+    inputs = [states(3, 10, 8, seed=i, dtype=torch.float32) for i in range(len(layers))]
+    plain_pass, mixed_pass = a_pass(), a_pass()
+    plain = run(layers, inputs, plain_pass)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = run(layers, inputs, mixed_pass)
+    for one, other in zip(plain_pass.stats, mixed_pass.stats, strict=True):
+        assert torch.equal(one.kept_E, other.kept_E)
+    for exact, rounded in zip(plain, mixed, strict=True):
+        torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.03 * exact.abs().max().item())
+    gradients_by_name = gradients(mixed, layers, inputs)
+    assert all(g.isfinite().all() and g.dtype == torch.float32 for g in gradients_by_name.values())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_experts_without_tokens_get_zero_gradients_and_change_nothing(dtype: torch.dtype) -> None:
     layer = layers_of(Routing(num_experts=6), dtype=dtype)[0]

@@ -48,6 +48,9 @@ def test_units_that_fit_the_window_move_as_whole_blocks() -> None:
     assert blocks["sequence mean"] == blocks["first token"] == 12
     assert (blocks["segment mean"], blocks["previous segment"], blocks["segment's first"]) == (4, 4, 3)
     assert (blocks["prefix of 3"], blocks["prefix of 4"]) == (3, 4)
+    # Where they do not fit, blocks are as long as can be.
+    assert read(states(1, 10, 5), READINGS["segment mean"]).block == 2
+    assert read(states(1, 9, 5), READINGS["prefix of 3"]).block == 3
 
 
 def test_a_label_s_decision_reads_no_state() -> None:
