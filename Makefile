@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SWEEP ?= first_look
-DATA ?= parliament_news
 # Further overrides for every run: make study ARGS="run.tokens=100_000 model=micro"
 ARGS ?=
 # The build of PyTorch is by default the one of the package index. On Linux without a GPU the CPU build is much
@@ -15,17 +14,17 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 .PHONY: help study data sweep plots test check clean clean-all
 
 help: ## Show this help
-	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [DATA=parliament_news] [ARGS=...] [PYTHON=python3]"
+	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
 study: data sweep plots ## Set up, fetch the data, train sweeps/first_look.yaml, draw: the first study, end to end
 	@echo "Runs (configuration, curves, results, checkpoints) are in runs/, pictures and the table in plots/."
 
-data: $(VENV)/installed ## Fetch and tokenize the corpus DATA
-	$(BIN)/moe-study prepare data=$(DATA) $(ARGS)
+data: $(VENV)/installed ## Fetch and tokenize what SWEEP reads
+	$(BIN)/moe-study prepare +sweep=$(SWEEP) $(ARGS)
 
 sweep: data ## Train the runs of SWEEP that are missing
-	$(BIN)/python train.py -m +sweep=$(SWEEP) data=$(DATA) $(ARGS)
+	$(BIN)/python train.py -m +sweep=$(SWEEP) $(ARGS)
 
 plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perplexity table
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
