@@ -338,6 +338,13 @@ def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
     return [RunFolder(root / name) for name in names if (root / name / "config.yaml").exists()]
 
 
+def check_writable(runs_dir: str | os.PathLike[str]) -> None:
+    """StudyError if nothing can be written to `runs_dir`, which is made if needed."""
+    probe = Path(runs_dir) / ".writable"
+    write_text_atomic(probe, "x")
+    probe.unlink()
+
+
 def write_sweep_members(runs_dir: str | os.PathLike[str], sweep: str, keys: list[str]) -> Path:
     """Record which runs the sweep `sweep` consists of, as last launched."""
     path = Path(runs_dir) / ".sweeps" / f"{sweep}.json"

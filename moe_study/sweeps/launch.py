@@ -9,7 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from moe_study.errors import StudyError
-from moe_study.runs import RunFolder, State
+from moe_study.runs import RunFolder, State, check_writable
 from moe_study.sweeps.compose import Composer, project_root
 from moe_study.sweeps.execute import check_data
 from moe_study.sweeps.plan import TO_RETRY, TO_START, Plan, PlannedRun, flag, plan_command
@@ -34,6 +34,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], la
     say(opening(plan, missing))
     if missing:
         check_data([run.config for run in missing])
+        check_writable(missing[0].config.log.runs_dir)
     plan.record_members()
     if missing:
         launch(missing)

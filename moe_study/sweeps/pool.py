@@ -209,13 +209,13 @@ def _stop_if_asked(pool: _Pool, progress: Progress) -> None:
 def _show(pool: _Pool, progress: Progress) -> None:
     for child in pool.children.values():
         pool.steps[child.run.key] = _step(child.run.folder)
-    failed = sum(status.state is State.FAILED for status in pool.ended.values())
+    states = [status.state for status in pool.ended.values()]
     progress.show(
         sum(pool.steps.values()),
         waiting=len(pool.waiting),
         running=len(pool.children),
-        done=len(pool.ended) - failed,
-        failed=failed,
+        done=states.count(State.DONE) + states.count(State.DIVERGED),
+        failed=states.count(State.FAILED),
     )
 
 

@@ -25,10 +25,10 @@ def run_in_child(plain: dict[str, Any], job: str, threads: int, gpu: str | None)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _end_with_parent()
     config: RunConfig = from_plain(RunConfig, plain)
-    _redirect_output(RunFolder.of(config))
-    _set_resources(threads, gpu)
-    print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
     try:
+        _redirect_output(RunFolder.of(config))
+        _set_resources(threads, gpu)
+        print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
         execute(config, job)
     except Exception as error:
         sentence = sentence_for(error)

@@ -95,3 +95,11 @@ def test_missing_corpus_is_told_before_anything_starts(runs_dir, tmp_path, monke
     assert "moe-study prepare data=parliament_news" in done.stderr
     assert "Traceback" not in done.stderr
     assert list_runs(runs_dir) == []
+
+
+def test_runs_folder_that_cannot_be_written_is_told_before_anything_starts(tmp_path):
+    (tmp_path / "file").touch()
+    done = train("quick", tmp_path / "file" / "runs", "-m", "run.seed=0,1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: cannot write")
+    assert "Traceback" not in done.stderr
