@@ -150,6 +150,7 @@ def _size(p: Row) -> str:
     return "" if p["routing.ffn_multiplier"] == 1 else f"{p['routing.ffn_multiplier']:g}x experts"
 
 
+GATES = {"softmax_then_pick": "full softmax", "pick_then_softmax": "picked softmax", "sigmoid": "sigmoid gate"}
 ROUTING_AXES = (
     _routed(("routing.num_experts",), _experts),
     _unless("scope", "layer", _text),
@@ -164,7 +165,7 @@ ROUTING_AXES = (
     _unless("balance.z", 0, lambda v: f"z-loss {v:g}"),
     _unless("balance.bias_rate", 0, lambda v: f"loss-free {v:g}"),
     _unless("capacity.factor", None, lambda v: f"capacity {v:g}"),
-    _routed(("routing.gate",), lambda p: f"gate {_text(p['routing.gate'])}"),
+    _routed(("routing.gate",), lambda p: GATES.get(p["routing.gate"], _text(p["routing.gate"]))),
     _unless("renormalise", False, lambda _: "renormalised"),
     _unless("layers", "all", lambda v: f"layers {_text(v)}"),
     _unless("segment_length", None, lambda v: f"segments of {v:g}"),

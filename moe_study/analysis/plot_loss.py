@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
-from moe_study.analysis.comparison import MARGIN, default_reference, ranked
+from moe_study.analysis.comparison import MARGIN, compare, losses_by_seed
 from moe_study.analysis.frame import done, each
-from moe_study.analysis.statistics import PairedDifference, paired_difference, pooled_noise
+from moe_study.analysis.questions import default_reference
+from moe_study.analysis.statistics import PairedDifference
 from moe_study.analysis.style import INK, PointStyle, house_style, labels_at_right, mean_mark, new_figure, title
 from moe_study.analysis.table import LEAK_MARK, count, perplexity_table
 
@@ -27,7 +28,6 @@ COST_NAMES = {
 WIDE = 3  # seeds from which on a t interval is drawn; below it, the seeds themselves
 CROWDED = 10  # points beyond which perplexities are drawn without their spread
 LANE = 10  # printer's points between points of one cost
-ALONE = 5  # seeds from which on a pair of points needs no help from the noise of the others
 
 
 def perplexity_against_cost(
@@ -190,18 +190,13 @@ def paired_differences(
 
 
 def _bars(frame: pd.DataFrame, styles: dict[str, PointStyle], reference: str, level: float) -> list[_Bar]:
-    losses = done(frame).pivot_table(index="label", columns="seed", values="validation_loss")
-    pool = losses.loc[sorted(set(ranked(frame)["label"]))].dropna(axis=1)
-    noise = pooled_noise(pool.to_numpy())
+    names = [name for name in perplexity_table(frame, reference)["label"] if name != reference]
+    losses = losses_by_seed(done(frame))
     bars = []
-    for name in perplexity_table(frame, reference)["label"]:
-        pair = losses.loc[[name, reference]].dropna(axis=1).to_numpy()
-        if name == reference or not pair.size:
-            continue
-        own = paired_difference(pair[0], pair[1], level)
-        helped = own.n < ALONE and name in pool.index and reference in pool.index and len(pool) > 2
-        pooled = noise.half_width(own.n, level) if helped else math.nan
-        bars.append(_Bar(styles[name], pair[0] - pair[1], own, pooled))
+    for one in compare(frame, [(name, reference) for name in names], level=level):
+        seeds_S = (losses.loc[one.point] - losses.loc[reference]).dropna().to_numpy()
+        if len(seeds_S):
+            bars.append(_Bar(styles[one.point], seeds_S, one.difference, one.pooled_half))
     return bars
 
 

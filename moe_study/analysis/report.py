@@ -1,20 +1,25 @@
 """From run folders to a printed table, sentences and pictures: `python -m moe_study.analysis RUNS --out plots`."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from moe_study.analysis import comparison, table
+from moe_study.analysis import table
+from moe_study.analysis.comparison import MARGIN, Comparison, compare
 from moe_study.analysis.frame import done, load_frame
 from moe_study.analysis.labels import add_labels
 from moe_study.analysis.plots import draw_all
+from moe_study.analysis.questions import default_questions, default_reference
+from moe_study.analysis.sentences import pooled_note, sentence, to_frame
 from moe_study.errors import StudyError
 from moe_study.files import write_text_atomic
 from moe_study.guard import guarded
 
-SENTENCES = 12  # printed; all of them stand in comparisons.csv
+SENTENCES = 12  # printed for each question; all of them stand in comparisons.csv
+PAGE = re.compile(r"-\d+$")  # of a picture with several pages
 
 
 def draw(
@@ -24,7 +29,7 @@ def draw(
     sweep: str | None = None,
     reference: str | None = None,
     rank_leaking: bool = False,
-    margin: float = comparison.MARGIN,
+    margin: float = MARGIN,
 ) -> list[Path]:
     """Read the runs in `runs` (folders of runs, or single ones), write tables and pictures to `out`, print both.
 
@@ -67,35 +72,32 @@ def _draw_one(
     margin: float,
     problems: list[str],
 ) -> list[Path]:
-    reference = reference if reference is not None else comparison.default_reference(runs)
+    reference = reference if reference is not None else default_reference(runs)
     points = table.perplexity_table(runs, reference, rank_leaking)
-    pairs = comparison.default_pairs(runs, reference, rank_leaking)
-    compared = comparison.compare(runs, pairs, margin)
+    questions = default_questions(runs, reference, rank_leaking)
+    answers = {question: compare(runs, pairs, margin) for question, pairs in questions.items()}
     print(table.to_text(points))
     print()
-    _print_sentences(compared, comparison.pooled_note(runs))
+    _print_sentences(answers, pooled_note(runs))
     texts = {
         "table.md": table.to_markdown(points) + "\n",
         "table.csv": table.to_csv(points),
-        "comparisons.csv": comparison.to_frame(compared).to_csv(index=False),
+        "comparisons.csv": to_frame(answers).to_csv(index=False),
     }
     for name, text in texts.items():
         write_text_atomic(out / name, text)
     return [*(out / name for name in texts), *draw_all(runs, out, reference, problems)]
 
 
-def _print_sentences(compared: Sequence[comparison.Comparison], pooled: str | None) -> None:
-    if not compared:
-        return
-    tested = compared[0].family
-    print(f"What the seeds say{f' ({tested} comparisons, Holm-adjusted)' if tested > 1 else ''}:")
-    for one in compared[:SENTENCES]:
-        print(f"  {one.sentence}")
-    if len(compared) > SENTENCES:
-        print(f"  ... and {len(compared) - SENTENCES} more in comparisons.csv")
-    if pooled:
-        print(f"  {pooled}")
-    print()
+def _print_sentences(answers: Mapping[str, Sequence[Comparison]], note: str) -> None:
+    for question, compared in answers.items():
+        family = compared[0].family
+        more = len(compared) - SENTENCES
+        lines = [sentence(one) for one in compared[:SENTENCES]]
+        lines += [f"... and {more} more in comparisons.csv"] if more > 0 else []
+        _print_list(f"{question}{f' ({family} comparisons, Holm-adjusted)' if family > 1 else ''}:", lines)
+    if note:
+        print(note, end="\n\n")
 
 
 def _print_list(heading: str, lines: Sequence[str]) -> None:
@@ -106,9 +108,9 @@ def _print_list(heading: str, lines: Sequence[str]) -> None:
 def _print_files(written: Sequence[Path]) -> None:
     for folder in dict.fromkeys(path.parent for path in written):
         here = [path for path in written if path.parent == folder]
-        pictures = [path.stem for path in here if path.suffix == ".png"]
-        print(f"{folder}: {', '.join(pictures)} (each .png and .svg)")
-        print(f"{folder}: {', '.join(path.name for path in here if path.suffix not in ('.png', '.svg'))}")
+        pictures = dict.fromkeys(PAGE.sub("-*", path.stem) for path in here if path.suffix == ".png")
+        others = [path.name for path in here if path.suffix not in (".png", ".svg")]
+        print(f"{folder}: {', '.join(others)}; as .png and .svg: {', '.join(pictures)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("plots"), help="where to write (default: plots)")
     parser.add_argument("--sweep", help="only the runs of this sweep")
     parser.add_argument("--reference", help="label of the point to compare with (default: the smallest dense one)")
-    parser.add_argument("--margin", type=float, default=comparison.MARGIN, help="nats within which two are the same")
+    parser.add_argument("--margin", type=float, default=MARGIN, help="nats within which two are the same")
     parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
     options = vars(parser.parse_args(arguments))
 

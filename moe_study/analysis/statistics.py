@@ -123,20 +123,29 @@ class PooledNoise:
             return float("nan")
         return float(stats.t.ppf((1 + level) / 2, self.degrees)) * self.sd * float(np.sqrt(2 / n))
 
+    def p(self, difference: float, n: int) -> float:
+        """Two-sided p value of a mean paired difference over n seeds."""
+        if self.degrees < 1 or n < 1:
+            return float("nan")
+        error = np.asarray(self.sd * np.sqrt(2 / n))
+        return float(2 * stats.t.sf(_ratio(np.abs(np.asarray(difference)), error), self.degrees))
+
 
 def pooled_noise(losses_PS: ArrayLike) -> PooledNoise:
     """Residual noise of losses [points P, seeds S] in the additive model loss = point + seed + noise.
 
-    The randomised block design (Fisher): (P-1)(S-1) degrees of freedom, against S-1 for one pair alone. It
-    holds if the noise is alike at all points, which few seeds cannot check.
+    The randomised block design (Fisher): (P-1)(S-1) degrees of freedom, against S-1 for one pair alone; fewer
+    where runs are missing (NaN). It holds if the noise is alike at all points, which few seeds cannot check.
     """
     losses = np.asarray(losses_PS, dtype=float)
-    points, seeds = losses.shape
-    degrees = max(0, (points - 1) * (seeds - 1))
-    if not degrees:
+    point, seed = np.nonzero(~np.isnan(losses))
+    design = np.hstack([np.eye(losses.shape[0])[point], np.eye(losses.shape[1])[seed]])
+    values = losses[point, seed]
+    degrees = len(values) - int(np.linalg.matrix_rank(design)) if len(values) else 0
+    if degrees < 1:
         return PooledNoise(float("nan"), 0)
-    residual = losses - losses.mean(axis=1, keepdims=True) - losses.mean(axis=0, keepdims=True) + losses.mean()
-    return PooledNoise(float(np.sqrt((residual**2).sum() / degrees)), degrees)
+    residual = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    return PooledNoise(float(np.sqrt(residual @ residual / degrees)), degrees)
 
 
 def minimum_detectable_difference(sd: float, n: int, level: float = 0.95, power: float = 0.8) -> float:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.comparison import compare, default_reference, ranked
+from moe_study.analysis.comparison import compare
 from moe_study.analysis.frame import EXPERT_RATES, done, each, not_done
+from moe_study.analysis.questions import default_reference
 from moe_study.analysis.statistics import interval
 
 LEAK_MARK = "†"
@@ -210,6 +211,3 @@ def _number(value: float, form: str) -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().splitlines()[0] if text.strip() else ""
-
-
-__all__ = ["missing_lines", "perplexity_table", "ranked", "to_csv", "to_markdown", "to_text"]

@@ -26,7 +26,7 @@ def test_the_report_prints_table_sentences_and_where_files_lie(tmp_path, capsys)
     assert "30 runs, 30 done" in said
     assert "token top-2 has lower loss than dense 2x by" in said
     assert "Not in the table" not in said
-    assert f"{tmp_path / 'plots'}: table.md, table.csv, comparisons.csv" in said
+    assert f"{tmp_path / 'plots'}: table.md, table.csv, comparisons.csv; as .png and .svg: perplexity" in said
     assert "sequence top-2 †" in (tmp_path / "plots" / "table.md").read_text()
     compared = pd.read_csv(tmp_path / "plots" / "comparisons.csv")
     assert set(compared["verdict"]) <= {"lower", "higher", "same within the margin", "cannot be told apart"}
@@ -36,8 +36,8 @@ def test_two_seeds_are_reported_with_their_pooled_noise(tmp_path, capsys):
     planted.plant(tmp_path / "runs", noise_sd=0.02)
     report.draw([tmp_path / "runs"], tmp_path / "plots")
     said = capsys.readouterr().out
-    assert "2 seeds, the interval is too wide to tell" in said
-    assert "pooling it (4 degrees)" in said  # five ranked points
+    assert "with 2 seeds the interval is too wide to tell" in said
+    assert "(4 degrees, " in said  # five ranked points
 
 
 def test_runs_that_are_not_done_are_listed_and_the_rest_is_reported(tmp_path, capsys):

@@ -160,6 +160,20 @@ def test_pooled_intervals_cover_and_are_narrower_than_those_of_one_pair(random):
     assert narrower / studies > 0.6
 
 
+def test_a_missing_run_costs_pooled_noise_one_degree_and_a_whole_table_agrees_with_the_closed_form(random):
+    losses = random.normal(size=(5, 3))
+    centred = losses - losses.mean(axis=1, keepdims=True) - losses.mean(axis=0) + losses.mean()
+    assert pooled_noise(losses).sd == pytest.approx(np.sqrt((centred**2).sum() / 8))
+    losses[2, 1] = np.nan
+    assert pooled_noise(losses).degrees == 7
+
+
+def test_pooled_p_agrees_with_its_interval(random):
+    noise = pooled_noise(random.normal(size=(6, 2)))
+    assert noise.p(noise.half_width(2, 0.9), 2) == pytest.approx(0.1)
+    assert noise.p(0.0, 2) == 1
+
+
 def test_nothing_is_pooled_from_one_seed():
     assert pooled_noise(np.ones((4, 1))).degrees == 0
     assert np.isnan(pooled_noise(np.ones((4, 1))).half_width(1))

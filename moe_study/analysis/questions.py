@@ -1,0 +1,94 @@
+"""Which comparisons a set of runs is there to answer: the reference, the dense twins, one change at a time."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from moe_study.analysis.frame import done, each
+from moe_study.analysis.labels import IGNORED
+from moe_study.errors import StudyError
+
+TWIN_TOLERANCE = 0.05  # a dense point whose parameters are this close is a point's twin
+
+Pair = tuple[str, str]  # labels of a point and of what it is compared with
+Settings = dict[str, dict[str, str]]  # of each point, by label: configuration columns, written out
+
+
+def ranked(frame: pd.DataFrame, rank_leaking: bool = False) -> pd.DataFrame:
+    """The finished runs whose losses may be ranked: those whose routing reads no later token."""
+    runs = done(frame)
+    return runs if rank_leaking else runs[~runs["leaks"].astype(bool)]
+
+
+def default_reference(frame: pd.DataFrame) -> str:
+    """The dense point with the fewest parameters; without one, the ranked point with the fewest."""
+    points = ranked(frame)
+    dense = points[points["routing.selection"] == "dense"]
+    chosen = dense if len(dense) else points if len(points) else done(frame)
+    if not len(chosen):
+        raise StudyError("no run is done yet; there is nothing to compare")
+    return str(chosen.sort_values(["num_params", "label"])["label"].iloc[0])
+
+
+def default_questions(frame: pd.DataFrame, reference: str, rank_leaking: bool = False) -> dict[str, list[Pair]]:
+    """Pairs of labels by question, each pair once, points with the lower mean loss first.
+
+    Every point against the reference; every mixture against its dense twins, those of equal active or equal
+    total parameters (within TWIN_TOLERANCE); and points that differ in one setting only.
+    """
+    runs = ranked(frame, rank_leaking)
+    by_loss = runs.groupby("label")["validation_loss"].mean().sort_values(kind="stable").index
+    points = runs.drop_duplicates("label").set_index("label", drop=False).loc[by_loss]
+    asked = {
+        f"Against {reference}": [(point, reference) for point in points["label"]],
+        "Against the dense twin of equal active or total parameters": _twins(points),
+        "One setting apart": _single_changes(points),
+    }
+    seen: set[frozenset[str]] = set()
+    return {question: found for question, pairs in asked.items() if (found := _new_pairs(pairs, seen))}
+
+
+def _twins(points: pd.DataFrame) -> list[Pair]:
+    dense = points[points["routing.selection"] == "dense"]
+    pairs = []
+    for point in each(points[points["routing.selection"] != "dense"]):
+        for size in (point.num_active_params, point.num_params):
+            gap = (dense["num_params"] / size - 1).abs()
+            if len(gap) and gap.min() <= TWIN_TOLERANCE:
+                pairs.append((point.label, str(gap.idxmin())))
+    return pairs
+
+
+def _single_changes(points: pd.DataFrame) -> list[Pair]:
+    names, settings = list(points["label"]), settings_of(points)
+    return [
+        (point, other)
+        for place, point in enumerate(names)
+        for other in names[place + 1 :]
+        if len(differing_settings(settings, point, other)) == 1
+    ]
+
+
+def settings_of(runs: pd.DataFrame) -> Settings:
+    """The configuration of every point, without what is no part of it."""
+    points = runs.drop_duplicates("label")
+    names = [str(c) for c in points if "." in str(c) and not str(c).startswith(IGNORED)]
+    return {
+        label: {name: repr(value) for name, value in zip(names, values, strict=True)}
+        for label, values in zip(points["label"], points[names].itertuples(index=False), strict=True)
+    }
+
+
+def differing_settings(settings: Settings, point: str, other: str) -> tuple[str, ...]:
+    """Configuration columns in which two points differ, settings that have no effect on them included."""
+    return tuple(name for name, value in settings[point].items() if settings[other][name] != value)
+
+
+def _new_pairs(pairs: Iterable[Pair], seen: set[frozenset[str]]) -> list[Pair]:
+    """Without pairs of a point with itself and those in `seen`, whichever way round; adds the rest to it."""
+    found = []
+    for pair in pairs:
+        if pair[0] != pair[1] and frozenset(pair) not in seen:
+            seen.add(frozenset(pair))
+            found.append(pair)
+    return found
