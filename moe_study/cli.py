@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from moe_study.audit.command import add_parser as add_audit_parser
 from moe_study.guard import guarded
+from moe_study.sparsify.command import add_parser as add_sparsify_parser
 
 if TYPE_CHECKING:
     from moe_study.sweeps.plan import Plan, PlannedRun
@@ -24,6 +25,7 @@ Studies of mixture-of-experts language models. Training itself is python train.p
   moe-study plan +sweep=first_look            what a sweep would train, and what it would cost
   moe-study status --sweep first_look         what is done, running, failed and why
   moe-study audit +sweep=first_look           which points look at later tokens, declared and measured
+  moe-study sparsify runs/KEY                 a dense run with some of its experts off: perplexity against FLOPs
   moe-study plots --sweep first_look          table and pictures of the finished runs
 """
 
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         if function is plots:
             command.add_argument("--out", type=Path, default=Path("plots"), help="where pictures and table go (plots)")
     add_audit_parser(commands)
+    add_sparsify_parser(commands)
     return parser
 
 

@@ -87,6 +87,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.result_file = self.path / "result.json"
         self.routing_file = self.path / "routing.parquet"
+        self.sparsify_file = self.path / "sparsify.json"  # perplexity with some experts off, where asked for
         self.provenance_file = self.path / "provenance.json"
         self.log_file = self.path / "log.txt"
         self.checkpoint_folder = self.path / "checkpoint"
@@ -320,7 +321,7 @@ class RunFolder:
     def forget_training(self) -> None:
         """Remove checkpoints, curve and result, so that the next start begins at step 0."""
         shutil.rmtree(self.checkpoint_folder, ignore_errors=True)
-        for file in (self.metrics_file, self.result_file, self.routing_file):
+        for file in (self.metrics_file, self.result_file, self.routing_file, self.sparsify_file):
             file.unlink(missing_ok=True)
         self._status = dataclasses.replace(self.status(), step=0)
 

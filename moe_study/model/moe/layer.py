@@ -117,7 +117,7 @@ class MixtureLayer(nn.Module):
         self.decider = Decider(model, routing, self.num_experts, vocab_size) if decides else None
         self.experts = Experts(self.num_experts, model.width, hidden, model.bias)
         shared = routing.shared_experts * hidden
-        self.shared = MLP(model.width, shared, model.bias, dropout=0.0) if shared else None
+        self.shared: nn.Module | None = MLP(model.width, shared, model.bias, dropout=0.0) if shared else None
         self.dropout = nn.Dropout(model.dropout)
 
     def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Tensor:

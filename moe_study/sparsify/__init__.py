@@ -1,0 +1,1 @@
+"""Perplexity against FLOPs of a trained run whose experts are switched off by a threshold."""
