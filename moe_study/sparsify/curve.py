@@ -17,7 +17,7 @@ from moe_study.data import TrainSampler, open_corpus, validation_batches
 from moe_study.data.shards import PreparedCorpus
 from moe_study.design.accounting import flops_per_token
 from moe_study.design.routing import Selection, expert_hidden, experts_of_layer, mixture_layers
-from moe_study.errors import StudyError
+from moe_study.errors import DataError, StudyError
 from moe_study.model.ffn import MLP
 from moe_study.model.gpt import GPT
 from moe_study.runs import RunFolder
@@ -71,6 +71,9 @@ def sparsify(folder: RunFolder, thresholds: Sequence[float], experts: int | None
     check(config, thresholds, experts, control)
     trained, device = load_model(folder), configure(config)
     corpus = open_corpus(config.data)
+    result = folder.result()
+    if result is not None and result["data_fingerprint"] != corpus.fingerprint:
+        raise DataError(f"the prepared data changed since {folder.path} was trained; prepare the same data again")
     trained.to(device)
     evaluated = _evaluate(trained, config, corpus, device)
     points, routed = [], config

@@ -14,7 +14,7 @@ from moe_study.design.accounting import flops_per_token
 from moe_study.design.routing import Routing
 from moe_study.runs import RunFolder
 from moe_study.sweeps.execute import execute
-from tests.fixtures import tiny_data_config
+from tests.fixtures import tiny_data_config, write_tiny_corpus
 from tests.training.doubles import tiny_config
 
 DENSE = {"selection": "dense"}
@@ -113,3 +113,15 @@ def test_a_run_without_checkpoint_or_folder_is_one_sentence(tmp_path, data, caps
         assert main(["sparsify", str(path)]) == 1
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
+
+
+def test_a_run_whose_data_changed_since_is_one_sentence(tmp_path, capsys):
+    """Another tokenizer gives its ids another meaning: the same weights would be judged on other tokens."""
+    data = tiny_data_config(tmp_path)
+    prepare(data, progress=False)
+    config = config_of(tmp_path, data, DENSE)
+    execute(config)
+    write_tiny_corpus(tmp_path / "texts", documents=50)
+    prepare(data, progress=False)
+    assert main(["sparsify", str(RunFolder.of(config).path)]) == 1
+    assert "the prepared data changed" in capsys.readouterr().err
