@@ -198,8 +198,9 @@ def _result(folder: RunFolder, result: Mapping[str, Any], row: Mapping[str, Any]
     values = {name: result.get(name) for name in RESULT_NUMBERS}
     for name in EXPERT_RATES:
         values[name] = _mean(result.get(name))
-    for name in CAUSALITY:
-        values[name] = bool(result["causality"][name])
+    measured = result.get("causality_measured") or {}  # none in older runs
+    for name in CAUSALITY:  # what the point's type declares or the audit measured: either is enough for the mark
+        values[name] = bool(result["causality"][name]) or bool(measured.get(name))
     values["leaks"] = values["own_future"] or values["others_future"]
     # What decides whether two losses are of the same text: the data, the window, and how much is read.
     measured_on = [result.get("data_fingerprint"), row["model.context"], row["run.eval_tokens"]]

@@ -21,6 +21,7 @@ from moe_study.model.moe.soft import SlotScores
 
 TRIALS = 32  # models, of which a leak shows in a third or more
 SHARPNESS = (2.0, 6.0, 20.0)  # standard deviations of the router's logits, in turn
+RUN_TRIALS = 16  # the same for a run's result: half a second
 WARM_UPS = 3  # training steps without an optimizer, for state that moves outside the gradient
 
 
@@ -61,7 +62,9 @@ def trial(small: RunConfig, number: int) -> Measured:
         seed=number,
         end_of_text=small.vocab_size - 1 if small.model.document_attention else None,
     )
-    warm_up(model, draw)
+    with torch.random.fork_rng(devices=[]):  # the caller's stream stays where it is
+        torch.manual_seed(number)
+        warm_up(model, draw)
     return measure(logits(model), draw)
 
 

@@ -3,15 +3,18 @@
 import dataclasses
 from typing import Any
 
+from moe_study.audit.audit import Audit
 from moe_study.config import RunConfig
-from moe_study.design import accounting, causality
+from moe_study.design import accounting
 from moe_study.design.routing import Selection
 from moe_study.training.device import peak_memory_bytes
 from moe_study.training.evaluation import Evaluation
 from moe_study.training.loop import Trainer
 
 
-def make_result(config: RunConfig, fingerprint: str, trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
+def make_result(
+    config: RunConfig, causality: Audit, fingerprint: str, trainer: Trainer, evaluation: Evaluation
+) -> dict[str, Any]:
     """Everything that a table needs to know of a finished run; losses in nats a token, FLOPs forward a token."""
     watch = trainer.watch
     return {
@@ -28,7 +31,8 @@ def make_result(config: RunConfig, fingerprint: str, trainer: Trainer, evaluatio
         "train_seconds": watch.seconds,
         "tokens_per_second": watch.tokens_per_second or trainer.tokens / watch.seconds,
         "peak_memory_bytes": max(trainer.peak_memory, peak_memory_bytes(trainer.device)),
-        "causality": dataclasses.asdict(causality.verdict(config.routing)),
+        "causality": dataclasses.asdict(causality.declared),
+        "causality_measured": dataclasses.asdict(causality.measured.verdict),
         "data_fingerprint": fingerprint,
         **evaluation.rows_per_token,
     }

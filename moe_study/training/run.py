@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from moe_study.audit.audit import RUN_TRIALS, audit
 from moe_study.config import RunConfig
 from moe_study.data import TrainSampler, open_corpus, validation_batches
 from moe_study.errors import ConfigError
@@ -59,6 +60,7 @@ class Session:
     def __init__(self, config: RunConfig, folder: RunFolder, recorder: Recorder, stop: StopRequest):
         self.config, self.folder, self.recorder, self.stop = config, folder, recorder, stop
         self.device = configure(config)
+        self.causality = audit(config, RUN_TRIALS)  # first, so that a defect of a routing costs no training
         self.corpus = open_corpus(config.data)
         if self.corpus.vocab_size > config.vocab_size:
             raise ConfigError(
@@ -197,7 +199,7 @@ class Session:
             self._record_validation(evaluation)  # an earlier process may have died right after this line
         with atomic_file(self.folder.routing_file) as handle:
             evaluation.routing.to_parquet(handle, index=False)
-        result = make_result(self.config, self.corpus.fingerprint, self.trainer, evaluation)
+        result = make_result(self.config, self.causality, self.corpus.fingerprint, self.trainer, evaluation)
         self.folder.finish(result)
         checkpoint.delete_steps(self.folder.checkpoint_folder)
         return result

@@ -54,6 +54,14 @@ def test_others_future_is_a_leak_and_mixing_the_batch_alone_is_none(folders):
     assert row_of(frame, folders[0])["leaks"] and not row_of(frame, folders[1])["leaks"]
 
 
+def test_a_leak_that_was_measured_and_not_declared_carries_the_mark(folders):
+    causal = {"own_future": False, "others_future": False, "mixes_batch": False}
+    change_result(folders[0], causality=causal, causality_measured={**causal, "own_future": True})
+    change_result(folders[1], causality=causal, causality_measured=causal)
+    frame = load_frame(folders)
+    assert row_of(frame, folders[0])["leaks"] and not row_of(frame, folders[1])["leaks"]
+
+
 def test_runs_that_are_not_done_keep_their_rows_and_reasons(folders):
     planted.set_status(folders[0], "failed", {"type": "ValueError", "message": "x\nthe last line", "traceback": ""}, 7)
     planted.set_status(folders[1], "running", step=30)

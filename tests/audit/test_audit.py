@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from moe_study.audit.audit import audit, trial
 from moe_study.audit.measure import Finding
@@ -77,3 +78,14 @@ def test_a_wrong_declaration_is_a_disagreement() -> None:
     assert not dataclasses.replace(result, declared=CAUSAL).agrees
     result = audit(point(Routing(selection=Selection.ALL)), trials=4)
     assert not dataclasses.replace(result, declared=OWN).agrees
+
+
+def test_an_audit_leaves_the_random_stream_alone_and_gives_the_same_twice() -> None:
+    """Noise and shuffles of the warm-up have a stream of their own."""
+    small = shrink(point(Routing(router_noise=0.5, shuffle=True)))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = trial(small, 0)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(6)
+    assert trial(small, 0) == first

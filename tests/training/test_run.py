@@ -86,11 +86,9 @@ def test_a_leaking_point_carries_the_mark(tmp_path, data):
 
     config = make_config(tmp_path, data, Routing(unit=Unit.SEQUENCE, context=Context.UNIT_MEAN), steps=2)
     execute(config)
-    assert RunFolder.of(config).result()["causality"] == {
-        "own_future": True,
-        "others_future": False,
-        "mixes_batch": False,
-    }
+    result = RunFolder.of(config).result()
+    assert result["causality"] == {"own_future": True, "others_future": False, "mixes_batch": False}
+    assert result["causality_measured"] == result["causality"]
 
 
 def test_a_dense_run_has_an_empty_routing_table_and_no_routing_lines(tmp_path, data):
