@@ -168,9 +168,28 @@ def test_the_scope_says_over_which_tokens_the_load_is_counted(scope: str) -> Non
             assert value == pytest.approx(naive_switch(scores, running if scope == "batch" else counts))
 
 
+def test_a_step_that_was_given_up_leaves_nothing_behind() -> None:
+    layer = layers_of(Routing(balance=Balance(switch=1.0, scope="batch")))[0].train()
+    layer(states(2, 6, 8, seed=9), a_pass(2, 6))  # no end of the step: training was interrupted
+    ((value, counts, scores),) = run_step(layer, range(1))
+    assert value == pytest.approx(naive_switch(scores, counts))
+
+
+def test_picks_that_do_not_count_are_not_counted() -> None:
+    keep_RK = torch.tensor([[True, False], [True, True], [True, True]])
+    picks = Picks(torch.tensor([[0, 1], [2, 0], [0, 3]]), torch.ones(3, 2), keep_RK)
+    assert pick_counts(picks, 5).tolist() == [3, 0, 1, 1, 0]
+
+
 def test_evaluation_counts_its_own_tokens_only_and_leaves_the_step_alone() -> None:
     layer = layers_of(Routing(balance=Balance(switch=1.0, scope="batch", bias_rate=0.1)))[0]
     assert layer.decider is not None
+    layer.train()(states(2, 6, 8, seed=9), a_pass(2, 6))
+    x_BTD, amid_a_step, before_it = states(2, 6, 8), a_pass(2, 6), a_pass(2, 6)
+    layer.eval()(x_BTD, amid_a_step)
+    layer.begin_step(1)
+    layer(x_BTD, before_it)
+    assert amid_a_step.aux["switch"] == before_it.aux["switch"]
     before = layer.decider.balancer.bias_E.clone()
     for value, counts, scores in run_step(layer.eval(), range(3)):
         assert value == pytest.approx(naive_switch(scores, counts))
