@@ -41,9 +41,9 @@ def cross_entropy_of_logits(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tenso
 def chunk_rows(rows: int, vocabulary: int, device: str) -> int | None:
     """Rows whose logits are made at a time; None: all, by torch's own functions.
 
-    On the CPU this is about memory: in time, chunks of 1,024 to 2,048 rows take 0.89 to 1.02 of torch's own functions
-    (one thread, 2,048 to 50,304 symbols, widths 96 to 384) and chunks of 256 up to 1.09. On other devices, where
-    nothing was measured, chunks only bound the memory.
+    On the CPU this is about memory: in time, chunks of these sizes take 0.95 to 1.01 of torch's own functions on one
+    thread (2,048 to 50,304 symbols, widths 96 and 384). On other devices, where nothing was measured, chunks only
+    bound the memory.
     """
     if device == "cpu":
         limit = min(2048, max(512, CPU_LOGITS // vocabulary))
@@ -69,11 +69,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
         wants_x, wants_head = (with_grad and wanted for wanted in ctx.needs_input_grad[:2])
         with torch.autocast(device, enabled=False):
-            loss_N, grad_x_ND, grad_head_DV = _chunks(
+            loss_N, grad_x_ND, grad_head_VD = _chunks(
                 x_ND.to(compute), head_VD.to(compute), targets_N, chunk, wants_x, wants_head
             )
         count = (targets_N != IGNORED).sum()
-        ctx.save_for_backward(grad_x_ND, grad_head_DV, count)
+        ctx.save_for_backward(grad_x_ND, grad_head_VD, count)
         ctx.dtypes = x_ND.dtype, head_VD.dtype
         ctx.mark_non_differentiable(loss_N)
         return loss_N.sum() / count, loss_N
@@ -81,22 +81,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_x_ND, grad_head_DV, count = ctx.saved_tensors
+        grad_x_ND, grad_head_VD, count = ctx.saved_tensors
         scale = grad_loss / count
         grad_x_ND = None if grad_x_ND is None else (grad_x_ND * scale).to(ctx.dtypes[0])
-        grad_head_VD = None if grad_head_DV is None else (grad_head_DV * scale).to(ctx.dtypes[1]).mT
+        grad_head_VD = None if grad_head_VD is None else (grad_head_VD * scale).to(ctx.dtypes[1])
         return grad_x_ND, grad_head_VD, None, None, None
 
 
 def _chunks(
     x_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk: int, wants_x: bool, wants_head: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss of each row, and the gradients of their sum by x and by the head; the latter transposed, (D, V)."""
-    rows, width = x_ND.shape
+    """Loss of each row, and the gradients of their sum by x and by the head."""
+    rows = x_ND.shape[0]
     precise = _accumulator(x_ND.dtype)
     loss_N = x_ND.new_empty(rows, dtype=precise)
     grad_x_ND = torch.empty_like(x_ND) if wants_x else None
-    grad_head_DV = x_ND.new_zeros(width, head_VD.shape[0], dtype=precise) if wants_head else None
+    grad_head_VD = torch.zeros_like(head_VD, dtype=precise) if wants_head else None
     for start in range(0, rows, chunk):
         part = slice(start, start + chunk)
         x_CD, kept_C1 = x_ND[part], (targets_N[part] != IGNORED).unsqueeze(1)
@@ -107,9 +107,17 @@ def _chunks(
         # Ignored rows are left out where rows have D entries, not V.
         if grad_x_ND is not None:
             grad_x_ND[part] = grad_CV.to(x_ND.dtype) @ head_VD * kept_C1
-        if grad_head_DV is not None:
-            grad_head_DV += (x_CD * kept_C1).mT @ grad_CV.to(x_ND.dtype)
-    return loss_N, grad_x_ND, grad_head_DV
+        if grad_head_VD is not None:
+            _add_product(grad_head_VD, grad_CV.to(x_ND.dtype).mT, x_CD * kept_C1)
+    return loss_N, grad_x_ND, grad_head_VD
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b, without a temporary where all are of one precision."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 def _loss_and_logit_gradient(logits_CV: Tensor, targets_C1: Tensor, precise: torch.dtype) -> tuple[Tensor, Tensor]:
