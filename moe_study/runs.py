@@ -26,8 +26,6 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -37,43 +35,12 @@ from moe_study import provenance
 from moe_study.config import KEY_DIGITS, RunConfig, from_plain, key_of, to_plain
 from moe_study.errors import StudyError
 from moe_study.files import clear_os_errors, write_json_atomic, write_text_atomic
+from moe_study.run_status import State, Status
 
 KEY_PATTERN = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 SILENCE = 900.0  # seconds without a word after which a run on another host counts as stale
 PROGRESS_EVERY = 1.0  # seconds between two writes of status.json by `progress`
 CLAIM_PATIENCE = 0.5  # seconds; a reader that looks at the lock holds it for microseconds
-
-
-class State(StrEnum):
-    MISSING = "missing"  # never started; not written
-    STALE = "stale"  # says running, but its process is gone; not written
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    DIVERGED = "diverged"  # its loss stopped being finite; a result, not a defect
-    PREEMPTED = "preempted"  # saved itself on a signal; goes on when started again
-
-
-@dataclass(frozen=True)
-class Status:
-    """What status.json holds."""
-
-    state: State = State.MISSING
-    attempts: int = 0
-    step: int = 0
-    total_steps: int = 0
-    updated: float = 0.0  # unix seconds
-    error: dict[str, str] | None = None  # type, message, traceback
-    pid: int | None = None
-    host: str | None = None
-    job: str | None = None  # the scheduler's name for it
-
-    @property
-    def message(self) -> str:
-        """The error's last line, or nothing."""
-        text = (self.error or {}).get("message", "").strip()
-        return text.splitlines()[-1] if text else ""
 
 
 class RunFolder:

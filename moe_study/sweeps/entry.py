@@ -45,10 +45,8 @@ def train_one(composed: DictConfig) -> int:
     if state is State.DONE:
         print(f"{folder.path} is done already: {headline(folder)}")
         return 0
-    if state is State.DIVERGED:
-        if not composed.retry_failed:
-            raise StudyError(f"{folder.path}: {folder.status().message}; retry_failed=true trains it from the start")
-        folder.forget_training()
+    if state is State.DIVERGED and not composed.retry_failed:
+        raise StudyError(f"{folder.path}: {folder.status().message}; retry_failed=true trains it from the start")
     check_data([config])
     print(f"{folder.path}: {'training' if state is State.MISSING else 'going on with'} {config.total_steps} steps")
     status = execute(config, planted_job())

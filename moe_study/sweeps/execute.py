@@ -24,6 +24,8 @@ def execute(config: RunConfig, job: str = TRAIN) -> Status:
     """
     folder = RunFolder.of(config)
     with folder.claim(config):
+        if folder.status().state is State.DIVERGED:
+            folder.forget_training()  # going on from its checkpoint would diverge again
         folder.start(config.total_steps)
         try:
             folder.write_provenance()

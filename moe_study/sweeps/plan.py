@@ -13,7 +13,7 @@ from moe_study.design.accounting import flops_per_token
 from moe_study.errors import ConfigError
 from moe_study.runs import RunFolder, State, write_sweep_members
 from moe_study.sweeps.compose import Composer, is_setting, read_composed, settle
-from moe_study.sweeps.grid import Grid, as_overrides, is_excluded, read_grid, with_overrides
+from moe_study.sweeps.grid import Grid, as_overrides, as_text, is_excluded, read_grid, with_overrides
 
 TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
 TO_RETRY = (State.FAILED, State.DIVERGED)
@@ -132,7 +132,7 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
     for point in grid.points:
         overrides = as_overrides(point)
         if grid.name is not None and "log.sweep" not in point:
-            overrides += (f"log.sweep={grid.name}",)
+            overrides += (f"log.sweep={as_text(grid.name)}",)
         composed = composer.compose(overrides)
         if is_excluded(grid.exclude, composed):
             excluded += 1

@@ -123,15 +123,14 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 def _start(pool: _Pool, context: Any) -> None:
     run, slot = pool.waiting.popleft(), pool.free.pop(0)
-    if run.state is State.DIVERGED:
-        run.folder.forget_training()  # going on from a checkpoint would diverge again
     threads = pool.settings.threads_per_run
     log = dataclasses.replace(run.config.log, progress=False, threads=run.config.log.threads or threads)
     plain = to_plain(dataclasses.replace(run.config, log=log))
     process = context.Process(target=run_in_child, args=(plain, pool.job, threads, slot.gpu), name=run.key)
+    started = time.time()
     with _without_main():
         process.start()
-    pool.children[process.sentinel] = _Child(run, process, slot, time.time())
+    pool.children[process.sentinel] = _Child(run, process, slot, started)
 
 
 @contextlib.contextmanager
@@ -164,8 +163,8 @@ def _outcome(pool: _Pool, child: _Child) -> Status:
     folder, status = child.run.folder, child.run.folder.status()
     if status.pid == child.process.pid and status.updated >= child.started and status.state is not State.RUNNING:
         return status
-    if folder.is_locked():
-        return status  # somebody else trains it
+    if status.state is State.DONE or folder.is_locked():
+        return status  # somebody else trained it, or is at it
     code = child.process.exitcode or 0
     if pool.stop_requests and code < 0:
         folder.preempt(status.step)

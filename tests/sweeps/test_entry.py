@@ -49,6 +49,8 @@ def test_diverged_run_is_left_alone_unless_asked(runs_dir):
     assert "retry_failed=true trains it from the start" in again.stderr
     (runs_dir / "luck").touch()
     assert train("unlucky", runs_dir, "run.seed=5", "retry_failed=true").returncode == 0
+    (folder,) = list_runs(runs_dir)
+    assert [record["step"] for record in folder.metrics()] == [900]  # nothing of the first attempt
 
 
 def test_run_stopped_by_a_signal_goes_on_with_the_same_command(runs_dir):

@@ -42,6 +42,7 @@ def unlucky(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     if config.run.seed == 4:
         os._exit(9)
     if config.run.seed == 5:
+        folder.append_metrics({"kind": "train", "step": 3, "loss": float("nan")})
         folder.diverge("the loss is not finite at step 3", 3)
         return {}
     return quick(config, folder)

@@ -1,0 +1,36 @@
+"""What a run says about itself: its state, and the fields of its status.json."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    MISSING = "missing"  # never started; not written
+    STALE = "stale"  # says running, but its process is gone; not written
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    DIVERGED = "diverged"  # its loss stopped being finite; a result, not a defect
+    PREEMPTED = "preempted"  # saved itself on a signal; goes on when started again
+
+
+@dataclass(frozen=True)
+class Status:
+    """What status.json holds."""
+
+    state: State = State.MISSING
+    attempts: int = 0
+    step: int = 0
+    total_steps: int = 0
+    updated: float = 0.0  # unix seconds
+    error: dict[str, str] | None = None  # type, message, traceback
+    pid: int | None = None
+    host: str | None = None
+    job: str | None = None  # the scheduler's name for it
+
+    @property
+    def message(self) -> str:
+        """The error's last line, or nothing."""
+        text = (self.error or {}).get("message", "").strip()
+        return text.splitlines()[-1] if text else ""
