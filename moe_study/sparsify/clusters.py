@@ -2,7 +2,7 @@
 
 Units whose weights look alike tend to be active together, so that a token needs few of the clusters
 (MoEfication, Zhang et al., 2110.01786, section 3.1: balanced k-means over the rows of the first weight matrix,
-each scaled to length 1).
+each scaled to length 1). Whether they do is for the control to say: a random partition may lose less.
 
 Shape suffixes: H hidden units, D inputs, C clusters, S units of a cluster (H = C * S).
 """

@@ -6,7 +6,8 @@ so that every expert on gives the dense outputs, and the output bias c belongs t
 
 The router is fitted, not trained: multinomial logistic regression from the layer's input to the share that
 each expert's output has (by its length) in the sum, on a few batches of the training text. A threshold t then
-means: experts until a share t of what the network is expected to put out.
+means: experts until a share t of what the network is expected to put out. docs/LOG.md has the routers, and what
+stands in for experts that are off, that were compared with it.
 
 Shape suffixes: N rows (tokens), D width, H hidden units, E experts, F hidden units of an expert.
 """
