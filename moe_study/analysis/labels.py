@@ -2,11 +2,13 @@
 
 A label is a head, which always stands ("dense 2x", "token top-2"), and then only the axes that are needed: of
 all sets of axes that tell every point from every other, the smallest. An axis of the routing is silent at its
-plain value (learned, layer-wise, no balance loss), so "token top-2" stands beside "token top-2, frozen".
+plain value (learned, layer-wise, no balance loss), so "token top-2" stands beside "token top-2, frozen"; and a value
+that most points of a head share goes without saying, so among many points of 4 experts stands one "of 6".
 """
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ import pandas as pd
 
 IGNORED = ("log.", "data.root", "run.seed")  # no part of a design point
 PROMINENT = ("data.name", "model.width", "model.layers")  # come first among settings outside the routing
+FEW, USUAL = 4, 0.75  # among at least FEW points, what this share of them says goes without saying
 EXHAUSTIVE = 12  # this many varying axes are searched for the smallest set; beyond it, one by one
 
 Row = Mapping[str, Any]
@@ -47,7 +50,25 @@ def shortest_labels(points: Sequence[Row]) -> list[str]:
     """One label for each of `points` (flattened configurations), different for different configurations."""
     heads = [head_words(p) for p in points]
     axes = [words for words in _words_by_axis(points) if len(set(words)) > 1]
-    return [_join(*parts) for parts in zip(heads, *_smallest(heads, axes), strict=True)]
+    kinds = [f"{p['routing.unit']} {p['routing.selection']}" for p in points]
+    said = [_without_the_usual(words, heads, kinds) for words in _smallest(heads, axes)]
+    return [_join(*parts) for parts in zip(heads, *said, strict=True)]
+
+
+def _without_the_usual(words: Words, heads: Sequence[str], kinds: Sequence[str]) -> Words:
+    """`words` with "" where a point says what USUAL of the points of its head say, or, for rare heads, its kind.
+
+    Labels stay different: points of one head leave out the same words, and never where another is silent anyway.
+    """
+    usual = {}
+    for head, kind in dict(zip(heads, kinds, strict=True)).items():
+        own = [word for word, other in zip(words, heads, strict=True) if other == head]
+        alike = [word for word, other in zip(words, kinds, strict=True) if other == kind]
+        group = own if len(own) >= FEW else alike
+        (word, times), *_ = Counter(group).most_common(1)
+        if len(group) >= FEW and times >= USUAL * len(group) and "" not in own:
+            usual[head] = word
+    return tuple("" if usual.get(head) == word else word for word, head in zip(words, heads, strict=True))
 
 
 def _join(head: str, *words: str) -> str:
@@ -120,14 +141,15 @@ def _experts(p: Row) -> str:
 def _router(p: Row) -> str:
     kind = p["routing.router"]
     if kind == "mlp":
-        return f"{p['routing.router_depth']:g}-hidden MLP router"
+        depth = p["routing.router_depth"]
+        return "MLP router" if depth == 1 else f"{depth:g}-deep MLP router"
     if kind == "label":
         return f"by {p['routing.label']}"
     return "" if kind == "linear" else f"{_text(kind)} router"
 
 
 def _context(p: Row) -> str:
-    context = p["routing.context"]
+    context = "own" if p["routing.router"] == "label" else p["routing.context"]  # said by the router already
     if context == "prefix" and _given(p.get("routing.prefix_length")):
         return f"prefix {p['routing.prefix_length']:g}"
     return "" if context == "own" else _text(context)
