@@ -87,7 +87,12 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 def _write(path: Path, state: dict[str, Any]) -> None:
     with atomic_file(path) as handle:
-        torch.save({"format": FORMAT, **state}, handle)
+        try:
+            torch.save({"format": FORMAT, **state}, handle)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides a full disk behind an error of its own
+                raise error.__context__ from None
+            raise
 
 
 def _read(path: Path) -> dict[str, Any]:

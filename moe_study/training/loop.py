@@ -68,8 +68,7 @@ class Trainer:
         set_learning_rate(self.optimizer, self.rate(self.step))
         self._seed()
         self.model.begin_step(self.step)
-        # Details (the router's entropy) cost time, so they are taken only in steps that end with a record.
-        detail = due(self.step + 1, self.config.log.routing_every) or self.step + 1 == self.config.total_steps
+        detail = self._wants_detail()
         loss = torch.zeros((), device=self.device)
         aux: dict[str, Tensor] = {}
         for micro in self._micro_batches(self.sampler.batch(self.step)):
@@ -86,6 +85,15 @@ class Trainer:
         self.model.end_step()
         self.losses.add(loss, grad_norm, aux)
         self.step += 1
+
+    def _wants_detail(self) -> bool:
+        """Details (the router's entropy) cost time, so they are taken only in steps that end with a record.
+
+        Never in a compiled run: a second form of the forward pass would be compiled for them.
+        """
+        step = self.step + 1
+        recorded = due(step, self.config.log.routing_every) or step == self.config.total_steps
+        return recorded and not self.config.run.compile
 
     def _micro_batches(self, batch: Any) -> Iterator[MicroBatch]:
         label_B = batch.topic_B if self.config.routing.label == "topic" else batch.language_B

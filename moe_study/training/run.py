@@ -161,7 +161,7 @@ class Session:
             self.device,
             precision=config.run.precision,
             label=config.routing.label,
-            detail=detail,
+            detail=detail or config.run.compile,  # one form of the forward pass to compile, not two
         )
         if not math.isfinite(evaluation.perplexity):
             raise Diverged(f"the validation loss after step {trainer.step}", trainer.step)
