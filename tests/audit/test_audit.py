@@ -31,11 +31,11 @@ def test_the_table_is_reproduced(name: str) -> None:
     config = point(routing)
     validate(config)
     assert verdict(routing) == expected
-    trials = [trial(shrink(config), number) for number in range(9)]
+    trials = [trial(shrink(config), number) for number in range(6)]
     for column in ("own_future", "others_future", "mixes_batch"):
         found: list[Finding] = [getattr(measured, column) for measured in trials]
         if getattr(expected, column):
-            assert sum(finding.leaks for finding in found) >= 3
+            assert sum(finding.leaks for finding in found) >= 2
             assert max(finding.change for finding in found) > CHANGE
         else:
             assert all(finding.change < NOISE for finding in found)
