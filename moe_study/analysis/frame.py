@@ -21,7 +21,7 @@ from moe_study.runs import RunFolder
 
 Row = Mapping[Hashable, Any]  # one row of a frame
 RESULT_NUMBERS = (
-    "validation_loss", "bits_per_byte", "tokens", "steps", "num_params", "num_active_params",
+    "validation_loss", "bits_per_byte", "accuracy", "tokens", "steps", "num_params", "num_active_params",
     "flops_per_token", "train_seconds", "tokens_per_second", "peak_memory_bytes",
 )  # fmt: skip
 EXPERT_RATES = ("wanted_per_token", "kept_per_token", "executed_per_token")

@@ -24,6 +24,7 @@ NOTES = {
 }
 MEANS = (
     "bits_per_byte",
+    "accuracy",
     "num_params",
     "num_active_params",
     "flops_per_token",
@@ -40,7 +41,7 @@ def perplexity_table(
 
     Columns: label, seeds (count), loss and loss_sd (nats a token), perplexity = exp(loss), perplexity_low and
     _high (t interval of the loss, exponentiated), spread = exp(loss_sd), difference, difference_low,
-    difference_high (nats, paired to the reference) and pairs, MEANS (over seeds), leaks, mixes_batch.
+    difference_high (nats, paired to the reference) and pairs, MEANS (over seeds), accuracy_sd, leaks, mixes_batch.
     Intervals are NaN for one seed.
     """
     runs = done(frame)
@@ -65,6 +66,7 @@ def perplexity_table(
         row["difference_low"], row["difference_high"] = (math.nan, math.nan) if same else (d.low, d.high)
         row["pairs"] = 0 if same else d.n
         row.update({name: own[name].mean() for name in MEANS})
+        row["accuracy_sd"] = own["accuracy"].std()
         row.update({name: bool(own[name].any()) for name in ("leaks", "mixes_batch")})
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -132,6 +134,7 @@ def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "loss": lambda r: f"{r.loss:.4f}",
         "perplexity ×/÷ sd": lambda r: f"{r.perplexity:.2f} " + _number(r.spread, "×/÷ {:.4f}"),
         "bits/byte": lambda r: _number(r.bits_per_byte, "{:.3f}"),
+        "accuracy ± sd": _accuracy,
         f"Δ to {table.attrs['reference']} ±{level}": _difference,
         "params": lambda r: count(r.num_params),
         "active": lambda r: count(r.num_active_params),
@@ -142,6 +145,7 @@ def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     }
     if table["executed_per_token"].isna().all():
         del columns["experts/token"]
+    del columns["accuracy ± sd" if table["accuracy"].isna().all() else "bits/byte"]
     rows = list(each(table))
     return list(columns), [[cell(row) for cell in columns.values()] for row in rows]
 
@@ -149,6 +153,11 @@ def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def _name(row: Any) -> str:
     marks = (LEAK_MARK if row.leaks else "") + (BATCH_MARK if row.mixes_batch else "")
     return f"{row.label} {marks}".rstrip()
+
+
+def _accuracy(row: Any) -> str:
+    spread = "" if math.isnan(row.accuracy_sd) else f" ± {row.accuracy_sd:.2%}"
+    return _number(row.accuracy, "{:.2%}") + spread
 
 
 def _difference(row: Any) -> str:

@@ -17,13 +17,13 @@ from moe_study.data.shards import PreparedCorpus
 from moe_study.design.routing import Routing
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError, StudyError
-from moe_study.model.gpt import GPT
 from moe_study.model.moe.router import ScoringRouter
 from moe_study.model.moe.selection import Rule
+from moe_study.model.transformer import Transformer
 from moe_study.runs import RunFolder
 from moe_study.training.device import configure
 from moe_study.training.evaluation import Evaluation, evaluate
-from moe_study.training.models import load_model
+from moe_study.training.models import build_model, load_model
 
 CALIBRATION_BATCHES = 20
 CALIBRATED = (".prior_E", ".cutoff_E", ".updates")  # states that a relative may have and the trained model not
@@ -41,6 +41,8 @@ class Cost:
 def cost_of_leak(folder: RunFolder) -> list[Cost]:
     """The run as trained, and under each of its causal relatives. StudyError where there is nothing to compare."""
     config = folder.read_config()
+    if config.task != "language":
+        raise StudyError(f"{folder.path} was trained with task={config.task}: nothing there comes later than the rest")
     relatives = causal_relatives(config.routing, config.model.context)
     if not relatives:
         raise StudyError(f"{folder.path} reads no later token: its perplexity needs no causal counterpart")
@@ -69,13 +71,13 @@ def training_batches(config: RunConfig, corpus: PreparedCorpus) -> Iterator[tupl
 
 def under(
     config: RunConfig,
-    trained: GPT,
+    trained: Transformer,
     end_of_text: int | None,
     batches: Iterator[tuple[Tensor, Tensor]],
     device: torch.device,
-) -> GPT:
+) -> Transformer:
     """The trained weights in a model with `config`'s routing; states they lack are calibrated on `batches`."""
-    model = GPT(config.model, config.routing, config.vocab_size, seed=config.run.seed, end_of_text=end_of_text)
+    model = build_model(config, end_of_text)
     missing, _ = model.load_state_dict(trained.state_dict(), strict=False)
     unknown = [name for name in missing if not name.endswith(CALIBRATED)]
     assert not unknown, f"the trained model has no {unknown[0]}"
@@ -86,7 +88,7 @@ def under(
 
 
 @torch.no_grad()
-def calibrate(model: GPT, batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> None:
+def calibrate(model: Transformer, batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> None:
     """Fill cutoffs by the rule's own moving average, and priors with the router's mean logits over all units."""
     rules = [module for module in model.modules() if isinstance(module, Rule)]
     routers = [module for module in model.modules() if isinstance(module, ScoringRouter) and module.prior_E is not None]
@@ -112,7 +114,7 @@ def calibrate(model: GPT, batches: Iterator[tuple[Tensor, Tensor]], device: torc
     model.eval()
 
 
-def _evaluate(model: GPT, config: RunConfig, corpus: PreparedCorpus, device: torch.device) -> Evaluation:
+def _evaluate(model: Transformer, config: RunConfig, corpus: PreparedCorpus, device: torch.device) -> Evaluation:
     run = config.run
     batches = validation_batches(corpus.validation, config.model.context, run.eval_batch, run.eval_tokens)
     model.to(device)

@@ -1,17 +1,22 @@
-"""Corpora: recipes, tokenizers, shards and the sampler.
+"""Corpora: recipes, tokenizers, shards and the sampler; and images (task=images).
 
     corpus = prepare(config)                       # once: downloads, tokenizes, writes shards
     corpus = open_corpus(config)                   # every run: memory-maps what is there
     TrainSampler(corpus.train, context, batch_size, seed).batch(step)
     validation_batches(corpus.validation, context, batch_size, max_tokens)
+
+Commands that do not care whether data is text or images use prepare_data and open_data.
 """
 
+from moe_study.config import IMAGE_RECIPES, DataConfig
+from moe_study.data.images import ImageSet, open_images, prepare_images
 from moe_study.data.preparation import check, prepare
 from moe_study.data.sampler import Batch, TrainSampler, validation_batches
 from moe_study.data.shards import PreparedCorpus, Shard, Split, corpus_folder, open_corpus
 
 __all__ = [
     "Batch",
+    "ImageSet",
     "PreparedCorpus",
     "Shard",
     "Split",
@@ -19,6 +24,19 @@ __all__ = [
     "check",
     "corpus_folder",
     "open_corpus",
+    "open_data",
     "prepare",
+    "prepare_data",
     "validation_batches",
 ]
+
+
+def prepare_data(config: DataConfig, *, progress: bool = True) -> PreparedCorpus | ImageSet:
+    """Make text or images ready, whichever the recipe gives."""
+    ready = prepare_images if config.recipe in IMAGE_RECIPES else prepare
+    return ready(config, progress=progress)
+
+
+def open_data(config: DataConfig) -> PreparedCorpus | ImageSet:
+    """Open text or images that are ready; DataError where they are not."""
+    return open_images(config) if config.recipe in IMAGE_RECIPES else open_corpus(config)

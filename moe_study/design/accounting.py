@@ -42,7 +42,10 @@ def flops_per_token(config: RunConfig, rows_per_token: float | None = None) -> f
     """Forward FLOPs a token; `rows_per_token` replaces the nominal number of expert rows a token."""
     model = config.model
     attention = 8 * model.width**2 + 4 * model.context * model.width
-    total = model.layers * attention + 2 * model.width * config.vocab_size
+    outer = 2.0 * model.width * config.vocab_size  # the head
+    if model.patch is not None:  # the head reads one mean an image, and every patch is embedded by a product
+        outer = outer / model.context + 2 * model.patch**2 * model.width
+    total = model.layers * attention + outer
     return total + sum(_ffn_flops(config, layer, rows_per_token) for layer in range(model.layers))
 
 
@@ -94,7 +97,10 @@ def _shared_params(config: RunConfig) -> int:
     d, bias = model.width, int(model.bias)
     norm = d * (1 + bias)
     attention = 4 * d * d + 4 * d * bias
-    return (config.vocab_size + model.context) * d + model.layers * (2 * norm + attention) + norm
+    embedding = config.vocab_size * d  # and the head
+    if model.patch is not None:
+        embedding += config.vocab_size * bias + model.patch**2 * d + d * bias  # a head of its own, and patches
+    return embedding + model.context * d + model.layers * (2 * norm + attention) + norm
 
 
 def expert_params(model: ModelConfig, hidden: int) -> int:

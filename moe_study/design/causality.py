@@ -58,6 +58,11 @@ def verdict(routing: Routing) -> Verdict:
     return _context(routing) | _selection(routing) | _capacity(routing) | _shuffle(routing)
 
 
+def of_task(found: Verdict, task: str) -> Verdict:
+    """What a routing's verdict means in a task. No part of an image comes later: only mixing of images counts."""
+    return Verdict(mixes_batch=found.mixes_batch) if task == "images" else found
+
+
 def _soft(routing: Routing) -> Verdict:
     soft = routing.soft
     if soft.chunk_length == 1 or soft.group_size == 1:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from moe_study.config import RunConfig, to_plain
+from moe_study.config import IMAGE_RECIPES, RunConfig, to_plain
 from moe_study.design.routing import (
     Context,
     Gate,
@@ -39,7 +39,7 @@ def validate(config: RunConfig) -> None:
 
 def problems(config: RunConfig) -> Iterator[str]:
     """All that is wrong of the first kind that is, one sentence each; later checks rely on the earlier ones."""
-    checks: list[Callable[[RunConfig], Iterator[str]]] = [_finite, _model, _run, _optimizer]
+    checks: list[Callable[[RunConfig], Iterator[str]]] = [_finite, _task, _model, _run, _optimizer]
     if config.routing.selection is not Selection.DENSE:
         checks += [_sizes, _layers, _unit, _router, _picks, _gate, _capacity, _balance, _forms]
     else:
@@ -66,6 +66,41 @@ def _leaves(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
                 yield prefix + name, item
 
 
+def _task(config: RunConfig) -> Iterator[str]:
+    model, data = config.model, config.data
+    if config.task not in ("language", "images"):
+        yield f"task={config.task} is unknown; choose language or images"
+    elif config.task == "language":
+        if model.patch is not None:
+            yield f"model.patch={model.patch} cuts images up: it needs task=images"
+        if data.recipe in IMAGE_RECIPES:
+            yield f"data.recipe={data.recipe} holds images: it needs task=images"
+        elif config.vocab_size < data.tokenizer.size:
+            yield (
+                f"model.vocab_size={config.vocab_size} is smaller than the tokenizer's {data.tokenizer.size}; "
+                "leave it at null or make it larger"
+            )
+    else:
+        yield from _images(config)
+
+
+def _images(config: RunConfig) -> Iterator[str]:
+    model, data, routing = config.model, config.data, config.routing
+    if data.recipe not in IMAGE_RECIPES:
+        yield f"task=images needs images, and data.recipe={data.recipe} holds text: use data=digits"
+        return
+    side = data.image.side
+    if model.patch is None or model.patch < 1 or side % model.patch:
+        yield f"task=images needs a model.patch that divides the {side} pixels of an edge, not {model.patch}"
+    elif model.context != (side // model.patch) ** 2:
+        yield f"model.context must be the {(side // model.patch) ** 2} patches of an image, not {model.context}"
+    for name in ("vocab_size", "document_attention"):
+        if getattr(model, name):
+            yield f"model.{name} has no meaning for task=images; drop it"
+    if routing.context is Context.LABEL:
+        yield "routing.context=label would tell the router the class that the model shall find"
+
+
 def _model(config: RunConfig) -> Iterator[str]:
     model = config.model
     for name in ("layers", "heads", "width", "context", "ffn_size"):
@@ -76,11 +111,6 @@ def _model(config: RunConfig) -> Iterator[str]:
         yield f"model.width={model.width} must be a multiple of model.heads={model.heads}"
     if not 0 <= model.dropout < 1:
         yield f"model.dropout={model.dropout} must lie in [0, 1)"
-    if config.vocab_size < config.data.tokenizer.size:
-        yield (
-            f"model.vocab_size={config.vocab_size} is smaller than the tokenizer's {config.data.tokenizer.size}; "
-            "leave it at null or make it larger"
-        )
 
 
 def _run(config: RunConfig) -> Iterator[str]:

@@ -66,10 +66,10 @@ def init_experts_(stack: Tensor, std: float, name: str, seed: int, transpose: bo
 class Initialiser:
     """Draws a model's parameters; what modules get to fill themselves with."""
 
-    def __init__(self, seed: int, layers: int) -> None:
+    def __init__(self, seed: int, layers: int, std: float = STANDARD_DEVIATION) -> None:
         self.seed = seed
-        self.std = STANDARD_DEVIATION
-        self.residual_std = STANDARD_DEVIATION / math.sqrt(2 * layers)
+        self.std = std
+        self.residual_std = std / math.sqrt(2 * layers)
 
     def normal_(self, tensor: Tensor, name: str, residual: bool = False) -> Tensor:
         return init_normal_(tensor, self.residual_std if residual else self.std, name, self.seed)
@@ -98,7 +98,7 @@ class Initialiser:
                 self.module(child, f"{prefix}.{name}" if prefix else name)
 
 
-def initialise(model: nn.Module, layers: int, seed: int) -> None:
+def initialise(model: nn.Module, layers: int, seed: int, std: float = STANDARD_DEVIATION) -> None:
     """Fill every parameter of `model` as a function of its name and `seed`.
 
     Raises RuntimeError when a module left one of its parameters unfilled.
@@ -106,7 +106,7 @@ def initialise(model: nn.Module, layers: int, seed: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(torch.nan)
-    init = Initialiser(seed, layers)
+    init = Initialiser(seed, layers, std)
     for name, child in model.named_children():
         init.module(child, name)
     for name, parameter in model.named_parameters():

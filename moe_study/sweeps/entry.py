@@ -63,6 +63,8 @@ def train_one(composed: DictConfig) -> int:
 def headline(folder: RunFolder) -> str:
     """The result in a few words."""
     result = folder.result() or {}
+    if (accuracy := result.get("accuracy")) is not None:
+        return f"validation accuracy {accuracy:.1%}"
     perplexity = result.get("validation_perplexity")
     return "its result has no perplexity" if perplexity is None else f"validation perplexity {perplexity:.2f}"
 

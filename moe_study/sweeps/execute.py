@@ -51,10 +51,10 @@ def check_data(configs: Sequence[RunConfig]) -> None:
     """DataError if a corpus that the training would read is not there, before anything has started."""
     if planted_job() != TRAIN:
         return
-    from moe_study.data import open_corpus  # imports NumPy
+    from moe_study.data import open_data  # imports NumPy
 
     for data in {json.dumps(to_plain(config.data), sort_keys=True): config.data for config in configs}.values():
-        open_corpus(data)
+        open_data(data)
 
 
 def load_job(name: str) -> Job:

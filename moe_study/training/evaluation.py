@@ -30,10 +30,11 @@ class Evaluation:
 
     loss: float  # nats a token
     tokens: int
-    bits_per_byte: float  # all nats (those of end-of-text too) over the bytes of the text, in bits
+    bits_per_byte: float | None  # all nats (those of end-of-text too) over the bytes of the text, in bits
     by_language: dict[str, dict[str, float]]  # name -> loss, tokens
     by_topic: dict[str, dict[str, float]]
     routing: pd.DataFrame  # ROUTING_COLUMNS, a row for each layer, expert and domain; empty without detail
+    accuracy: float | None = None  # share of targets that were the most probable; only for images
     rows_per_token: dict[str, dict[str, float]] = field(default_factory=dict)  # wanted_per_token, ... -> layer ->
 
     @property
@@ -70,6 +71,8 @@ def evaluate(
                 output = model(inputs_BT, targets_BT, label_B=label_B, detail=detail, per_token=True)
             domain_B = torch.from_numpy(batch.language_B * len(corpus.topics) + batch.topic_B).to(device)
             sums.add(output.token_loss_BT, targets_BT, domain_B)
+            if output.correct_BT is not None:
+                sums.add_correct(output.correct_BT, targets_BT)
             if detail:
                 sums.add_routing(output.stats, domain_B)
     model.train(was_training)
@@ -87,6 +90,7 @@ class _Sums:
         self.nats_G = torch.zeros(self.domains, dtype=torch.float64, device=device)
         self.tokens_G = torch.zeros(self.domains, dtype=torch.int64, device=device)
         self.bytes = torch.zeros((), dtype=torch.int64, device=device)
+        self.correct: Tensor | None = None
         self.layers: dict[int, dict[str, Tensor]] = {}
         self.layer_tokens: dict[int, int] = {}
 
@@ -96,6 +100,10 @@ class _Sums:
         self.nats_G.index_add_(0, domain_B, nats_B)
         self.tokens_G.index_add_(0, domain_B, valid_BT.sum(1))
         self.bytes += torch.where(valid_BT, self.bytes_V[targets_BT.clamp(min=0)], 0).sum()
+
+    def add_correct(self, correct_BT: Tensor, targets_BT: Tensor) -> None:
+        count = (correct_BT & (targets_BT >= 0)).sum()
+        self.correct = count if self.correct is None else self.correct + count
 
     def add_routing(self, stats: list[RoutingStats], domain_B: Tensor) -> None:
         for layer in stats:
@@ -126,7 +134,8 @@ class _Sums:
         return Evaluation(
             loss=float(nats.sum() / tokens.sum()),
             tokens=int(tokens.sum()),
-            bits_per_byte=float(nats.sum() / math.log(2) / int(self.bytes)),
+            bits_per_byte=float(nats.sum() / math.log(2) / int(self.bytes)) if self.bytes else None,
+            accuracy=None if self.correct is None else int(self.correct) / int(tokens.sum()),
             by_language=_by_name(self.languages, nats.sum(1), tokens.sum(1)),
             by_topic=_by_name(self.topics, nats.sum(0), tokens.sum(0)),
             routing=self._routing_frame(tokens),

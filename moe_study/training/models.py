@@ -4,13 +4,19 @@ from moe_study.config import RunConfig
 from moe_study.design import accounting
 from moe_study.errors import StudyError
 from moe_study.model.gpt import GPT
+from moe_study.model.transformer import Transformer
+from moe_study.model.vit import ViT
 from moe_study.runs import RunFolder
 from moe_study.training import checkpoint
 
 
-def build_model(config: RunConfig, end_of_text: int | None) -> GPT:
+def build_model(config: RunConfig, end_of_text: int | None) -> Transformer:
     """The configured model with its initial parameters, on the CPU."""
-    model = GPT(config.model, config.routing, config.vocab_size, seed=config.run.seed, end_of_text=end_of_text)
+    model: Transformer
+    if config.task == "images":
+        model = ViT(config.model, config.routing, config.vocab_size, seed=config.run.seed)
+    else:
+        model = GPT(config.model, config.routing, config.vocab_size, seed=config.run.seed, end_of_text=end_of_text)
     built = sum(parameter.numel() for parameter in model.parameters())
     assert built == accounting.num_params(config), (
         f"the model has {built} parameters, its configuration counts {accounting.num_params(config)}"
@@ -18,7 +24,7 @@ def build_model(config: RunConfig, end_of_text: int | None) -> GPT:
     return model
 
 
-def load_model(folder: RunFolder) -> GPT:
+def load_model(folder: RunFolder) -> Transformer:
     """The model of a run as last saved (its final weights if it is done), on the CPU, in evaluation mode.
 
     StudyError where the run has saved nothing yet, or nothing that can be read.

@@ -6,6 +6,7 @@ from typing import Any
 from moe_study.audit.audit import Audit
 from moe_study.config import RunConfig
 from moe_study.design import accounting
+from moe_study.design.causality import of_task
 from moe_study.design.routing import Selection
 from moe_study.training.device import peak_memory_bytes
 from moe_study.training.evaluation import Evaluation
@@ -23,6 +24,7 @@ def make_result(
         "validation_perplexity": evaluation.perplexity,
         "validation_tokens": evaluation.tokens,
         "bits_per_byte": evaluation.bits_per_byte,
+        "accuracy": evaluation.accuracy,
         "by_language": evaluation.by_language,
         "by_topic": evaluation.by_topic,
         "tokens": trainer.tokens,
@@ -31,8 +33,8 @@ def make_result(
         "train_seconds": watch.seconds,
         "tokens_per_second": watch.tokens_per_second or trainer.tokens / watch.seconds,
         "peak_memory_bytes": max(trainer.peak_memory, peak_memory_bytes(trainer.device)),
-        "causality": dataclasses.asdict(causality.declared),
-        "causality_measured": dataclasses.asdict(causality.measured.verdict),
+        "causality": dataclasses.asdict(of_task(causality.declared, config.task)),
+        "causality_measured": dataclasses.asdict(of_task(causality.measured.verdict, config.task)),
         "data_fingerprint": fingerprint,
         **evaluation.rows_per_token,
     }

@@ -7,7 +7,6 @@ from typing import Any
 
 from moe_study.audit.audit import RUN_TRIALS, audit
 from moe_study.config import RunConfig
-from moe_study.data import TrainSampler, open_corpus, validation_batches
 from moe_study.errors import ConfigError
 from moe_study.files import atomic_file
 from moe_study.runs import RunFolder, State
@@ -20,6 +19,7 @@ from moe_study.training.models import build_model
 from moe_study.training.recorder import Recorder
 from moe_study.training.result import make_result
 from moe_study.training.signals import Preempted, StopRequest
+from moe_study.training.tasks import task_of
 
 
 def train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
@@ -61,7 +61,8 @@ class Session:
         self.config, self.folder, self.recorder, self.stop = config, folder, recorder, stop
         self.device = configure(config)
         self.causality = audit(config, RUN_TRIALS)  # first, so that a defect of a routing costs no training
-        self.corpus = open_corpus(config.data)
+        self.task = task_of(config)
+        self.corpus = self.task.open(config)
         if self.corpus.vocab_size > config.vocab_size:
             raise ConfigError(
                 f"model.vocab_size={config.vocab_size} is too small for the data's {self.corpus.vocab_size} token"
@@ -71,8 +72,7 @@ class Session:
         model = build_model(config, self.corpus.end_of_text).to(self.device)
         if config.run.compile:
             model.compile()  # in place, so that the names of its parameters stay as they are
-        sampler = TrainSampler(self.corpus.train, config.model.context, config.run.batch_size, config.run.seed)
-        self.trainer = Trainer(config, model, sampler, self.device)
+        self.trainer = Trainer(config, model, self.task.training(config, self.corpus), self.device)
         self.saved_step = 0
 
     def run(self) -> dict[str, Any]:
@@ -151,12 +151,9 @@ class Session:
 
     def _evaluate(self, *, detail: bool) -> Evaluation:
         config, trainer = self.config, self.trainer
-        batches = validation_batches(
-            self.corpus.validation, config.model.context, config.run.eval_batch, config.run.eval_tokens
-        )
         evaluation = evaluate(
             trainer.model,
-            batches,
+            self.task.validation(config, self.corpus),
             self.corpus,
             self.device,
             precision=config.run.precision,

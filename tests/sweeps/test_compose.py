@@ -52,12 +52,19 @@ def test_group_files_are_deltas_of_the_dataclass_defaults(composer):
     "choice",
     sorted(
         f"{group}={path.stem}"
-        for group in ("model", "routing", "optimizer", "run", "log", "match")
+        for group in ("task", "model", "routing", "optimizer", "run", "log", "match")
         for path in (CONF / group).glob("*.yaml")
     ),
 )
 def test_every_committed_choice_composes_into_a_valid_run(composer, choice):
-    assert composer.run_config([choice]).key
+    task = ["task=images"] if choice == "model=vit" else []
+    assert composer.run_config([*task, choice]).key
+
+
+def test_one_word_changes_the_task_and_all_that_goes_with_it(composer):
+    config = composer.run_config(["task=images", "model.patch=14", "model.context=4", "run.steps=3"])
+    assert (config.task, config.data.recipe, config.model.context, config.run.steps) == ("images", "digits", 4, 3)
+    assert composer.run_config(["task=language"]) == composer.run_config([])
 
 
 def test_match_gives_the_dense_twin_of_a_point(composer):

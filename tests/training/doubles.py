@@ -32,6 +32,7 @@ class Output:
     stats: list[RoutingStats] = field(default_factory=list)
     logits_BTV: Tensor | None = None
     token_loss_BT: Tensor | None = None
+    correct_BT: Tensor | None = None
 
 
 class TinyModel(nn.Module):
@@ -141,6 +142,19 @@ def tiny_validation(split, context: int, batch_size: int, max_tokens: int):
         yield Batch(*(getattr(whole, name)[start : start + batch_size] for name in Batch.__dataclass_fields__))
 
 
+class TinyTask:
+    """What `task_of` gives back."""
+
+    def open(self, config: RunConfig) -> TinyCorpus:
+        return TinyCorpus()
+
+    def training(self, config: RunConfig, data: TinyCorpus) -> TinySampler:
+        return TinySampler(config.run.batch_size, config.run.seed)
+
+    def validation(self, config: RunConfig, data: TinyCorpus):
+        return tiny_validation(data.validation, config.model.context, config.run.eval_batch, config.run.eval_tokens)
+
+
 def tiny_config(tmp_path, *, dropout=0.2, log=None, optimizer=None, **run) -> RunConfig:
     """A run of a second; keyword arguments go to the section `run`."""
     settings = {"steps": 20, "batch_size": 6, "eval_every": 7, "eval_tokens": 20 * CONTEXT, "eval_batch": 8}
@@ -161,11 +175,8 @@ def doubles(model=TinyModel):
     """Inside, `train` runs on the stand-ins."""
     from moe_study.training import run
 
-    names = ("open_corpus", "TrainSampler", "validation_batches", "build_model")
-    before = {name: getattr(run, name) for name in names}
-    run.open_corpus = lambda config: TinyCorpus()
-    run.TrainSampler = lambda split, context, batch_size, seed: TinySampler(batch_size, seed)
-    run.validation_batches = tiny_validation
+    before = {name: getattr(run, name) for name in ("task_of", "build_model")}
+    run.task_of = lambda config: TinyTask()
     run.build_model = lambda config, end_of_text: model(config.run.seed, config.model.dropout)
     try:
         yield

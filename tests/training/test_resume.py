@@ -17,7 +17,7 @@ import torch
 from moe_study.config import from_plain, to_plain
 from moe_study.design.routing import Balance, Routing
 from moe_study.runs import RunFolder, State
-from moe_study.training import checkpoint, run
+from moe_study.training import checkpoint, run, tasks
 from moe_study.training.loop import Trainer
 from tests.training.harness import NOISY, assert_same, forked, make_config, outcome
 
@@ -154,8 +154,8 @@ def test_data_that_changed_under_a_half_trained_run_is_refused(tmp_path, data):
     assert forked(config, at_step(10)) == -9
 
     def other_data():
-        original = run.open_corpus
-        run.open_corpus = lambda data: dataclasses.replace(original(data), fingerprint="0" * 64)
+        original = tasks.Language.open
+        tasks.Language.open = lambda self, config: dataclasses.replace(original(self, config), fingerprint="0" * 64)
 
     assert forked(config, other_data) == 1
     status = RunFolder.of(config).status()
