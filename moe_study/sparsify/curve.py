@@ -70,6 +70,7 @@ def sparsify(folder: RunFolder, thresholds: Sequence[float], experts: int | None
         config = replace(config, run=replace(config.run, device="cpu"))  # trained on another machine
     check(config, thresholds, experts, control)
     trained, device = load_model(folder), configure(config)
+    assert isinstance(trained, GPT)  # checked
     corpus = open_corpus(config.data)
     result = folder.result()
     if result is not None and result["data_fingerprint"] != corpus.fingerprint:
@@ -98,6 +99,8 @@ def sparsify(folder: RunFolder, thresholds: Sequence[float], experts: int | None
 def check(config: RunConfig, thresholds: Sequence[float], experts: int | None, control: bool) -> None:
     """StudyError for what cannot be evaluated."""
     selection = config.routing.selection
+    if config.task != "language":
+        raise StudyError(f"sparsify evaluates perplexities, and this run was trained with task={config.task}")
     for threshold in thresholds:
         if not 0 <= threshold <= 1:
             raise StudyError(f"--thresholds {threshold:g} must lie in [0, 1]")

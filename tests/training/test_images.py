@@ -8,9 +8,12 @@ import pytest
 
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.table import perplexity_table, to_text
+from moe_study.audit.cost import cost_of_leak
 from moe_study.config import LogConfig, ModelConfig, OptimizerConfig, RunConfig, RunSettings
 from moe_study.design.routing import Routing, Selection, Soft
+from moe_study.errors import StudyError
 from moe_study.runs import RunFolder, State
+from moe_study.sparsify.curve import sparsify
 from moe_study.sweeps.execute import execute
 from moe_study.training.models import load_model
 from tests.fixtures import tiny_digits
@@ -93,3 +96,12 @@ def test_a_table_of_images_tells_accuracies(config):
     text = to_text(table)
     assert "accuracy" in text and "bits/byte" not in text and "†" not in text
     assert table["accuracy"].notna().all()
+
+
+def test_commands_about_perplexity_refuse_a_run_on_images(config):
+    execute(config)
+    folder = RunFolder.of(config)
+    with pytest.raises(StudyError, match="nothing there comes later"):
+        cost_of_leak(folder)
+    with pytest.raises(StudyError, match="trained with task=images"):
+        sparsify(folder, [0.5], None)
