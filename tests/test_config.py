@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_study.config import DataConfig, RunConfig, TokenizerConfig, from_plain, to_plain
+from moe_study.config import DataConfig, RunConfig, TokenizerConfig, from_plain, key_of, to_plain
 from moe_study.errors import ConfigError
 from tests.design.points import DENSE, TOP_K, toy
 
@@ -156,6 +156,13 @@ def test_mistakes_are_refused_by_name(plain: Any, sentence: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         from_plain(RunConfig, plain)
     assert sentence in str(refusal.value)
+
+
+def test_the_order_of_options_does_not_matter_for_the_key() -> None:
+    one, other = ({"files": 1, "limits": {"en": 2, "de": 3}}, {"limits": {"de": 3, "en": 2}, "files": 1})
+    assert replaced(RunConfig(), "data.options", one).key == replaced(RunConfig(), "data.options", other).key
+    plain = to_plain(toy())
+    assert key_of(dict(reversed(plain.items()))) == key_of(plain) == toy().key
 
 
 def test_whole_numbers_serve_where_numbers_are_asked_for_and_give_one_key() -> None:

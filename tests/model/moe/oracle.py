@@ -9,7 +9,7 @@ Shape suffixes: B sequences, T positions, D width, F hidden units of an expert.
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moe_study.design.routing import Context, Gate, RouterKind, Routing, Selection, Unit
 from moe_study.model.moe.layer import MixtureLayer
@@ -30,6 +30,7 @@ def outputs(layer: MixtureLayer, x_BTD: Tensor, decisions: Decisions) -> Tensor:
                 y_D = y_D + weight * expert_output(layer, expert, x_D)
             if layer.shared is not None:
                 up, down = layer.shared.up, layer.shared.down
+                assert isinstance(up, nn.Linear) and isinstance(down, nn.Linear)
                 y_D = y_D + network(x_D, up.weight.T, up.bias, down.weight.T, down.bias)
             row.append(y_D)
         rows.append(torch.stack(row))

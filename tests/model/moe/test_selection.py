@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe_study.config import ModelConfig
 from moe_study.design.routing import ChoiceScope, Gate, Routing, Selection
+from moe_study.model.gpt import GPT
 from moe_study.model.moe.picks import Picks
 from moe_study.model.moe.selection import ExpertChoice, Threshold, build_selection
 from tests.model.moe import oracle
+from tests.model.moe.doubles import a_pass
 
 CASES = range(150)
 
@@ -258,6 +261,26 @@ def test_a_moving_cutoff_comes_to_give_every_token_k_experts_on_average() -> Non
         rule.end_step()
     assert keep_RE.sum(1).double().mean().item() == pytest.approx(2, rel=0.1)
     assert keep_RE.sum(0).min() > 64 / 2  # and every expert has its share, liked or not
+
+
+@pytest.mark.parametrize(
+    ("routing", "state"),
+    [
+        (Routing(selection=Selection.THRESHOLD, threshold_budget=1.5), "moving_threshold"),
+        (Routing(selection=Selection.EXPERT_CHOICE, choice_scope=ChoiceScope.CUTOFF), "cutoff_E"),
+    ],
+)
+def test_the_end_of_a_model_s_step_moves_every_layer_s_state(routing: Routing, state: str) -> None:
+    gpt = GPT(ModelConfig(layers=2, heads=2, width=8, context=10), routing, 257)
+    start = [value.clone() for name, value in gpt.named_buffers() if state in name]
+    gpt.begin_step(0)
+    gpt(a_pass().tokens_BT)
+    during = [value.clone() for name, value in gpt.named_buffers() if state in name]
+    gpt.end_step()
+    after = [value for name, value in gpt.named_buffers() if state in name]
+    assert len(start) == 2
+    assert all(torch.equal(a, b) for a, b in zip(start, during, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(start, after, strict=True))
 
 
 def test_evaluation_observes_nothing() -> None:
