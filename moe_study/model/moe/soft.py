@@ -93,30 +93,38 @@ class Blocks:
 
 @dataclass(frozen=True)
 class AcrossBatch:
-    """Mixture of Tokens (2310.15961, section 3): the M tokens at one position of M sequences are a block."""
+    """Mixture of Tokens (2310.15961, section 3): the M tokens at one position of M sequences are a block.
 
-    group: int  # M sequences
+    The last group may lack sequences, and is filled up.
+    """
+
+    sequences: int  # B
+    group: int  # M
 
     def cut(self, x_BTX: Tensor, fill: float = 0.0) -> Tensor:
         """(G, J, M, X) with J = T."""
-        return x_BTX.unflatten(0, (-1, self.group)).transpose(1, 2)
+        missing = -self.sequences % self.group
+        return F.pad(x_BTX, (0, 0, 0, 0, 0, missing), value=fill).unflatten(0, (-1, self.group)).transpose(1, 2)
 
     def join(self, y_GJMX: Tensor) -> Tensor:
         """Back to (B, T, X)."""
-        return y_GJMX.transpose(1, 2).flatten(0, 1)
+        return y_GJMX.transpose(1, 2).flatten(0, 1)[: self.sequences]
 
 
-def layout(routing: Routing, sequences: int, length: int) -> Blocks | AcrossBatch:
-    """Which tokens share their slots. StudyError when the sequences do not fill whole groups."""
+def layout(routing: Routing, sequences: int, length: int, training: bool) -> Blocks | AcrossBatch:
+    """Which tokens share their slots. StudyError in training when the sequences do not fill whole groups.
+
+    In evaluation the sequences that are left over mix among themselves, so that any number can be evaluated.
+    """
     soft = routing.soft
     if soft.form is SoftForm.ACROSS_BATCH:
         assert soft.group_size is not None  # validated
-        if sequences % soft.group_size:
+        if training and sequences % soft.group_size:
             raise StudyError(
                 f"{sequences} sequences cannot be mixed in groups of routing.soft.group_size={soft.group_size}; "
                 "use a batch size that is a multiple of it"
             )
-        return AcrossBatch(soft.group_size)
+        return AcrossBatch(sequences, soft.group_size)
     if soft.form is SoftForm.SEQUENCE:
         return Blocks(length, length)
     if soft.form is SoftForm.PREFIX:
@@ -178,7 +186,7 @@ class SoftLayer(nn.Module):
             self.scores.begin_step(step)
 
     def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Tensor:
-        view = layout(self.routing, *x_BTD.shape[:2])
+        view = layout(self.routing, x_BTD.shape[0], x_BTD.shape[1], self.training)
         lag = int(self.soft.form is SoftForm.CHUNK_LAGGED)  # blocks before there is anything to average
         x_GJMD = view.cut(x_BTD)
         dispatch_GJMS, combine_GJMS = self._logits(x_BTD, view)
@@ -275,10 +283,12 @@ class SoftLayer(nn.Module):
 
 
 def _rows_by_sequence(rows_E: Tensor, view: Blocks | AcrossBatch, sequences: int, length: int) -> Tensor:
-    """Rows of each expert, (B, E); those of position t in a group of M are counted at its sequence t mod M."""
+    """Rows of each expert, (B, E); those of position t in a group of m are counted at its sequence t mod m."""
     if isinstance(view, Blocks):
         return (rows_E // sequences).expand(sequences, -1)
-    member_B = torch.arange(sequences, device=rows_E.device) % view.group
-    positions_B = (length - 1 - member_B).div(view.group, rounding_mode="floor") + 1
-    rows_a_position_E = rows_E * view.group // (sequences * length)
+    sequence_B = torch.arange(sequences, device=rows_E.device)
+    member_B = sequence_B % view.group
+    members_B = (sequences - (sequence_B - member_B)).clamp(max=view.group)
+    positions_B = (length - 1 - member_B).div(members_B, rounding_mode="floor") + 1
+    rows_a_position_E = rows_E // (-(-sequences // view.group) * length)
     return positions_B.unsqueeze(1) * rows_a_position_E

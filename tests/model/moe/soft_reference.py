@@ -17,17 +17,17 @@ def soft_layer(x_BTD: Array, weights: dict[str, Array], soft: Soft, experts: int
     y_BTD = np.zeros_like(x_BTD)
     for b in range(sequences):
         for t in range(length):
-            places = averaged(soft, b, t, length)
+            places = averaged(soft, b, t, sequences, length)
             y_BTD[b, t] = token(x_BTD, (b, t), places, weights, soft, experts)
     return y_BTD
 
 
-def averaged(soft: Soft, b: int, t: int, length: int) -> list[Place]:
+def averaged(soft: Soft, b: int, t: int, sequences: int, length: int) -> list[Place]:
     """The tokens in the slots that token t of sequence b reads."""
     if soft.form == "across_batch":
         assert soft.group_size is not None
         first = b // soft.group_size * soft.group_size
-        return [(first + i, t) for i in range(soft.group_size)]
+        return [(i, t) for i in range(first, min(first + soft.group_size, sequences))]
     chunk = soft.chunk_length or length
     start = t // chunk * chunk
     positions = {

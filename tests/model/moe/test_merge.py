@@ -261,6 +261,15 @@ def test_every_trained_parameter_gets_a_finite_gradient(routing: Routing) -> Non
         assert parameter.grad.abs().max() > 0, key
 
 
+@pytest.mark.parametrize("name", ["lory", "strict smear", "prefix"])
+def test_a_compiled_layer_gives_the_same(name: str) -> None:
+    layer, x_BTD = build(POINTS[name]).float(), tokens().float()
+    expected_BTD, _ = run(layer, x_BTD)
+    torch.compiler.reset()
+    layer.compile(backend="eager")
+    torch.testing.assert_close(run(layer, x_BTD)[0], expected_BTD, rtol=1e-4, atol=1e-3)
+
+
 def test_balancing_terms_count_the_strongest_expert_of_each_unit() -> None:
     layer, x_BTD = build(dataclasses.replace(SMEAR, balance=Balance(switch=0.5, z=0.1))), tokens()
     _, forward_pass = run(layer, x_BTD)

@@ -286,6 +286,17 @@ def test_every_trained_parameter_gets_a_finite_gradient(soft: Soft) -> None:
         assert parameter.grad.abs().max() > 0, key
 
 
+@pytest.mark.parametrize("soft", [CHUNK, LAGGED, TOKENS_ACROSS], ids=name)
+def test_a_compiled_layer_gives_the_same(soft: Soft) -> None:
+    layer, x_BTD = build(soft).float(), tokens().float()
+    expected_BTD, stats = run(layer, x_BTD, detail=True)
+    torch.compiler.reset()
+    layer.compile(backend="eager")  # what is captured is tested here; generating code is torch's affair
+    y_BTD, compiled = run(layer, x_BTD, detail=True)
+    torch.testing.assert_close(y_BTD, expected_BTD, rtol=1e-4, atol=1e-3)
+    assert torch.equal(compiled.kept_E, stats.kept_E)
+
+
 def test_scores_keep_float32_under_autocast() -> None:
     layer = build(SEQUENCE).float()
     assert layer.scores is not None
@@ -334,9 +345,21 @@ def test_rows_by_sequence_add_up(soft: Soft, length: int) -> None:
         torch.testing.assert_close(stats.weight_BE.sum(1), torch.full((4,), length, dtype=torch.float64))
 
 
-def test_a_group_that_the_batch_does_not_fill_is_refused() -> None:
+def test_a_group_that_the_batch_does_not_fill_is_refused_in_training() -> None:
     with pytest.raises(StudyError, match="3 sequences cannot be mixed in groups"):
-        run(build(ACROSS), tokens(sequences=3))
+        run(build(ACROSS).train(), tokens(sequences=3))
+
+
+@pytest.mark.parametrize("soft", [ACROSS, TOKENS_ACROSS], ids=name)
+@pytest.mark.parametrize("sequences", [1, 3, 5])
+def test_in_evaluation_the_sequences_left_over_mix_among_themselves(soft: Soft, sequences: int) -> None:
+    layer = build(dataclasses.replace(soft, group_size=4))
+    x_BTD = tokens(sequences=sequences)
+    y_BTD, stats = run(layer, x_BTD, detail=True)
+    torch.testing.assert_close(y_BTD, reference(layer, x_BTD), rtol=0, atol=1e-12)
+    assert stats.kept_BE is not None and stats.kept_BE.sum(0).tolist() == stats.kept_E.tolist()
+    y_BTD.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
 
 
 # ---- accounting
