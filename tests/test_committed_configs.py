@@ -18,18 +18,23 @@ from moe_study.data import prepare
 from moe_study.design.accounting import num_params
 from moe_study.design.causality import verdict
 from moe_study.design.validation import validate
-from moe_study.model.gpt import GPT
 from moe_study.runs import RunFolder, State
 from moe_study.sweeps.compose import Composer, open_composer, project_root
 from moe_study.sweeps.execute import execute
 from moe_study.sweeps.plan import plan_command
 from moe_study.training import run
-from tests.fixtures import tiny_data_config
+from moe_study.training.models import build_model
+from tests.fixtures import tiny_data_config, tiny_digits
 
 ROOT = project_root()
 CONF = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/**/*.yaml"))
 SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
-ALSO = {"match": ["routing=token_top2"]}  # what a group needs beside it to have something to do
+ALSO = {  # what a group or file needs beside it to have something to do
+    "match": ["routing=token_top2"],
+    "model/vit": ["task=images"],
+    "data/digits": ["task=images"],
+}
+Data = dict[str, DataConfig]  # by task
 TRIALS = 6  # enough for these files; the audit's own tests say how often one finds a leak
 STEPS = 3
 
@@ -43,10 +48,11 @@ def composer() -> Iterator[Composer]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
-    config = tiny_data_config(tmp_path_factory.mktemp("data"))
-    prepare(config, progress=False)
-    return config
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Data]:
+    text = tiny_data_config(tmp_path_factory.mktemp("data"))
+    prepare(text, progress=False)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield {"language": text, "images": tiny_digits(tmp_path_factory.mktemp("images"), monkeypatch)}
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +61,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("file", CONF)
-def test_a_file_of_conf_trains(file: str, composer: Composer, data: DataConfig, runs: Path) -> None:
+def test_a_file_of_conf_trains(file: str, composer: Composer, data: Data, runs: Path) -> None:
     group, _, name = file.rpartition("/")
-    check(composer.run_config([f"{group}={name}", *ALSO.get(group, [])]), data, runs)
+    check(composer.run_config([f"{group}={name}", *ALSO.get(group, []), *ALSO.get(file, [])]), data, runs)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_every_point_of_a_sweep_trains(name: str, composer: Composer, data: DataConfig, runs: Path) -> None:
+def test_every_point_of_a_sweep_trains(name: str, composer: Composer, data: Data, runs: Path) -> None:
     plan = plan_command(composer, [f"+sweep={name}", f"log.runs_dir={runs / 'none'}"], ROOT)
     assert plan.runs
     assert not plan.invalid or plan.skip_invalid, plan.invalid_listing()
@@ -69,7 +75,7 @@ def test_every_point_of_a_sweep_trains(name: str, composer: Composer, data: Data
         check(planned.config, data, runs)
 
 
-def test_the_defaults_train(composer: Composer, data: DataConfig, runs: Path) -> None:
+def test_the_defaults_train(composer: Composer, data: Data, runs: Path) -> None:
     check(composer.run_config([]), data, runs)
 
 
@@ -78,7 +84,7 @@ def fewer_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "RUN_TRIALS", TRIALS)
 
 
-def check(config: RunConfig, data: DataConfig, runs: Path) -> None:
+def check(config: RunConfig, data: Data, runs: Path) -> None:
     validate(config)
     assert_counted(config)
     small = toy(config, data, runs)
@@ -91,14 +97,17 @@ def check(config: RunConfig, data: DataConfig, runs: Path) -> None:
 def assert_counted(config: RunConfig) -> None:
     """The parameters of the full-sized model, built without memory, are those that the configuration counts."""
     with torch.device("meta"):
-        model = GPT(config.model, config.routing, config.vocab_size, end_of_text=0)
+        model = build_model(config, end_of_text=0)
     assert model.num_parameters() == num_params(config)
 
 
-def toy(config: RunConfig, data: DataConfig, runs: Path) -> RunConfig:
-    """The point as it is audited, on a tiny corpus, with the optimizer, precision and micro-batches of the file."""
-    small = shrink(config)
-    rows = small.run.batch_size
+def toy(config: RunConfig, data: Data, runs: Path) -> RunConfig:
+    """The point as it is audited, on a tiny corpus, with the optimizer, precision and micro-batches of the file.
+
+    Images are small already.
+    """
+    small = config if config.task == "images" else shrink(config)
+    rows = 4 if config.task == "images" else small.run.batch_size
     settings = RunSettings(
         steps=STEPS,
         batch_size=2 * rows,
@@ -110,7 +119,9 @@ def toy(config: RunConfig, data: DataConfig, runs: Path) -> RunConfig:
     )
     routing = dataclasses.replace(small.routing, balance=config.routing.balance)
     log = LogConfig(runs_dir=str(runs), log_every=1, routing_every=1, threads=1, progress=False)
-    return dataclasses.replace(small, routing=routing, data=data, optimizer=config.optimizer, run=settings, log=log)
+    return dataclasses.replace(
+        small, routing=routing, data=data[config.task], optimizer=config.optimizer, run=settings, log=log
+    )
 
 
 def assert_trains(config: RunConfig) -> None:
