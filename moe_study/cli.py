@@ -126,7 +126,10 @@ def _plan_lines(planned: "Plan") -> Iterator[str]:
         sizes = (num_params(config), num_active_params(config), flops_per_token(config))
         tokens = config.total_steps * config.tokens_per_step
         cells = [_short(number) for number in (*sizes, tokens)]
-        rows.append((run.key, run.state.value, *cells, planned.label(run)))  # type: ignore[arg-type]
+        label = planned.label(run)
+        if run.matched is not None:
+            label += f" (matched {run.matched.quantity} to {run.matched.residual:+.2%})"
+        rows.append((run.key, run.state.value, *cells, label))  # type: ignore[arg-type]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]

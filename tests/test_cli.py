@@ -113,3 +113,8 @@ def test_plots_without_a_finished_run_says_so(capsys, tmp_path, some_runs):
     run_in(some_runs, 0).status_file.write_text(run_in(some_runs, 1).status_file.read_text())
     assert cli.main(["plots", str(some_runs), "--out", str(tmp_path / "plots")]) == 1
     assert "is done yet" in capsys.readouterr().err
+
+
+def test_plan_says_how_closely_sizes_were_matched(capsys, tmp_path):
+    assert cli.main(["plan", "routing=token_top2", "match=active_params", f"log.runs_dir={tmp_path}"]) == 0
+    assert "(matched active_params to -0.04%)" in capsys.readouterr().out

@@ -24,6 +24,7 @@ class RoutingStats:
     executed: Tensor  # expert rows that were computed, padding included
     entropy: Tensor  # mean entropy of the router's distribution, nats; nan where there is none
     tokens: int  # B * T
+    positive: Tensor | None = None  # share of positive hidden units summed over expert rows; in detailed passes only
 
 
 @dataclass

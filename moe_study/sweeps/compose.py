@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from moe_study.config import RunConfig, from_plain, to_plain
-from moe_study.design.matching import Match, resolve_match
+from moe_study.design.matching import Match, Solution, resolve_match
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError
 
@@ -61,18 +61,18 @@ def read_composed(composed: DictConfig) -> tuple[RunConfig, Match]:
     return from_plain(RunConfig, sections), match
 
 
-def settle(config: RunConfig, match: Match) -> RunConfig:
-    """The configuration that will be trained: validated, sizes matched; ConfigError if it has no meaning."""
+def settle(config: RunConfig, match: Match) -> tuple[RunConfig, Solution | None]:
+    """The configuration that will be trained, and how well its sizes match; ConfigError if it has no meaning."""
     validate(config)
-    solved, _ = resolve_match(config, match)
+    solved, solution = resolve_match(config, match)
     if solved is not config:
         validate(solved)
-    return solved
+    return solved, solution
 
 
 def run_config(composed: DictConfig) -> RunConfig:
     """The typed, matched and validated configuration; ConfigError says in one sentence what is wrong."""
-    return settle(*read_composed(composed))
+    return settle(*read_composed(composed))[0]
 
 
 class Composed(NamedTuple):

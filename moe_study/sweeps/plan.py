@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from moe_study.config import RunConfig
 from moe_study.design.accounting import flops_per_token
+from moe_study.design.matching import Solution
 from moe_study.errors import ConfigError
 from moe_study.runs import RunFolder, State, write_sweep_members
 from moe_study.sweeps.compose import Composer, is_setting, read_composed, settle
@@ -28,6 +29,7 @@ class PlannedRun:
     config: RunConfig
     state: State  # when planned
     reason: str = ""  # last line of the error of a failed or diverged run
+    matched: Solution | None = None  # what match= made equal, and how closely
 
     @property
     def folder(self) -> RunFolder:
@@ -161,10 +163,10 @@ class _InvalidError(ConfigError):
 def _planned(composed: DictConfig, overrides: tuple[str, ...]) -> PlannedRun:
     config, match = read_composed(composed)
     try:
-        config = settle(config, match)
+        config, matched = settle(config, match)
     except ConfigError as error:
         raise _InvalidError(str(error)) from error
     folder = RunFolder.of(config)
     state = folder.state()
     reason = folder.status().message if state in TO_RETRY else ""
-    return PlannedRun(config.key, overrides, config, state, reason)
+    return PlannedRun(config.key, overrides, config, state, reason, matched)

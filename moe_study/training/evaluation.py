@@ -36,6 +36,7 @@ class Evaluation:
     routing: pd.DataFrame  # ROUTING_COLUMNS, a row for each layer, expert and domain; empty without detail
     accuracy: float | None = None  # share of targets that were the most probable; only for images
     rows_per_token: dict[str, dict[str, float]] = field(default_factory=dict)  # wanted_per_token, ... -> layer ->
+    positive_share: dict[str, float] = field(default_factory=dict)  # layer -> share of positive hidden units
 
     @property
     def perplexity(self) -> float:
@@ -115,12 +116,17 @@ class _Sums:
                     "count_GE": torch.zeros(self.domains, experts, dtype=torch.int64, device=domain_B.device),
                     "weight_GE": torch.zeros(self.domains, experts, dtype=torch.float64, device=domain_B.device),
                     "rows_3": torch.zeros(3, dtype=torch.float64, device=domain_B.device),
+                    "positive": torch.zeros((), dtype=torch.float64, device=domain_B.device),
                 },
             )
             sums["count_GE"].index_add_(0, domain_B, layer.kept_BE.long())
             sums["weight_GE"].index_add_(0, domain_B, layer.weight_BE.double())
             rows = (layer.wanted, layer.kept_E.sum(), layer.executed)
             sums["rows_3"] += torch.stack([value.double() for value in rows])
+            if layer.positive is None:
+                sums.pop("positive", None)
+            else:
+                sums["positive"] += layer.positive
             self.layer_tokens[layer.layer] = self.layer_tokens.get(layer.layer, 0) + layer.tokens
 
     def result(self) -> Evaluation:
@@ -139,6 +145,11 @@ class _Sums:
             by_language=_by_name(self.languages, nats.sum(1), tokens.sum(1)),
             by_topic=_by_name(self.topics, nats.sum(0), tokens.sum(0)),
             routing=self._routing_frame(tokens),
+            positive_share={
+                str(layer): float(sums["positive"] / sums["rows_3"][2])
+                for layer, sums in sorted(self.layers.items())
+                if "positive" in sums and sums["rows_3"][2] > 0
+            },
             rows_per_token={
                 name: {
                     str(layer): float(sums["rows_3"][i]) / self.layer_tokens[layer]

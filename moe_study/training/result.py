@@ -37,6 +37,7 @@ def make_result(
         "causality_measured": dataclasses.asdict(of_task(causality.measured.verdict, config.task)),
         "data_fingerprint": fingerprint,
         **evaluation.rows_per_token,
+        "positive_share": evaluation.positive_share,
     }
 
 

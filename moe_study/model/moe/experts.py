@@ -35,6 +35,13 @@ class Experts(nn.Module):
         return grouped_linear(h_QF, self.down_EFD, self.down_bias_ED, ends_E)
 
 
+    @torch.no_grad()
+    def positive_rows(self, x_QD: Tensor, ends_E: Tensor) -> Tensor:
+        """Share of a row's hidden units above zero before the activation (XMoE's measure), summed over rows."""
+        h_QF = grouped_linear(x_QD, self.up_EDF, self.up_bias_EF, ends_E)
+        return (h_QF > 0).double().mean(1).sum()
+
+
 def grouped_linear(x_QI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, ends_E: Tensor) -> Tensor:
     """Row q times its expert's weight, plus its bias: (Q, O)."""
     dtype = torch.get_autocast_dtype(x_QI.device.type) if torch.is_autocast_enabled(x_QI.device.type) else x_QI.dtype

@@ -128,7 +128,10 @@ class MixtureLayer(nn.Module):
         y_BTD = y_ND.view_as(x_BTD)
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)
-        forward_pass.stats.append(_stats(self.layer, decision, forward_pass))
+        stats = _stats(self.layer, decision, forward_pass)
+        if forward_pass.detail:
+            stats.positive = self.experts.positive_rows(dispatch.gather(x_ND, plan), plan.ends_E)
+        forward_pass.stats.append(stats)
         return self.dropout(y_BTD)
 
     def _decision(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Decision:

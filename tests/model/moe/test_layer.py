@@ -335,3 +335,20 @@ def test_shuffled_picks_keep_the_usage_and_change_the_owners(router: RouterKind)
     torch.testing.assert_close(weights[0], weights[1])
     assert not torch.allclose(outputs[0], outputs[1])
     assert torch.equal(outputs[1], outputs[2])  # evaluation has no chance in it
+
+
+@pytest.mark.parametrize("routing", [GATES["sigmoid, K=3"], THRESHOLDS["threshold 0.3, sigmoid"], TOP_K["segment mean"]])
+def test_positive_hidden_units_are_counted_over_every_pair_of_token_and_expert(routing: Routing) -> None:
+    layer, forward_pass = layers_of(routing)[0], a_pass(detail=True)
+    x_BTD = states(3, 10, layer.experts.up_EDF.shape[1]).detach()
+    layer(x_BTD, forward_pass)
+    decided = oracle.decisions(layer, routing, x_BTD, forward_pass.tokens_BT, forward_pass.label_B)
+    up_EDF, bias_EF = layer.experts.up_EDF, layer.experts.up_bias_EF
+    assert bias_EF is not None
+    expected = 0.0
+    for b, t in product(range(3), range(10)):
+        for expert, _ in decided[b][t]:
+            h_F = x_BTD[b, t] @ up_EDF[expert] + bias_EF[expert]
+            expected += float((h_F > 0).double().mean())
+    assert forward_pass.stats[0].positive is not None
+    assert float(forward_pass.stats[0].positive) == pytest.approx(expected)
