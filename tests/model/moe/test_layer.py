@@ -337,8 +337,9 @@ def test_shuffled_picks_keep_the_usage_and_change_the_owners(router: RouterKind)
     assert torch.equal(outputs[1], outputs[2])  # evaluation has no chance in it
 
 
-@pytest.mark.parametrize("routing", [GATES["sigmoid, K=3"], THRESHOLDS["threshold 0.3, sigmoid"], TOP_K["segment mean"]])
-def test_positive_hidden_units_are_counted_over_every_pair_of_token_and_expert(routing: Routing) -> None:
+@pytest.mark.parametrize("point", ["sigmoid, K=3", "threshold 0.3, sigmoid", "segment mean"])
+def test_positive_hidden_units_are_counted_over_every_pair_of_token_and_expert(point: str) -> None:
+    routing = POINTS[point]
     layer, forward_pass = layers_of(routing)[0], a_pass(detail=True)
     x_BTD = states(3, 10, layer.experts.up_EDF.shape[1]).detach()
     layer(x_BTD, forward_pass)
