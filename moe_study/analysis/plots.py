@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from moe_study.analysis import frame as frames
 from moe_study.analysis.plot_experts import share_by_domain, share_over_training
 from moe_study.analysis.plot_loss import loss_curves, paired_differences, perplexity_against_cost
+from moe_study.analysis.plot_work import experts_per_token
 from moe_study.analysis.style import point_styles, save
 
 
@@ -39,6 +40,8 @@ def figures(
     history = frames.routing_history(frame, problems)
     if len(history):
         yield from _numbered("experts-over-training", share_over_training(history, styles))
+        if (work := experts_per_token(history, styles)) is not None:
+            yield "experts-per-token", work
     activations = frames.activations(frame, problems)
     for by in ("language", "topic"):
         if len(activations) and activations[by].nunique() > 1:
