@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--sweep", metavar="NAME", help="only the runs of this sweep, as last launched")
         if function is plots:
             command.add_argument("--out", type=Path, default=Path("plots"), help="where pictures and table go (plots)")
+            command.add_argument("--reference", metavar="LABEL", help="point to compare with (the smallest dense one)")
+            command.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
     add_audit_parser(commands)
     add_sparsify_parser(commands)
     return parser
@@ -106,7 +108,8 @@ def status(options: argparse.Namespace) -> None:
 def plots(options: argparse.Namespace) -> None:
     from moe_study.analysis.report import draw
 
-    draw([Path(options.runs_dir)], options.out, sweep=options.sweep)
+    wishes = {"reference": options.reference, "rank_leaking": options.rank_leaking}
+    draw([Path(options.runs_dir)], options.out, sweep=options.sweep, **wishes)
 
 
 def _plan(overrides: Sequence[str]) -> "Plan":

@@ -66,5 +66,10 @@ def headline(folder: RunFolder) -> str:
     if (accuracy := result.get("accuracy")) is not None:
         return f"validation accuracy {accuracy:.1%}"
     perplexity = result.get("validation_perplexity")
-    return "its result has no perplexity" if perplexity is None else f"validation perplexity {perplexity:.2f}"
+    if perplexity is None:
+        return "its result has no perplexity"
+    verdicts = (result.get(name) or {} for name in ("causality", "causality_measured"))
+    leaks = any(verdict.get("own_future") or verdict.get("others_future") for verdict in verdicts)
+    mark = " † (its routing reads later tokens, so this is no autoregressive perplexity)" if leaks else ""
+    return f"validation perplexity {perplexity:.2f}{mark}"
 

@@ -1,12 +1,14 @@
 """train.py as a user starts it, for one run."""
 
+import json
 import os
 import signal
 
 import pytest
 
 from moe_study.guard import EXIT_PREEMPTED
-from moe_study.runs import State, list_runs
+from moe_study.runs import RunFolder, State, list_runs
+from moe_study.sweeps.entry import headline
 from tests.sweeps.driving import start, train, wait_until
 
 
@@ -27,6 +29,18 @@ def test_one_run_trains_says_where_it_lies_and_leaves_nothing_else(runs_dir, tmp
     assert again.returncode == 0
     assert "is done already: validation perplexity 5.00" in again.stdout
     assert folder.status().attempts == 1
+
+
+@pytest.mark.parametrize("verdict", ["causality", "causality_measured"])
+def test_the_perplexity_of_a_routing_that_reads_later_tokens_is_marked(runs_dir, verdict):
+    folder = RunFolder(runs_dir / "0123456789abcdef")
+    folder.path.mkdir(parents=True)
+    causal = {"own_future": False, "others_future": False, "mixes_batch": True}
+    result = {"validation_perplexity": 5.0, "causality": causal, "causality_measured": causal}
+    folder.result_file.write_text(json.dumps(result))
+    assert headline(folder) == "validation perplexity 5.00"
+    folder.result_file.write_text(json.dumps(result | {verdict: causal | {"others_future": True}}))
+    assert headline(folder).startswith("validation perplexity 5.00 †")
 
 
 def test_failed_run_exits_non_zero_and_is_tried_again_when_named(runs_dir):
