@@ -10,12 +10,11 @@ two. With one thread the seconds are the process's CPU seconds, which other proc
 """
 
 import argparse
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -34,21 +33,17 @@ SEQUENCE = Routing(k=8, expert_size=128, unit=Unit.SEQUENCE, context=Context.UNI
 SMALL = Routing(selection=Selection.THRESHOLD, num_experts=64, expert_size=64)
 
 
-def _with(routing: Routing, **changes: Any) -> Routing:
-    return dataclasses.replace(routing, **changes)
-
-
 ROWS: dict[str, Routing] = {
     "8x1": Routing(num_experts=8, k=1),
     "8x2": Routing(num_experts=8, k=2, expert_size=512, gate=Gate.PICK_THEN_SOFTMAX),
     "64x8": EIGHT,
-    "64x8 balanced by loss": _with(EIGHT, balance=Balance(switch=0.01, z=0.001)),
-    "64x8 shared": _with(EIGHT, shared_experts=1, k=7),
-    "512x8": _with(EIGHT, num_experts=512),
-    "1024x8": _with(EIGHT, num_experts=1024),
-    "8x8 sequence": _with(SEQUENCE, num_experts=8),
-    "64x8 sequence": _with(SEQUENCE, num_experts=64),
-    "512x8 sequence": _with(SEQUENCE, num_experts=512),
+    "64x8 balanced by loss": replace(EIGHT, balance=Balance(switch=0.01, z=0.001)),
+    "64x8 shared": replace(EIGHT, shared_experts=1, k=7),
+    "512x8": replace(EIGHT, num_experts=512),
+    "1024x8": replace(EIGHT, num_experts=1024),
+    "8x8 sequence": replace(SEQUENCE, num_experts=8),
+    "64x8 sequence": replace(SEQUENCE, num_experts=64),
+    "512x8 sequence": replace(SEQUENCE, num_experts=512),
 }
 
 
@@ -100,7 +95,7 @@ def threshold_for(picks: float, clock: Callable[[], float]) -> Side:
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        side = mixture(_with(SMALL, threshold=middle), clock)
+        side = mixture(replace(SMALL, threshold=middle), clock)
         side.layer.get_parameter("decider.router.weights.0").data.mul_(10)  # decisions as sharp as trained ones
         if side.picks_per_token() < picks:
             low = middle

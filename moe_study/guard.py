@@ -20,12 +20,17 @@ def guarded(function: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
-        sentence = sentence_for(error)
-        if sentence is None:
-            traceback.print_exc()
-        else:
-            print(f"error: {sentence}", file=sys.stderr)
+        print_error(error)
         return EXIT_FAILED
+
+
+def print_error(error: Exception) -> None:
+    """The sentence for the user, or the traceback of an unexpected error."""
+    sentence = sentence_for(error)
+    if sentence is None:
+        traceback.print_exception(error)
+    else:
+        print(f"error: {sentence}", file=sys.stderr)
 
 
 def sentence_for(error: BaseException) -> str | None:

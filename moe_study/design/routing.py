@@ -76,6 +76,9 @@ class Priority(StrEnum):
     BATCH_PRIORITY = "batch_priority"  # tokens sorted by their highest probability (V-MoE)
 
 
+BY_PROBABILITY = (Priority.RANK_PROBABILITY, Priority.BATCH_PRIORITY)  # priorities that compare probabilities
+
+
 class Group(StrEnum):
     """Over which tokens something is counted or shared."""
 

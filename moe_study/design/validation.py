@@ -6,9 +6,9 @@ from typing import Any
 
 from moe_study.config import IMAGE_RECIPES, RunConfig, to_plain
 from moe_study.design.routing import (
+    BY_PROBABILITY,
     Context,
     Gate,
-    Priority,
     RouterKind,
     RouterState,
     Routing,
@@ -302,7 +302,7 @@ def _capacity(config: RunConfig) -> Iterator[str]:
         yield "routing.capacity.factor must be positive and routing.capacity.minimum at least 1"
     if routing.selection not in (Selection.TOP_K, Selection.THRESHOLD) or routing.unit is not Unit.TOKEN:
         yield "routing.capacity counts tokens that pick: it needs routing.unit=token with top_k or threshold"
-    if capacity.priority in (Priority.RANK_PROBABILITY, Priority.BATCH_PRIORITY) and routing.router in (
+    if capacity.priority in BY_PROBABILITY and routing.router in (
         RouterKind.HASH,
         RouterKind.LABEL,
     ):

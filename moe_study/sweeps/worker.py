@@ -9,12 +9,11 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from multiprocessing import connection
 from typing import Any
 
 from moe_study.config import RunConfig, from_plain
-from moe_study.guard import EXIT_FAILED, sentence_for
+from moe_study.guard import EXIT_FAILED, print_error
 from moe_study.runs import RunFolder
 from moe_study.sweeps.execute import execute
 
@@ -31,11 +30,7 @@ def run_in_child(plain: dict[str, Any], job: str, threads: int, gpu: str | None)
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
         execute(config, job)
     except Exception as error:
-        sentence = sentence_for(error)
-        if sentence is None:
-            traceback.print_exc()
-        else:
-            print(f"error: {sentence}", file=sys.stderr)
+        print_error(error)
         sys.exit(EXIT_FAILED)
 
 

@@ -124,13 +124,14 @@ class MixtureLayer(nn.Module):
         decision = self._decision(x_BTD, forward_pass)
         plan = decision.plan
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        y_ND = dispatch.scatter(self.experts(dispatch.gather(x_ND, plan), plan.ends_E), plan)
+        x_QD = dispatch.gather(x_ND, plan)
+        y_ND = dispatch.scatter(self.experts(x_QD, plan.ends_E), plan)
         y_BTD = y_ND.view_as(x_BTD)
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)
         stats = _stats(self.layer, decision, forward_pass)
         if forward_pass.detail:
-            stats.positive = self.experts.positive_rows(dispatch.gather(x_ND, plan), plan.ends_E)
+            stats.positive = self.experts.positive_rows(x_QD, plan.ends_E)
         forward_pass.stats.append(stats)
         return self.dropout(y_BTD)
 

@@ -8,7 +8,7 @@ Shape suffixes: B sequences, J blocks of a sequence, R = B * J decisions, E expe
 import torch
 from torch import Tensor, nn
 
-from moe_study.design.routing import ChoiceScope, Gate, Routing, Selection, picks_per_unit
+from moe_study.design.routing import BY_PROBABILITY, ChoiceScope, Gate, Routing, Selection, picks_per_unit
 from moe_study.model.moe.picks import Picks, gate_weights
 
 
@@ -18,12 +18,15 @@ class Rule(nn.Module):
     def __init__(self, routing: Routing, experts: int) -> None:
         super().__init__()
         self.gate, self.renormalise = routing.gate, routing.renormalise
+        limit = routing.capacity
+        self.gives_probabilities = limit.factor is not None and limit.priority in BY_PROBABILITY
 
     def picks(self, logits_RE: Tensor, expert_RK: Tensor, keep_RK: Tensor | None = None) -> Picks:
         """The chosen experts with their gate weights."""
         weight_RK = gate_weights(self.gate, logits_RE, expert_RK, keep_RK, self.renormalise)
-        with torch.no_grad():
-            probability_RK = gate_weights(Gate.SOFTMAX_THEN_PICK, logits_RE, expert_RK, None, False)
+        probability_RK = None
+        if self.gives_probabilities:
+            probability_RK = gate_weights(Gate.SOFTMAX_THEN_PICK, logits_RE.detach(), expert_RK, None, False)
         return Picks(expert_RK, weight_RK, keep_RK, probability_RK)
 
     def end_step(self) -> None:
