@@ -1,0 +1,55 @@
+"""What each benchmark row must show and what it aims at. All are ratios of seconds or bytes, the lower the better."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    must: float
+    aim: float
+    what: str  # the ratio in words
+
+
+LAYER = "layer over its dense twin of equal active FLOPs"
+SEQUENCE = "layer with one decision a sequence over its dense twin"
+SKEW = "layer whose busiest experts take 4 times the mean load over one with even load"
+THRESHOLD = "threshold layer (N=64) that keeps 2 experts a token over one that keeps 8"
+STEP = "whole training step over the dense twin's"
+MANY = "step with 512 experts over one with 8, at 65,536 tokens a micro-batch"
+PACKING = "100 tiny runs packed over one after another, wall clock"
+MEMORY = "peak memory of a step beyond weights, gradients and optimizer state over the dense twin's"
+
+TARGETS = {
+    "layer 8x1": Target(1.22, 1.12, LAYER),
+    "layer 8x2": Target(1.22, 1.12, LAYER),
+    "layer 64x8": Target(1.60, 1.30, LAYER),
+    "layer 512x8": Target(2.10, 1.75, LAYER),
+    "layer 8x8 sequence": Target(1.30, 1.15, SEQUENCE),
+    "layer 64x8 sequence": Target(1.30, 1.15, SEQUENCE),
+    "layer 512x8 sequence": Target(1.30, 1.15, SEQUENCE),
+    "layer skew 4:1 over balanced": Target(1.05, 1.02, SKEW),
+    "layer threshold 2 over 8": Target(0.45, 0.35, THRESHOLD),
+    "step micro 64x8": Target(1.16, 1.07, STEP),
+    "packing 100 tiny runs": Target(0.70, 0.55, PACKING),
+    "memory step micro 64x8": Target(1.50, 1.20, MEMORY),
+    "h200 layer 8x2": Target(1.50, 1.20, LAYER),
+    "h200 layer 64x8": Target(2.20, 1.40, LAYER),
+    "h200 step 8x2": Target(1.25, 1.10, STEP),
+    "h200 step 64x8": Target(1.50, 1.20, STEP),
+    "h200 step N512 over N8": Target(1.60, 1.30, MANY),
+    "h200 dense over nanogpt": Target(1.00, 1 / 1.15, "dense training step over nanoGPT's, both compiled"),
+    "h200 packing 100 tiny runs": Target(0.35, 0.20, PACKING),
+}
+
+# Rows whose names go on with a package, a size or a routing share one target.
+FAMILIES = {
+    "peer ": Target(0.90, 0.75, "our layer over theirs, each as a ratio to its own dense twin"),
+    "h200 memory step ": Target(1.50, 1.20, MEMORY),
+}
+FAMILIES["h200 peer "] = FAMILIES["peer "]
+
+
+def target_of(row: str) -> Target | None:
+    """What the row of that name has to show; None for rows that are only looked at."""
+    family = (target for beginning, target in FAMILIES.items() if row.startswith(beginning))
+    return TARGETS.get(row) or next(family, None)
