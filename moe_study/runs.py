@@ -58,6 +58,7 @@ class RunFolder:
         self.provenance_file = self.path / "provenance.json"
         self.log_file = self.path / "log.txt"
         self.checkpoint_folder = self.path / "checkpoint"
+        self.audits_folder = self.path.parent / ".audits"  # shared by all runs beside this one
         self._lock_file = self.path / ".lock"
         self._status = Status()
 

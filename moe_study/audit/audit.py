@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from moe_study.audit.kept import KeptAudits
 from moe_study.audit.measure import Draw, Function, Measured, measure
 from moe_study.audit.shrink import TOKENS_PER_ROW, batch_sizes, shrink
 from moe_study.config import RunConfig
@@ -39,16 +40,25 @@ class Audit:
         return self.declared == self.measured.verdict and not depends_on_length
 
 
-def audit(config: RunConfig, trials: int = TRIALS) -> Audit:
-    """Measure a valid configuration, at a small size (`shrink`), in float64 and evaluation mode."""
+def audit(config: RunConfig, trials: int = TRIALS, kept: KeptAudits | None = None) -> Audit:
+    """Measure a valid configuration, at a small size (`shrink`), in float64 and evaluation mode.
+
+    Many points of a sweep are one point when small: what was measured is remembered in this process, and in `kept`.
+    """
     small = shrink(config)
     cell = small.key, trials
-    if cell not in _measured:
-        _measured[cell] = functools.reduce(operator.or_, (trial(small, number) for number in range(trials)))
-    return Audit(verdict(config.routing), _measured[cell])
+    measured = _measured.get(cell)
+    if measured is None and kept is not None:
+        measured = kept.read(*cell)
+    if measured is None:
+        measured = functools.reduce(operator.or_, (trial(small, number) for number in range(trials)))
+        if kept is not None:
+            kept.write(*cell, measured)
+    _measured[cell] = measured
+    return Audit(verdict(config.routing), measured)
 
 
-_measured: dict[tuple[str, int], Measured] = {}  # many points of a sweep are one point when small
+_measured: dict[tuple[str, int], Measured] = {}
 
 
 def trial(small: RunConfig, number: int) -> Measured:

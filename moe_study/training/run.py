@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from moe_study.audit.audit import RUN_TRIALS, audit
+from moe_study.audit.kept import KeptAudits
 from moe_study.config import RunConfig
 from moe_study.errors import ConfigError
 from moe_study.files import atomic_file
@@ -60,7 +61,8 @@ class Session:
     def __init__(self, config: RunConfig, folder: RunFolder, recorder: Recorder, stop: StopRequest):
         self.config, self.folder, self.recorder, self.stop = config, folder, recorder, stop
         self.device = configure(config)
-        self.causality = audit(config, RUN_TRIALS)  # first, so that a defect of a routing costs no training
+        # First, so that a defect of a routing costs no training.
+        self.causality = audit(config, RUN_TRIALS, KeptAudits(folder.audits_folder))
         self.task = task_of(config)
         self.corpus = self.task.open(config)
         if self.corpus.vocab_size > config.vocab_size:
