@@ -170,8 +170,8 @@ class Results:
         return row
 
     def _keep(self, name: str, row: dict[str, Any]) -> None:
-        if "skipped" not in row and not {"median", "low", "high", "seconds_of"} <= set(row):
-            raise ValueError(f"row {name} lacks median, low, high or seconds_of: {row}")
+        if "skipped" not in row and not {"median", "low", "high"} <= set(row):
+            raise ValueError(f"row {name} lacks median, low or high: {row}")
         content = self._content()  # read again: another benchmark may have written meanwhile
         if content["environment"] != self.environment:
             row["environment"] = self.environment
@@ -200,8 +200,9 @@ def describe(name: str, row: Row) -> str:
         return f"    - {name}: skipped, {row['skipped']}"
     unit = f" {row['unit']}" if "unit" in row else ""
     target = target_of(name)
-    wanted = f", must {target.must:.2f}, aim {target.aim:.2f}" if target else ""
-    return f"{row['median']:7.3f}{unit} [{row['low']:.3f}, {row['high']:.3f}] {name} ({row['seconds_of']}{wanted})"
+    wanted = f"must {target.must:.2f}, aim {target.aim:.2f}" if target else ""
+    remarks = "; ".join(filter(None, (row.get("seconds_of"), wanted)))
+    return f"{row['median']:7.3f}{unit} [{row['low']:.3f}, {row['high']:.3f}] {name}" + f" ({remarks})" * bool(remarks)
 
 
 def options(question: str | None, rounds: int, rows: Collection[str] = ()) -> argparse.ArgumentParser:
@@ -214,6 +215,12 @@ def options(question: str | None, rounds: int, rows: Collection[str] = ()) -> ar
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     parser.add_argument("--output", type=Path, help="write to this file, not bench/results/MACHINE/COMMIT.json")
     return parser
+
+
+def unusual(**settings: tuple[Any, Any]) -> str:
+    """What a row's name ends with where a setting (its value, the usual value) is not the usual one: another row."""
+    changed = {name: value for name, (value, usual) in settings.items() if value != usual}
+    return "".join(f", {name}" if value is True else f", {value} {name}" for name, value in changed.items())
 
 
 def open_results(arguments: argparse.Namespace, device: torch.device | str = "cpu") -> Results:
