@@ -9,6 +9,7 @@ models of equal active FLOPs at GPT-2's vocabulary, moved on by the training loo
 Each round times a step of the dense twin, one of the mixture, and one of the dense twin again.
 """
 
+import argparse
 import dataclasses
 from dataclasses import dataclass, replace
 from functools import partial
@@ -138,32 +139,43 @@ def with_size(routing: Routing, setting: Setting) -> Routing:
     return replace(routing, expert_size=routing.expert_size or setting.size.hidden)
 
 
-def main() -> None:
-    rows = list(routings(hidden=8))
-    parser = options(__doc__, rounds=7, rows=rows)
+def add_setting(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Options for everything in `Setting`."""
     parser.add_argument("--model", default=Setting.model, help="a size of conf/model")
     parser.add_argument("--batch", type=int, default=Setting.batch, help="sequences a step")
-    parser.add_argument("--micro-batch", type=int)
+    parser.add_argument("--micro-batch", type=int, help="sequences a forward pass")
     parser.add_argument("--device", default=Setting.device, choices=["cpu", "cuda"])
     parser.add_argument("--precision", default=Setting.precision, choices=["fp32", "bf16"])
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    prepare_process(arguments.threads)
-    names = [field.name for field in dataclasses.fields(Setting)]
-    setting = Setting(**{name: getattr(arguments, name) for name in names})
-    results = open_results(arguments, setting.device)
-    end = unusual(
+    return parser
+
+
+def setting_of(arguments: argparse.Namespace) -> Setting:
+    """The setting that the options of `add_setting` ask for."""
+    return Setting(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Setting)})
+
+
+def name_end(setting: Setting) -> str:
+    """What a row's name ends with where it is not measured in the usual way."""
+    return unusual(
         sequences=(setting.batch, Setting.batch),
         micro_batch=(setting.micro_batch, None),
         precision=(setting.precision, Setting.precision),
         compiled=(setting.compile, False),
-        threads=(arguments.threads, 1),
     )
+
+
+def main() -> None:
+    parser = add_setting(options(__doc__, rounds=7, rows=list(routings(hidden=8))))
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    prepare_process(arguments.threads)
+    setting = setting_of(arguments)
+    results = open_results(arguments, setting.device)
+    end = name_end(setting) + unusual(threads=(arguments.threads, 1))
     for name in arguments.rows:
         routing = routings(setting.size.hidden)[name]
-        measure = partial(over_dense, routing, arguments.rounds, setting)
-        results.measure(f"step {setting.model} {name}{end}", measure)
+        results.measure(f"step {setting.model} {name}{end}", partial(over_dense, routing, arguments.rounds, setting))
 
 
 if __name__ == "__main__":
