@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moe_study.config import ModelConfig, RunConfig
 from moe_study.design.accounting import num_params
-from moe_study.design.routing import Routing, Selection
+from moe_study.design.routing import Balance, Context, Routing, Selection, Unit
 from moe_study.errors import ConfigError
 from moe_study.model.gpt import GPT, document_layout
 from tests.model import reference
@@ -193,6 +193,19 @@ def test_compiles_into_one_graph(document_attention: bool) -> None:
     output.loss.backward()
     expected = gpt(tokens(), tokens(seed=1)).loss
     torch.testing.assert_close(output.loss, expected)
+
+
+@pytest.mark.parametrize("unit", [Unit.TOKEN, Unit.SEQUENCE])
+def test_a_mixture_in_bfloat16_compiles_into_one_graph(unit: Unit) -> None:
+    context = Context.OWN if unit is Unit.TOKEN else Context.UNIT_MEAN
+    gpt = GPT(SMALL, Routing(k=2, unit=unit, context=context, balance=Balance(switch=0.01)), VOCABULARY)
+    torch.compiler.reset()
+    compiled = torch.compile(gpt, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, expected = compiled(tokens(), tokens(seed=1)), gpt(tokens(), tokens(seed=1))
+    (output.loss + output.aux_loss).backward()
+    torch.testing.assert_close(output.loss, expected.loss, rtol=1e-3, atol=0)
+    assert all(parameter.grad is not None for parameter in gpt.parameters())
 
 
 def test_bfloat16_autocast_stays_near_float32() -> None:

@@ -1,66 +1,36 @@
-"""The one representation behind every discrete routing: (block, expert, weight) pairs sorted by expert.
+"""The seam of all discrete routings: tokens and a plan in, the experts' weighted sum out.
 
-A plan is made once for each decision and may serve several layers (scope=global). It moves blocks of tokens,
-so that a decision for a segment or a sequence costs nothing per token.
+Each implementation is one function of the same arguments and results, tested against loops over tokens and
+experts in float64:
 
-Shape suffixes: R decisions (blocks), E experts, K picks, P pairs, Q = P * block rows of expert input,
-N = R * block tokens, D width, F hidden units of an expert.
+- chunked (CPU, float32 and float64): expert after expert, in pieces that stay in the cache.
+- grouped (every device and precision, torch.compile): torch's grouped product.
+- triton (GPU, if chosen): the gather fused into the products.
+
+Shape suffixes: N tokens, D width.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from moe_study.model.moe.picks import Picks
+from moe_study.model.moe.chunked import chunked_ffn
+from moe_study.model.moe.experts import Experts
+from moe_study.model.moe.grouped import grouped_ffn
+from moe_study.model.moe.plan import Plan
+
+Implementation = Callable[[Tensor, Plan, Experts], Tensor]
 
 
-@dataclass
-class Plan:
-    """Which block goes to which expert, with which weight; pairs are sorted by expert."""
-
-    block_P: Tensor  # index of each pair's block, int64
-    weight_P: Tensor  # gate weight; carries the router's gradient
-    expert_P: Tensor  # ascending
-    counts_E: Tensor  # pairs of each expert
-    block: int  # tokens a block
-    blocks: int  # R
-
-    @property
-    def tokens(self) -> int:
-        return self.blocks * self.block
-
-    @property
-    def ends_E(self) -> Tensor:
-        """End of each expert's rows among all Q rows, int32 as the grouped product wants it."""
-        return (self.counts_E.cumsum(0) * self.block).to(torch.int32)
+def expert_ffn(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
+    """Sum over each token's pairs of weight * expert(token): (N, D). A token without pairs gets 0."""
+    return implementation(x_ND)(x_ND, plan, experts)
 
 
-def plan_pairs(picks: Picks, experts: int, block: int) -> Plan:
-    """Sort the kept pairs by expert; within an expert they stay in the order of blocks."""
-    decisions, k = picks.expert_RK.shape
-    expert_P = picks.expert_RK.flatten()
-    weight_P = picks.weight_RK.flatten()
-    if picks.keep_RK is None:
-        expert_P, order_P = expert_P.sort(stable=True)
-    else:
-        kept_P = picks.keep_RK.flatten().nonzero().squeeze(1)
-        expert_P, order_P = expert_P[kept_P].sort(stable=True)
-        order_P = kept_P[order_P]
-    counts_E = torch.zeros(experts, dtype=torch.long, device=expert_P.device)
-    counts_E = counts_E.scatter_add(0, expert_P, torch.ones_like(expert_P))
-    return Plan(order_P // k, weight_P[order_P], expert_P, counts_E, block, decisions)
-
-
-def gather(x_ND: Tensor, plan: Plan) -> Tensor:
-    """Expert inputs (Q, D): the tokens of each pair's block, in the plan's order."""
-    width = x_ND.shape[1]
-    return x_ND.view(plan.blocks, plan.block * width).index_select(0, plan.block_P).view(-1, width)
-
-
-def scatter(y_QD: Tensor, plan: Plan) -> Tensor:
-    """Weighted sum of the experts' outputs back onto the tokens: (N, D). A token without pairs gets 0."""
-    width = y_QD.shape[1]
-    weighted_PM = y_QD.view(-1, plan.block * width) * plan.weight_P.to(y_QD.dtype).unsqueeze(1)
-    out_RM = torch.zeros(plan.blocks, plan.block * width, dtype=y_QD.dtype, device=y_QD.device)
-    return out_RM.index_add(0, plan.block_P, weighted_PM).view(-1, width)
+def implementation(x_ND: Tensor) -> Implementation:
+    """What is fastest for this device and precision, as far as it was measured."""
+    device = x_ND.device.type
+    if device == "cpu" and x_ND.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(device):
+        return chunked_ffn
+    return grouped_ffn

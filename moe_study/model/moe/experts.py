@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_study.model.initialisation import Initialiser
+from moe_study.model.moe.grouped import grouped_linear
 
 
 class Experts(nn.Module):
@@ -34,38 +35,8 @@ class Experts(nn.Module):
         h_QF = F.gelu(grouped_linear(x_QD, self.up_EDF, self.up_bias_EF, ends_E))
         return grouped_linear(h_QF, self.down_EFD, self.down_bias_ED, ends_E)
 
-
     @torch.no_grad()
     def positive_rows(self, x_QD: Tensor, ends_E: Tensor) -> Tensor:
         """Share of a row's hidden units above zero before the activation (XMoE's measure), summed over rows."""
         h_QF = grouped_linear(x_QD, self.up_EDF, self.up_bias_EF, ends_E)
         return (h_QF > 0).double().mean(1).sum()
-
-
-def grouped_linear(x_QI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, ends_E: Tensor) -> Tensor:
-    """Row q times its expert's weight, plus its bias: (Q, O)."""
-    dtype = torch.get_autocast_dtype(x_QI.device.type) if torch.is_autocast_enabled(x_QI.device.type) else x_QI.dtype
-    x_QI, weight_EIO = x_QI.to(dtype), weight_EIO.to(dtype)
-    if _grouped_mm_takes(x_QI, weight_EIO):
-        product = F.grouped_mm if dtype is torch.bfloat16 else _grouped_mm_uncompiled
-        y_QO = product(x_QI, weight_EIO, offs=ends_E)
-    else:
-        starts = [0, *ends_E.tolist()]
-        y_QO = torch.cat([x_QI[starts[e] : starts[e + 1]] @ w for e, w in enumerate(weight_EIO.unbind())])
-    if bias_EO is None:
-        return y_QO
-    rows_E = torch.diff(ends_E, prepend=ends_E.new_zeros(1)).long()
-    return y_QO + bias_EO.to(dtype).repeat_interleave(rows_E, 0, output_size=x_QI.shape[0])
-
-
-@torch.compiler.disable
-def _grouped_mm_uncompiled(x_QI: Tensor, weight_EIO: Tensor, *, offs: Tensor) -> Tensor:
-    """torch.compile believes that the grouped product takes bfloat16 only, and breaks; so it is kept out."""
-    return F.grouped_mm(x_QI, weight_EIO, offs=offs)
-
-
-def _grouped_mm_takes(x_QI: Tensor, weight_EIO: Tensor) -> bool:
-    """torch's grouped product wants no float64, rows of a multiple of 16 bytes, and at least one row."""
-    step = 16 // x_QI.element_size()
-    aligned = weight_EIO.shape[1] % step == 0 and weight_EIO.shape[2] % step == 0
-    return x_QI.dtype is not torch.float64 and aligned and x_QI.shape[0] > 0

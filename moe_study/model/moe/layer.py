@@ -21,12 +21,13 @@ from moe_study.design.routing import (
 )
 from moe_study.model.ffn import MLP
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
-from moe_study.model.moe import dispatch
 from moe_study.model.moe.balance import Balancer
 from moe_study.model.moe.capacity import CapacityLimit
-from moe_study.model.moe.dispatch import Plan
+from moe_study.model.moe.dispatch import expert_ffn
 from moe_study.model.moe.experts import Experts
+from moe_study.model.moe.grouped import gather
 from moe_study.model.moe.picks import Picks, entropy, fixed_picks, shuffled
+from moe_study.model.moe.plan import Plan, plan_pairs
 from moe_study.model.moe.reading import Reading, read
 from moe_study.model.moe.router import HashRouter, LabelRouter, ScoringRouter
 from moe_study.model.moe.selection import build_selection
@@ -75,7 +76,7 @@ class Decider(nn.Module):
         wanted = picks.mask().sum() * reading.block
         if self.limit is not None:
             picks = self.limit(picks, x_BTD.shape[0])
-        return Decision(dispatch.plan_pairs(picks, self.experts, reading.block), wanted, mean_entropy)
+        return Decision(plan_pairs(picks, self.experts, reading.block), wanted, mean_entropy)
 
     def _logits(self, reading: Reading) -> Tensor:
         """Logits of every block, (B, J, E)."""
@@ -124,14 +125,12 @@ class MixtureLayer(nn.Module):
         decision = self._decision(x_BTD, forward_pass)
         plan = decision.plan
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        x_QD = dispatch.gather(x_ND, plan)
-        y_ND = dispatch.scatter(self.experts(x_QD, plan.ends_E), plan)
-        y_BTD = y_ND.view_as(x_BTD)
+        y_BTD = expert_ffn(x_ND, plan, self.experts).view_as(x_BTD)
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)
         stats = _stats(self.layer, decision, forward_pass)
         if forward_pass.detail:
-            stats.positive = self.experts.positive_rows(x_QD, plan.ends_E)
+            stats.positive = self.experts.positive_rows(gather(x_ND, plan), plan.ends_E)
         forward_pass.stats.append(stats)
         return self.dropout(y_BTD)
 

@@ -1,12 +1,10 @@
-"""Grouped linear maps and the plan of pairs, on counts that are hard: none, all in one, odd sizes."""
+"""Grouped linear maps, on counts that are hard: none, all in one, odd sizes."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from moe_study.model.moe.dispatch import gather, plan_pairs, scatter
-from moe_study.model.moe.experts import grouped_linear
-from moe_study.model.moe.picks import Picks
+from moe_study.model.moe.grouped import grouped_linear
 
 COUNTS = [[3, 0, 5, 1], [0, 0, 0, 4], [4, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
 
@@ -43,22 +41,3 @@ def test_every_row_goes_through_its_expert(counts: list[int], inputs: int, dtype
     wanted = torch.autograd.grad((torch.stack(expected) * weights_QO).sum(), wide)
     for gradient, reference in zip(found, wanted, strict=True):
         torch.testing.assert_close(gradient.double(), reference, rtol=3 * tolerance, atol=3 * tolerance)
-
-
-@pytest.mark.parametrize("block", [1, 3])
-def test_a_plan_brings_each_kept_pair_s_tokens_to_its_expert_and_back(block: int) -> None:
-    expert_RK = torch.tensor([[2, 0], [1, 2], [2, 1], [0, 2]])
-    weight_RK = torch.arange(1, 9, dtype=torch.float64).view(4, 2)
-    keep_RK = torch.tensor([[True, False], [True, True], [False, False], [True, True]])
-    plan = plan_pairs(Picks(expert_RK, weight_RK, keep_RK), 4, block)
-    assert plan.expert_P.tolist() == [0, 1, 2, 2, 2]
-    assert plan.block_P.tolist() == [3, 1, 0, 1, 3]  # within an expert in the order of blocks
-    assert plan.weight_P.tolist() == [7, 3, 1, 4, 8]
-    assert plan.counts_E.tolist() == [1, 1, 3, 0]
-    assert plan.ends_E.tolist() == [block, 2 * block, 5 * block, 5 * block] and plan.ends_E.dtype == torch.int32
-    x_ND = random(4 * block, 2, dtype=torch.float64)
-    gathered_QD = gather(x_ND, plan)
-    assert torch.equal(gathered_QD, torch.cat([x_ND[r * block : (r + 1) * block] for r in (3, 1, 0, 1, 3)]))
-    kept_weight_R = [1, 3 + 4, 0, 7 + 8]
-    expected = torch.cat([x_ND[r * block : (r + 1) * block] * w for r, w in enumerate(kept_weight_R)])
-    torch.testing.assert_close(scatter(gathered_QD, plan), expected)
