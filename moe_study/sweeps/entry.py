@@ -72,4 +72,3 @@ def headline(folder: RunFolder) -> str:
     leaks = any(verdict.get("own_future") or verdict.get("others_future") for verdict in verdicts)
     mark = " † (its routing reads later tokens, so this is no autoregressive perplexity)" if leaks else ""
     return f"validation perplexity {perplexity:.2f}{mark}"
-

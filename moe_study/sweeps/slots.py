@@ -1,10 +1,10 @@
-"""How many runs this machine takes at a time, and which GPU each of them sees."""
+"""How many runs this machine takes at a time, and which part of it each of them gets."""
 
 import glob
 import os
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moe_study.errors import ConfigError
@@ -12,27 +12,43 @@ from moe_study.errors import ConfigError
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one run; `gpu` is what its CUDA_VISIBLE_DEVICES becomes (None: leave it alone)."""
+    """A place for one run at a time: its share of the machine."""
 
-    gpu: str | None = None
+    gpu: str | None = None  # as CUDA_VISIBLE_DEVICES names it; None: no GPU of its own
+    threads: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the processes that train here
 
 
-def make_slots(workers: int | str, threads_per_run: int, runs_per_gpu: int, devices: Iterable[str]) -> list[Slot]:
+def make_slots(workers: int | str, threads_per_run: int | str, runs_per_gpu: int, devices: Iterable[str]) -> list[Slot]:
     """One slot for each run at a time. `devices` are the run.device values of the runs that are to start."""
-    if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-        raise ConfigError(f"hydra.launcher.workers={workers} must be auto or at least 1")
-    for name, value in (("threads_per_run", threads_per_run), ("runs_per_gpu", runs_per_gpu)):
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"hydra.launcher.{name}={value} must be at least 1")
-    wanted = set(devices)
+    _check("workers", workers, auto=True)
+    _check("threads_per_run", threads_per_run, auto=True)
+    _check("runs_per_gpu", runs_per_gpu)
+    gpus = _gpus_for(set(devices))
+    threads = 1 if threads_per_run == "auto" and not gpus else threads_per_run
+    if workers != "auto":
+        number = int(workers)
+    else:
+        number = len(gpus) * runs_per_gpu if gpus else max(1, available_cores() // int(threads))
+    if threads == "auto":
+        threads = max(1, available_cores() // number)
+    if not gpus:
+        return [Slot(threads=int(threads))] * number
+    chosen = [gpus[i % len(gpus)] for i in range(number)]
+    return [Slot(gpu, int(threads), {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in chosen]
+
+
+def _check(name: str, value: object, auto: bool = False) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not whole and not (auto and value == "auto"):
+        raise ConfigError(f"hydra.launcher.{name}={value} must be {'auto or ' if auto else ''}at least 1")
+
+
+def _gpus_for(wanted: set[str]) -> list[str]:
     gpus = visible_gpus() if wanted & {"cuda", "auto"} else []
     if "cuda" in wanted and not gpus:
         raise ConfigError("run.device=cuda, but this machine shows no GPU; use run.device=cpu or another machine")
-    if gpus:
-        number = len(gpus) * runs_per_gpu if workers == "auto" else int(workers)
-        return [Slot(gpus[i % len(gpus)]) for i in range(number)]
-    number = max(1, available_cores() // threads_per_run) if workers == "auto" else int(workers)
-    return [Slot()] * number
+    return gpus
 
 
 def available_cores() -> int:

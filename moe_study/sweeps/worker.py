@@ -1,16 +1,18 @@
-"""What the local pool runs in each process: one run, with its output in the run's log.txt.
+"""What the local pool runs in each process: runs in turn, each with its output in its own log.txt.
 
 Imported by the fork server before any run, so importing this may start no thread.
 """
 
+import contextlib
+import gc
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from multiprocessing import connection
-from typing import Any
 
 from moe_study.config import RunConfig, from_plain
 from moe_study.guard import EXIT_FAILED, print_error
@@ -18,20 +20,41 @@ from moe_study.runs import RunFolder
 from moe_study.sweeps.execute import execute
 
 
-def run_in_child(plain: dict[str, Any], job: str, threads: int, gpu: str | None) -> None:
-    """Train the configuration `plain` in this process; the outcome is in the run's status.json."""
+def train_in_turn(inbox: connection.Connection, job: str, threads: int, environment: Mapping[str, str]) -> None:
+    """Train each configuration that comes through `inbox`, and answer when it has ended, until the pool hangs up.
+
+    How a run ended is in its status.json. After an error the process ends, so that no run follows on a broken GPU.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the pool, which asks its runs to save themselves
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _end_with_parent()
-    config: RunConfig = from_plain(RunConfig, plain)
+    _set_resources(threads, environment)
+    with contextlib.suppress(EOFError):
+        while True:
+            _train(from_plain(RunConfig, inbox.recv()), job)
+            _forget()
+            inbox.send("ended")
+
+
+def _train(config: RunConfig, job: str) -> None:
     try:
         _redirect_output(RunFolder.of(config))
-        _set_resources(threads, gpu)
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
         execute(config, job)
     except Exception as error:
         print_error(error)
         sys.exit(EXIT_FAILED)
+
+
+def _forget() -> None:
+    """Leave nothing of a run on the GPU and in torch's counters that the next one could see."""
+    if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_initialized():
+        gc.collect()
+        cuda.empty_cache()
+        cuda.reset_peak_memory_stats()
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
 
 
 def _end_with_parent() -> None:
@@ -58,9 +81,8 @@ def _redirect_output(folder: RunFolder) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
-def _set_resources(threads: int, gpu: str | None) -> None:
+def _set_resources(threads: int, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if "torch" in sys.modules:  # preloaded by the fork server
         sys.modules["torch"].set_num_threads(threads)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 from moe_study.errors import ConfigError
 from moe_study.runs import RunFolder, State, list_runs
 from moe_study.sweeps.pool import PoolSettings, run_pool
-from tests.sweeps.driving import planned, start, train, wait_until
+from moe_study.sweeps.processes import SERVER_ENVIRONMENT
+from tests.sweeps.driving import ROOT, planned, start, train, wait_until
 
 SEEDS = "run.seed=0,1,2,3,4,5"
 
@@ -135,6 +138,37 @@ def test_runs_share_the_gpus_by_turns(runs_dir, monkeypatch):
     given = Counter(folder.result()["given"]["CUDA_VISIBLE_DEVICES"] for folder in list_runs(runs_dir))
     assert set(given) == {"4", "7"}
     assert min(given.values()) >= 2
+
+
+def test_process_on_a_gpu_trains_runs_in_turn_and_one_on_a_cpu_a_single_run(runs_dir, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    for device, processes in (("cuda", 2), ("cpu", 6)):
+        runs = planned(runs_dir / device, range(6), device=device)
+        ended = run_pool(runs, PoolSettings(workers=2), "tests.sweeps.toy:traced")
+        assert Counter(status.state for status in ended.values()) == {State.DONE: 6}
+        folders = list_runs(runs_dir / device)
+        assert len({folder.result()["process"] for folder in folders}) == processes
+        assert all(folder.log_file.read_text().count("---") == 1 for folder in folders)  # each has its own log
+
+
+def test_process_on_a_gpu_that_saw_an_error_is_not_used_again(runs_dir, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    run_pool(planned(runs_dir, range(7), device="cuda"), PoolSettings(), "tests.sweeps.toy:unlucky")
+    expected = {0: State.DONE, **dict.fromkeys((1, 2, 3, 4), State.FAILED), 5: State.DIVERGED, 6: State.DONE}
+    assert states(runs_dir) == expected
+    processes = {seed: folder.status().pid for seed, folder in by_seed(runs_dir).items()}
+    assert len(set(processes.values())) == 5
+    assert processes[0] == processes[1] and processes[5] == processes[6]
+
+
+def test_fork_server_starts_no_thread():
+    """A fork takes only the thread that asks for it: locks of others would stay locked for ever."""
+    script = (
+        "import moe_study.sweeps.fork_server, moe_study.training.run, sys, os\n"
+        "sys.exit(len(os.listdir('/proc/self/task')) - 1)"
+    )
+    environment = {**os.environ, **SERVER_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 0
 
 
 def test_missing_gpu_is_one_sentence_before_anything_starts(runs_dir, monkeypatch):

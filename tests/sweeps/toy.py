@@ -25,8 +25,9 @@ def traced(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     time.sleep(0.15)
     with open(trace, "a") as handle:
         handle.write(f"{time.monotonic()} -1 {config.run.seed}\n")
-    given = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
-    return {"given": given, "threads": config.log.threads, "progress": config.log.progress}
+    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY")
+    given = {name: os.environ.get(name) for name in names}
+    return {"given": given, "threads": config.log.threads, "progress": config.log.progress, "process": os.getpid()}
 
 
 def unlucky(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
