@@ -84,7 +84,7 @@ def grouped_linear(x_QI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, end
     """Row q times its expert's weight, plus its bias: (Q, O)."""
     dtype = torch.get_autocast_dtype(x_QI.device.type) if torch.is_autocast_enabled(x_QI.device.type) else x_QI.dtype
     x_QI, weight_EIO = x_QI.to(dtype), weight_EIO.to(dtype)
-    if _grouped_mm_takes(x_QI, weight_EIO):
+    if _grouped_mm_takes(x_QI, *weight_EIO.shape[1:]):
         product = F.grouped_mm if dtype is torch.bfloat16 else _grouped_mm_uncompiled
         y_QO = product(x_QI, weight_EIO, offs=ends_E)
     else:
@@ -92,8 +92,39 @@ def grouped_linear(x_QI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, end
         y_QO = torch.cat([x_QI[starts[e] : starts[e + 1]] @ w for e, w in enumerate(weight_EIO.unbind())])
     if bias_EO is None:
         return y_QO
-    rows_E = torch.diff(ends_E, prepend=ends_E.new_zeros(1)).long()
-    return y_QO + bias_EO.to(dtype).repeat_interleave(rows_E, 0, output_size=x_QI.shape[0])
+    biased_QO: Tensor = _AddBias.apply(y_QO, bias_EO.to(dtype), ends_E)  # type: ignore[no-untyped-call]
+    return biased_QO
+
+
+class _AddBias(torch.autograd.Function):
+    """A bias for each expert. The gradient of indexing would add all rows into few, one atomic addition at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, y_QO: Tensor, bias_EO: Tensor, ends_E: Tensor) -> Tensor:
+        ctx.save_for_backward(ends_E)
+        row_Q = torch.arange(y_QO.shape[0], device=ends_E.device, dtype=ends_E.dtype)
+        expert_Q = torch.searchsorted(ends_E, row_Q, right=True).clamp(max=len(bias_EO) - 1)
+        return y_QO + bias_EO.index_select(0, expert_Q)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_QO: Tensor) -> tuple[Tensor | None, ...]:
+        (ends_E,) = ctx.saved_tensors
+        product = grad_QO.is_cuda and _grouped_mm_takes(grad_QO, grad_QO.shape[1])
+        return grad_QO, (column_sums if product else column_sums_by_bag)(grad_QO, ends_E), None
+
+
+def column_sums(y_QO: Tensor, ends_E: Tensor) -> Tensor:
+    """Sums (E, O) over each expert's rows, as a product with ones: a GPU sums with its matrix units."""
+    step = 16 // y_QO.element_size()
+    ones_QS = y_QO.new_ones(y_QO.shape[0], step)
+    return F.grouped_mm(ones_QS.T, y_QO, offs=ends_E)[:, 0]
+
+
+def column_sums_by_bag(y_QO: Tensor, ends_E: Tensor) -> Tensor:
+    """The same for every size and precision."""
+    rows_Q = torch.arange(y_QO.shape[0], device=y_QO.device)
+    return sum_rows(y_QO, rows_Q, F.pad(ends_E.long(), (1, 0)))
 
 
 @torch.compiler.disable
@@ -102,8 +133,8 @@ def _grouped_mm_uncompiled(x_QI: Tensor, weight_EIO: Tensor, *, offs: Tensor) ->
     return F.grouped_mm(x_QI, weight_EIO, offs=offs)
 
 
-def _grouped_mm_takes(x_QI: Tensor, weight_EIO: Tensor) -> bool:
+def _grouped_mm_takes(x_QI: Tensor, *sizes: int) -> bool:
     """torch's grouped product wants no float64, rows of a multiple of 16 bytes, and at least one row."""
     step = 16 // x_QI.element_size()
-    aligned = weight_EIO.shape[1] % step == 0 and weight_EIO.shape[2] % step == 0
+    aligned = all(size % step == 0 for size in sizes)
     return x_QI.dtype is not torch.float64 and aligned and x_QI.shape[0] > 0

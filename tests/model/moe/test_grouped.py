@@ -1,10 +1,12 @@
 """Grouped linear maps, on counts that are hard: none, all in one, odd sizes."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from moe_study.model.moe.grouped import grouped_linear
+from moe_study.model.moe.grouped import column_sums, column_sums_by_bag, grouped_linear
 
 COUNTS = [[3, 0, 5, 1], [0, 0, 0, 4], [4, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
 
@@ -41,3 +43,14 @@ def test_every_row_goes_through_its_expert(counts: list[int], inputs: int, dtype
     wanted = torch.autograd.grad((torch.stack(expected) * weights_QO).sum(), wide)
     for gradient, reference in zip(found, wanted, strict=True):
         torch.testing.assert_close(gradient.double(), reference, rtol=3 * tolerance, atol=3 * tolerance)
+
+
+@pytest.mark.parametrize("counts", [counts for counts in COUNTS if sum(counts)])
+@pytest.mark.parametrize("sums", [column_sums, column_sums_by_bag])
+def test_column_sums_are_those_of_each_expert_s_rows(
+    sums: Callable[[Tensor, Tensor], Tensor], counts: list[int]
+) -> None:
+    y_QO = random(sum(counts), 8, dtype=torch.float32)
+    expected_EO = torch.stack([part.sum(0) for part in y_QO.split(counts)])
+    ends_E = torch.tensor(counts).cumsum(0).to(torch.int32)
+    torch.testing.assert_close(sums(y_QO, ends_E), expected_EO)
