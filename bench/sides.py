@@ -27,6 +27,7 @@ class Setting:
     dense_hidden: int = DENSE_HIDDEN  # and of an expert whose size is not given
     sequences: int = 32
     length: int = 256
+    bias: bool = True
     device: str = "cpu"
     precision: str = "fp32"  # fp32 | bf16 (autocast)
 
@@ -35,7 +36,9 @@ class Setting:
         return self.sequences * self.length
 
     def model(self, layers: int) -> ModelConfig:
-        return ModelConfig(layers, heads=4, width=self.width, context=self.length, ffn_size=self.dense_hidden)
+        return ModelConfig(
+            layers, heads=1, width=self.width, context=self.length, ffn_size=self.dense_hidden, bias=self.bias
+        )
 
 
 class Side:
@@ -94,7 +97,7 @@ def layers_of(routing: Routing) -> int:
 
 def dense(hidden: int, setting: Setting, layers: int = 1) -> Side:
     """The dense layer of `hidden` units, or several."""
-    networks: list[nn.Module] = [MLP(setting.width, hidden, bias=True, dropout=0.0) for _ in range(layers)]
+    networks: list[nn.Module] = [MLP(setting.width, hidden, setting.bias, dropout=0.0) for _ in range(layers)]
     tokens_BT = torch.zeros(setting.sequences, setting.length, dtype=torch.long, device=setting.device)
     return Side(Layers(networks, tokens_BT), random_input(setting), setting.precision)
 
