@@ -58,7 +58,8 @@ class RunFolder:
         self.provenance_file = self.path / "provenance.json"
         self.log_file = self.path / "log.txt"
         self.checkpoint_folder = self.path / "checkpoint"
-        self.audits_folder = self.path.parent / ".audits"  # shared by all runs beside this one
+        self.audits_folder = self.path.parent / ".audits"  # shared by all runs beside this one, as is the next
+        self.compiled_folder = self.path.parent / ".compiled"
         self._lock_file = self.path / ".lock"
         self._status = Status()
 

@@ -27,6 +27,7 @@ def execute(config: RunConfig, job: str = TRAIN) -> Status:
         if folder.status().state is State.DIVERGED:
             folder.forget_training()  # going on from its checkpoint would diverge again
         folder.start(config.total_steps)
+        os.environ.update(compile_caches(folder))
         try:
             folder.write_provenance()
             result = load_job(job)(config, folder)
@@ -40,6 +41,16 @@ def execute(config: RunConfig, job: str = TRAIN) -> Status:
                 folder.fail(error)
             raise
         return folder.status()
+
+
+def compile_caches(folder: RunFolder) -> dict[str, str]:
+    """Where all runs beside this one keep what torch.compile and Triton compile, as variables of the environment.
+
+    What the user has set stays. Torch reads the variables when it is imported, so they must be set before.
+    """
+    places = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+    kept = folder.compiled_folder.resolve()
+    return {variable: str(kept / name) for variable, name in places.items() if variable not in os.environ}
 
 
 def planted_job() -> str:

@@ -6,6 +6,7 @@ is noticed by its exit code and recorded. One failure never stops the others.
 """
 
 import contextlib
+import os
 import signal
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from multiprocessing.context import ForkServerContext
 from moe_study.errors import StudyError
 from moe_study.runs import RunFolder, State, Status
 from moe_study.sweeps import mps
-from moe_study.sweeps.execute import TRAIN
+from moe_study.sweeps.execute import TRAIN, compile_caches
 from moe_study.sweeps.plan import PlannedRun
 from moe_study.sweeps.processes import TrainingProcess, start_server, wait_for
 from moe_study.sweeps.progress import Progress
@@ -61,7 +62,7 @@ def run_pool(runs: Sequence[PlannedRun], settings: PoolSettings, job: str = TRAI
     steps = {run.key: _step(run.folder) for run in runs}
     progress = Progress(sum(run.config.total_steps for run in runs), sum(steps.values()))
     with contextlib.closing(progress), mps.shared(slots, settings.mps) as slots:
-        pool = _Pool(start_server(job), job, settings.grace, slots, deque(runs), steps)
+        pool = _Pool(start_server(job, _compiling(runs, slots)), job, settings.grace, slots, deque(runs), steps)
         try:
             with _stop_signals(pool):
                 _train_all(pool, progress)
@@ -72,6 +73,13 @@ def run_pool(runs: Sequence[PlannedRun], settings: PoolSettings, job: str = TRAI
         saved = sum(status.state is State.PREEMPTED for status in pool.ended.values())
         raise StudyError(f"stopped: {saved} runs saved themselves; the same command goes on from there")
     return pool.ended
+
+
+def _compiling(runs: Sequence[PlannedRun], slots: Sequence[Slot]) -> dict[str, str]:
+    """Variables for torch.compile: one cache for all runs, and for its own processes no more than a run's cores."""
+    workers = {"TORCHINDUCTOR_COMPILE_THREADS": str(slots[0].threads)}
+    missing = {name: value for name, value in workers.items() if name not in os.environ}
+    return {**missing, **(compile_caches(runs[0].folder) if runs else {})}
 
 
 def _train_all(pool: _Pool, progress: Progress) -> None:

@@ -29,12 +29,12 @@ SERVER_ENVIRONMENT = {
 }
 
 
-def start_server(job: str) -> ForkServerContext:
-    """The fork server, started with the environment that its imports shall see. They go on while this returns."""
+def start_server(job: str, environment: Mapping[str, str]) -> ForkServerContext:
+    """The fork server, started with what its imports shall see in `environment`. They go on while this returns."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["moe_study.sweeps.fork_server", job.partition(":")[0]])
     path = os.pathsep.join(filter(None, (str(project_root()), os.environ.get("PYTHONPATH"))))
-    with _environment({**SERVER_ENVIRONMENT, "PYTHONPATH": path}):
+    with _environment({**SERVER_ENVIRONMENT, **environment, "PYTHONPATH": path}):
         forkserver.ensure_running()
     return context
 

@@ -74,3 +74,12 @@ def deaf(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     Path(folder.path / "deaf").touch()
     time.sleep(60)
     return {}
+
+
+def compiled(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Compiles a small function, and says whether that was in the cache."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    assert torch.compile(lambda x: 2 * x.sin() + 1)(torch.zeros(32)).sum() == 32
+    return {"found": counters["inductor"]["fxgraph_cache_hit"], "workers": torch._inductor.config.compile_threads}
