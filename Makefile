@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 SWEEP ?= first_look
 # Further overrides for every run: make study ARGS="run.tokens=100_000 model=micro"
 ARGS ?=
+# What to measure, and how: make bench BENCH_ARGS="--only layer step --rounds 5"
+BENCH_ARGS ?=
 # The build of PyTorch is by default the one of the package index. On Linux without a GPU the CPU build is much
 # smaller: set TORCH_INDEX to the address of its index, which pytorch.org names under "Get Started".
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 .DEFAULT_GOAL := help
-.PHONY: help study data sweep plots test check clean clean-all
+.PHONY: help study data sweep plots test check bench clean clean-all
 
 help: ## Show this help
 	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
@@ -35,6 +37,9 @@ test: $(VENV)/installed-test ## Run the whole test suite, the one that CI runs
 check: $(VENV)/installed-check ## Lint and check types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(VENV)/installed-peers ## Measure against dense twins and peers on this CPU (about half an hour; goes on where it stopped)
+	$(BIN)/python -m bench.everything $(BENCH_ARGS)
 
 clean: ## Remove what tools leave behind; data, runs, plots and the environment stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

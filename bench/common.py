@@ -228,12 +228,3 @@ def open_results(arguments: argparse.Namespace, device: torch.device | str = "cp
     if arguments.output is not None:
         return Results(arguments.output, arguments.again, device)
     return Results.of_commit(device, arguments.again)
-
-
-def report(results: dict[str, Any], output: Path | None) -> None:
-    """Write the results as JSON where asked for (the older form, without commits)."""
-    if output is not None:
-        write_json_atomic(output, results)
-        print(f"wrote {output}")
-    else:
-        print(json.dumps(results["environment"]))

@@ -26,7 +26,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bench import layer, step
-from bench.common import Row, open_results, options, prepare_process, ratio, spread
+from bench.common import Row, open_results, options, prepare_process, ratio, spread, unusual
 from bench.sides import Setting as LayerSetting
 from bench.sides import dense, mixture, twin_hidden
 from bench.step import Setting
@@ -179,6 +179,14 @@ def measure(name: str, rounds: int, setting: Setting) -> Row:
     return compare(step_sides(routing, setting), rounds, setting.device, dataclasses.asdict(setting))
 
 
+def row_name(name: str, setting: Setting) -> str:
+    """How the row is kept: with the model of a step, and with what is not as usual."""
+    what, _, routing = name.partition(" ")
+    if what == "layer":
+        return f"memory {name}{unusual(precision=(setting.precision, Setting.precision))}"
+    return f"memory step {setting.model} {routing}{step.name_end(setting)}"
+
+
 def main() -> None:
     parser = step.add_setting(options(__doc__, rounds=3, rows=ROWS))
     arguments = parser.parse_args()
@@ -186,9 +194,7 @@ def main() -> None:
     setting = step.setting_of(arguments)
     results = open_results(arguments, setting.device)
     for name in arguments.rows:
-        of_model = name.replace("step ", f"step {setting.model} ")
-        measure_row = functools.partial(measure, name, arguments.rounds, setting)
-        results.measure(f"memory {of_model}{step.name_end(setting)}", measure_row)
+        results.measure(row_name(name, setting), functools.partial(measure, name, arguments.rounds, setting))
 
 
 if __name__ == "__main__":
