@@ -109,7 +109,7 @@ class RunSettings:
     tokens: int | None = None  # ... a token budget; exactly one of the two is given
     batch_size: int = 16  # sequences a step
     micro_batch: int | None = None  # sequences a forward pass; None: batch_size
-    precision: str = "fp32"  # fp32 | bf16
+    precision: str = "fp32"  # fp32 | tf32 (NVIDIA GPUs: float32, multiplied with 10 bits of fraction) | bf16
     device: str = "cpu"  # cpu | cuda | auto
     compile: bool = False
     eval_every: int = 0  # steps; 0: only at the end

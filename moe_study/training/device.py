@@ -7,7 +7,7 @@ import torch
 from moe_study.config import RunConfig, RunSettings
 from moe_study.errors import ConfigError, StudyError
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def configure(config: RunConfig) -> torch.device:
@@ -16,14 +16,20 @@ def configure(config: RunConfig) -> torch.device:
     With these settings a run on one CPU is bitwise repeatable as long as the number of threads is the same.
     """
     if config.run.precision not in PRECISIONS:
-        raise ConfigError(f"run.precision={config.run.precision} is unknown; choose fp32 or bf16")
+        raise ConfigError(f"run.precision={config.run.precision} is unknown; choose fp32, tf32 or bf16")
     device = choose_device(config.run)
+    tf32 = config.run.precision == "tf32"
+    if tf32 and device.type != "cuda":
+        raise ConfigError(
+            "run.precision=tf32 is a mode of NVIDIA GPUs, and this run is on a CPU; use run.precision=fp32 there,"
+            " or run.device=cuda where there is a GPU"
+        )
     if config.log.threads is not None:
         torch.set_num_threads(config.log.threads)
     # A saturated softmax has denormal gradients, which make every matrix product ten times slower on a CPU.
     torch.set_flush_denormal(True)
-    # No TF32 anywhere: fp32 means float32, and under bf16 the router must keep its float32 logits.
-    torch.set_float32_matmul_precision("highest")
+    # TF32 only where it is asked for: fp32 means float32. Routers keep float32 in any case (model/moe/exact.py).
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     # Without this the backward pass of x[index] adds with atomics, in an order that changes from run to run.
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
     # Deterministic mode would also fill every fresh tensor, which costs time and which nothing here reads.
@@ -49,7 +55,7 @@ def choose_device(settings: RunSettings) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """The context of every forward pass: bfloat16 where torch deems it safe, or nothing for fp32."""
+    """The context of every forward pass: bfloat16 where torch deems it safe, or nothing for fp32 and tf32."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()

@@ -21,6 +21,24 @@ def test_unknown_names_are_refused_with_the_known_ones(tmp_path, run):
         device.configure(tiny_config(tmp_path, **run))
 
 
+def test_tf32_is_refused_on_a_cpu_in_one_sentence(tmp_path):
+    for name in ("cpu", "auto"):
+        with pytest.raises(ConfigError, match=r"^run\.precision=tf32 .* use run\.precision=fp32"):
+            device.configure(tiny_config(tmp_path, precision="tf32", device=name))
+
+
+def test_tf32_is_on_only_where_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on = {}
+    try:
+        for precision in device.PRECISIONS:
+            device.configure(tiny_config(tmp_path, precision=precision, device="cuda"))
+            on[precision] = torch.get_float32_matmul_precision()
+    finally:
+        device.configure(tiny_config(tmp_path))
+    assert on == {"fp32": "highest", "tf32": "high", "bf16": "highest"}
+
+
 def test_denormals_are_flushed_and_threads_set(tmp_path):
     before = torch.get_num_threads()
     config = tiny_config(tmp_path)

@@ -1,6 +1,7 @@
 """Routers: scores for every unit, or a fixed choice from a token's id or a sequence's label.
 
-Scores are computed in float32 whatever the compute precision (float64 stays), because near-ties decide.
+Scores are computed in float32 whatever the compute precision (float64 stays), because near-ties decide. That holds
+for TF32 too, see `exact`; so do their gradients.
 Initialisation: N(0, 0.02) for every weight and for the learned prior, as GPT-2's other layers.
 
 Shape suffixes: B sequences, T positions, U units, D width, E experts, K picks, V vocabulary, R decisions.
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from moe_study.design.routing import RouterKind, RouterState, Routing, has_prior, picks_per_unit
 from moe_study.model.initialisation import Initialiser, init_normal_
+from moe_study.model.moe.exact import exact_linear
 from moe_study.model.moe.reading import Reading
 
 
@@ -65,8 +67,8 @@ class ScoringRouter(nn.Module):
         wide = torch.promote_types(self.weights[0].dtype, torch.float32)
         h_BUD = states_BUD.to(wide)
         for weight in self.weights[:-1]:
-            h_BUD = F.gelu(F.linear(h_BUD, weight.to(wide)))
-        return F.linear(h_BUD, self.weights[-1].to(wide))
+            h_BUD = F.gelu(exact_linear(h_BUD, weight.to(wide)))
+        return exact_linear(h_BUD, self.weights[-1].to(wide))
 
 
 class HashRouter(nn.Module):
