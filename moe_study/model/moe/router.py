@@ -66,9 +66,10 @@ class ScoringRouter(nn.Module):
     def _score(self, states_BUD: Tensor) -> Tensor:
         wide = torch.promote_types(self.weights[0].dtype, torch.float32)
         h_BUD = states_BUD.to(wide)
-        for weight in self.weights[:-1]:
+        *hidden, last = self.weights
+        for weight in hidden:
             h_BUD = F.gelu(exact_linear(h_BUD, weight.to(wide)))
-        return exact_linear(h_BUD, self.weights[-1].to(wide))
+        return exact_linear(h_BUD, last.to(wide))
 
 
 class HashRouter(nn.Module):
