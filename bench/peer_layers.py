@@ -186,7 +186,7 @@ def megablocks(shape: Shape, setting: Setting) -> nn.Module:
         bias=False,
         return_bias=False,
         fp16=False,
-        bf16=setting.precision == "bf16",
+        bf16=setting.precision != "fp32",
         device=torch.device(setting.device),
     )
     return importlib.import_module("megablocks.layers.dmoe").dMoE(arguments)

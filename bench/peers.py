@@ -6,8 +6,9 @@ our dense) over (theirs over their dense), router included, forward and backward
 
     pip install -c constraints.txt -e '.[peers]'
     python -m bench.peers [--rows "transformers mixtral grouped_mm 64x8" ...] [--rounds 7]
-    python -m bench.peers --device cuda --precision bf16 --width 768 --sequences 64 --length 1024
+    python -m bench.peers --device cuda --precision pure_bf16 --width 768 --sequences 64 --length 1024
 
+On a GPU use pure_bf16: transformers' grouped products take no part in autocast, and would run in float32.
 All four layers of a row take turns in every round, on the same input. What is not installed or cannot run is kept as
 skipped, with the reason.
 """
@@ -35,7 +36,7 @@ from bench.common import (
 )
 from bench.peer_layers import CPU_PEERS, GPU_PEERS, Peer, Shape
 from bench.peer_transformers import TRANSFORMERS
-from bench.sides import Setting, Side, dense, mixture, random_input
+from bench.sides import PRECISIONS, Setting, Side, dense, mixture, random_input
 
 
 class FirstOutput(nn.Module):
@@ -117,7 +118,7 @@ def main() -> None:
     everything = comparisons(Setting(device="cuda"))
     parser = options(__doc__, rounds=7, rows=everything)
     parser.add_argument("--device", default=Setting.device, choices=["cpu", "cuda"])
-    parser.add_argument("--precision", default=Setting.precision, choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default=Setting.precision, choices=PRECISIONS)
     for name in ("width", "sequences", "length"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Setting, name))
     arguments = parser.parse_args()

@@ -17,6 +17,8 @@ from moe_study.training.device import autocast
 
 VOCABULARY = 50257  # for routing by token id
 DENSE_HIDDEN = 1024  # four times the width
+PURE_BF16 = "pure_bf16"  # weights and input in bfloat16; "bf16" is autocast, as the training loop computes
+PRECISIONS = ("fp32", "bf16", PURE_BF16)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Setting:
     length: int = 256
     bias: bool = True
     device: str = "cpu"
-    precision: str = "fp32"  # fp32 | bf16 (autocast)
+    precision: str = "fp32"  # one of PRECISIONS
 
     @property
     def tokens(self) -> int:
@@ -45,13 +47,15 @@ class Side:
     """A module with its input: a call runs it forward and backward, gradients of input and weights included."""
 
     def __init__(self, module: nn.Module, x_BTD: Tensor, precision: str = "fp32") -> None:
-        self.module, self.x_BTD, self.precision = module.to(x_BTD.device), x_BTD, precision
-        self.grad_BTD = torch.randn(x_BTD.shape, generator=torch.Generator().manual_seed(1)).to(x_BTD.device)
+        dtype = torch.bfloat16 if precision == PURE_BF16 else torch.float32
+        self.module, self.x_BTD = module.to(x_BTD.device, dtype), x_BTD.to(dtype)
+        self.autocast = "bf16" if precision == "bf16" else "fp32"
+        self.grad_BTD = torch.randn(x_BTD.shape, generator=torch.Generator().manual_seed(1)).to(self.x_BTD)
 
     def __call__(self) -> None:
         x_BTD = self.x_BTD.detach().requires_grad_()
         self.module.zero_grad(set_to_none=True)
-        with autocast(x_BTD.device, self.precision):
+        with autocast(x_BTD.device, self.autocast):
             y_BTD = self.module(x_BTD)
         self.grad_BTD = self.grad_BTD.to(y_BTD.dtype)  # the first time only
         y_BTD.backward(self.grad_BTD)

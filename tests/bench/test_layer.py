@@ -1,8 +1,11 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from bench import step
 from bench.layer import COMPARISONS, ROWS, Setting, loaded, measure, planted_picks
-from bench.sides import VOCABULARY, dense, kept_per_expert, mixture, twin_hidden
+from bench.sides import PRECISIONS, VOCABULARY, dense, kept_per_expert, mixture, twin_hidden
 from moe_study.config import DataConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.accounting import flops_per_token
 from moe_study.design.routing import RouterKind, Routing, Scope, Selection
@@ -80,6 +83,16 @@ def test_global_routing_is_timed_over_two_layers_of_which_one_decides() -> None:
     routers = [name for name, _ in side.module.named_parameters() if "router" in name]
     assert ROWS["64x8 global"].scope is Scope.GLOBAL and len(routers) == 1
     assert len(dense(64, SMALL, layers=2).module.layers) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_layers_run_in_every_precision_and_keep_their_weights_type(precision: str) -> None:
+    setting = replace(SMALL, precision=precision)
+    for side in (mixture(ROWS["8x2"], setting), dense(64, setting)):
+        side()
+        stored = {parameter.dtype for parameter in side.module.parameters()}
+        assert stored == {torch.bfloat16 if precision == "pure_bf16" else torch.float32}
+        assert all(parameter.grad is not None for parameter in side.module.parameters())
 
 
 def test_both_benchmarks_use_the_same_vocabulary() -> None:
