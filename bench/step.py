@@ -21,7 +21,7 @@ from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, To
 from moe_study.data.sampler import Batch
 from moe_study.design.routing import Context, Gate, Routing, Scope, Selection, Unit
 from moe_study.design.validation import validate
-from moe_study.training.device import configure
+from moe_study.training.device import PRECISIONS, configure
 from moe_study.training.loop import Trainer
 from moe_study.training.models import build_model
 
@@ -145,7 +145,7 @@ def add_setting(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=Setting.batch, help="sequences a step")
     parser.add_argument("--micro-batch", type=int, help="sequences a forward pass")
     parser.add_argument("--device", default=Setting.device, choices=["cpu", "cuda"])
-    parser.add_argument("--precision", default=Setting.precision, choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default=Setting.precision, choices=PRECISIONS)
     parser.add_argument("--compile", action="store_true")
     return parser
 
