@@ -16,6 +16,7 @@ import yaml
 from bench.machine import ROOT
 from moe_study.runs import State, list_runs
 
+TRAIN = str(ROOT / "train.py")
 ROUTINGS = ("dense", "token_top1", "token_top2", "token_top2_fine", "sequence_top2")
 DOCUMENTS, WORDS = 40, 800  # of made-up text, by bytes
 
@@ -39,6 +40,7 @@ class TinyRuns:
 
     def __init__(self, folder: Path, size: Size) -> None:
         self.folder, self.size = folder, size
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._write_texts()
         self.data = {
             "data": "local_files",
@@ -55,14 +57,16 @@ class TinyRuns:
         seeds = -(-runs // len(ROUTINGS))
         points = [{"routing": routing, "run.seed": seed} for seed in range(seeds) for routing in ROUTINGS]
         file.write_text(yaml.safe_dump({"base": self.base(name), "points": points[:runs]}))
-        return self._timed(name, [["-m", f"+sweep={file}", *settings]])
+        return self._timed(name, [[TRAIN, "-m", f"+sweep={file}", *settings]])
 
     def commands(self, name: str, runs: int) -> float:
         """Seconds that as many commands take one after another, of one run each."""
-        base = _overrides(self.base(name))
-        return self._timed(
-            name, [[*base, f"routing={ROUTINGS[i % len(ROUTINGS)]}", f"run.seed={i}"] for i in range(runs)]
-        )
+        return self._timed(name, [self.command(name, number) for number in range(runs)])
+
+    def command(self, name: str, number: int) -> list[str]:
+        """What Python is started with for one run below `name`."""
+        run = [f"routing={ROUTINGS[number % len(ROUTINGS)]}", f"run.seed={number}"]
+        return [TRAIN, *_overrides(self.base(name)), *run]
 
     def base(self, name: str) -> dict[str, object]:
         """What all runs below `name` share, by the keys of the command line."""
@@ -91,15 +95,14 @@ class TinyRuns:
         shutil.rmtree(self.folder / name, ignore_errors=True)
         start = time.perf_counter()
         for command in commands:
-            self._python(str(ROOT / "train.py"), *command)
+            self._python(*command)
         seconds = time.perf_counter() - start
         assert all(run.state() is State.DONE for run in list_runs(self.folder / name))
         return seconds
 
     def _python(self, *arguments: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True
+            [sys.executable, *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
