@@ -16,7 +16,7 @@ from pathlib import Path
 from bench import table
 from bench.machine import ROOT
 
-BENCHMARKS = ("layer", "step", "memory", "peers", "packing")
+BENCHMARKS = ("layer", "step", "memory", "peers", "packing", "startup")
 WITH_NANOGPT = "nanogpt_dense"  # only where its model has been fetched
 
 

@@ -31,8 +31,11 @@ class PlanSweeper(Sweeper):
         if isinstance(self._launcher, LocalLauncher):
             self._launcher.train(runs)
             return
+        from moe_study.sweeps.jobs import job_overrides
+
+        jobs = job_overrides(runs, dict(self._config.job))
         try:
-            self._launcher.launch([run.overrides for run in runs], initial_job_idx=0)
+            self._launcher.launch(jobs, initial_job_idx=0)
         except Exception as error:  # it raises the first run's error, or that of a job that died; the folders know more
             print(f"the launcher says: {error}", file=sys.stderr)
 

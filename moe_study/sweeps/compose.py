@@ -27,7 +27,7 @@ from moe_study.errors import ConfigError
 
 CONFIG_NAME = "config"
 HYDRA_VERSION_BASE = "1.3"
-SETTINGS = ("sweep", "skip_invalid", "retry_failed")  # of the command, not of a run
+SETTINGS = ("sweep", "skip_invalid", "retry_failed", "job")  # of the command, not of a run
 _HERE = Path(__file__).resolve().parent.parent.parent
 
 
@@ -49,7 +49,7 @@ ConfigStore.instance().store(name="study_defaults", node=defaults())
 
 def is_setting(key: str) -> bool:
     """Whether `key` steers the command and is no part of a run's configuration."""
-    return key in SETTINGS
+    return key.partition(".")[0] in SETTINGS
 
 
 def read_composed(composed: DictConfig) -> tuple[RunConfig, Match]:

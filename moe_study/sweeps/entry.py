@@ -1,4 +1,4 @@
-"""What train.py does: one run, or (with -m) one run of a sweep inside a launcher's job."""
+"""What train.py does: one run, or (with -m) inside a launcher's job one run of a sweep, or some of them."""
 
 import os
 from collections.abc import Callable
@@ -20,6 +20,11 @@ def task(composed: DictConfig) -> str | None:
     """Hydra's task function: a single run is only noted, so that it trains outside of Hydra's error handling."""
     if HydraConfig.get().mode is RunMode.RUN:
         _single.append(composed)
+        return None
+    if composed.job.members is not None:
+        from moe_study.sweeps.jobs import train_job
+
+        train_job(composed.job.members)
         return None
     return str(execute(run_config(composed), planted_job()).state)
 

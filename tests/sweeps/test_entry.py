@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 
 from moe_study.guard import EXIT_PREEMPTED
 from moe_study.runs import RunFolder, State, list_runs
 from moe_study.sweeps.entry import headline
-from tests.sweeps.driving import start, train, wait_until
+from tests.sweeps.driving import command, start, train, wait_until
 
 
 @pytest.fixture
@@ -95,6 +96,21 @@ def test_bad_command_line_is_one_sentence(runs_dir, arguments, said):
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not runs_dir.exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-m", "run.seed=0,1"]])
+def test_neither_help_nor_the_pool_itself_imports_torch_or_pandas(runs_dir, arguments):
+    script = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print('imported:', *{'torch', 'pandas', 'matplotlib', 'wandb'} & set(sys.modules))"
+    )
+    line, environment = command("quick", runs_dir, arguments)
+    line[1:2] = ["-c", f"import sys; sys.argv[0] = {line[1]!r}\n{script}"]
+    done = subprocess.run(line, env=environment, cwd=runs_dir.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["imported:"]
 
 
 def test_runs_folder_that_cannot_be_written_is_one_sentence(tmp_path):

@@ -1,6 +1,9 @@
 """Sweeps through each launcher: the project's own, Hydra's, and the stock submitit one."""
 
 import json
+import os
+import signal
+import subprocess
 
 import pytest
 
@@ -8,7 +11,7 @@ from moe_study.errors import StudyError
 from moe_study.runs import State, list_runs
 from moe_study.sweeps.launch import conclude
 from moe_study.sweeps.plan import plan_command
-from tests.sweeps.driving import train
+from tests.sweeps.driving import command, train, wait_until
 
 
 @pytest.fixture
@@ -103,3 +106,48 @@ def test_runs_folder_that_cannot_be_written_is_told_before_anything_starts(tmp_p
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: cannot write")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_submitted_jobs_of_several_runs_train_them_all_and_tell_failures(runs_dir):
+    arguments = ("-m", "run.seed=0,1,2,3,5", "hydra/launcher=submitit_local", "job.runs=3", "job.workers=2")
+    first = train("unlucky", runs_dir, *arguments)
+    assert first.returncode == 1
+    expected = {0: State.DONE, 1: State.FAILED, 2: State.FAILED, 3: State.FAILED, 5: State.DIVERGED}
+    assert by_seed(runs_dir) == expected
+    assert len(list((runs_dir / ".submitit").glob("*/*_submitted.pkl"))) == 2  # jobs, of three runs and of two
+    (runs_dir / "luck").touch()
+    again = train("unlucky", runs_dir, *arguments, "retry_failed=true")
+    assert again.returncode == 0, again.stderr
+    assert "4 to train now" in again.stderr
+    assert set(by_seed(runs_dir).values()) == {State.DONE}
+
+
+def test_job_settings_reach_its_pool_and_the_runs_are_dealt_out(runs_dir):
+    settings = ("job.runs=2", "job.workers=1", "job.threads_per_run=3")
+    done = train("traced", runs_dir, "-m", "run.seed=0,1,2,3", "hydra/launcher=basic", *settings)
+    assert done.returncode == 0, done.stderr
+    assert {folder.result()["threads"] for folder in list_runs(runs_dir)} == {3}
+    changes = [line.split()[1:] for line in (runs_dir / "trace").read_text().splitlines()]
+    assert [seed for change, seed in changes if change == "+1"] == ["0", "2", "1", "3"]
+    wrong = train("quick", runs_dir, "-m", "run.seed=7", "hydra/launcher=basic", "job.runs=0")
+    assert (wrong.returncode, wrong.stderr.splitlines()[-1]) == (1, "error: job.runs=0 must be at least 1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_signal_to_all_processes_of_a_job_lets_its_runs_save_themselves(runs_dir, number):
+    """As a scheduler sends it: to the job, to the fork server and to the runs alike."""
+    arguments = ("-m", "run.seed=0,1,2", "hydra/launcher=basic", "job.runs=3", "job.workers=2")
+    line, environment = command("patient", runs_dir, arguments)
+    job = subprocess.Popen(
+        line, env=environment, cwd=runs_dir.parent, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until(lambda: sum(f.status().step > 2 for f in list_runs(runs_dir)) == 2, "two runs to make steps")
+    os.killpg(job.pid, number)
+    _, said = job.communicate(timeout=30)
+    assert job.returncode == 1
+    assert "error: 3 of 3 runs did not end; the same command goes on with them" in said
+    assert set(by_seed(runs_dir).values()) == {State.PREEMPTED}
+    again = train("patient", runs_dir, "-m", "run.seed=0,1", *arguments[2:])
+    assert again.returncode == 0, again.stderr
+    assert min(folder.result()["resumed_from"] for folder in list_runs(runs_dir)) > 2
