@@ -2,7 +2,7 @@
 
     python -m bench.packing                              100 runs on the CPU, a few minutes
     python -m bench.packing --runs 10 --rounds 1         a trial
-    python -m bench.packing --device cuda                100 runs on one GPU, at 1, 2, 4, 8 and 16 a GPU, with MPS
+    python -m bench.packing --device cuda --rounds 1     on one GPU, 1, 16, 8, 4 and 2 at a time, with MPS and without
 
 Each side is one command, `python train.py -m +sweep=...`, timed by the clock on the wall from its start to its end.
 CPU: the pool as it comes (a run on each core) over the same pool with one run at a time, with one thread or with all,
@@ -12,11 +12,10 @@ their last bits there, and the largest difference is kept.
 """
 
 import functools
-import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,13 @@ import torch
 
 from bench.common import Results, Row, Skipped, open_results, options, ratio, spread
 from bench.machine import machine_name
-from bench.tiny_runs import Size, TinyRuns
+from bench.tiny_runs import CommandFailed, Size, TinyRuns
 from moe_study.sweeps.slots import available_cores
 
+STEPS = {"cpu": Size.steps, "cuda": 40}  # half a second of one core; half a second of launches, by estimate
+MANY = 8  # runs at a time on a GPU, from which the best way is chosen first
+NO_MPS = "hydra.launcher.mps=on, but "  # what the pool says where it cannot start MPS
+ALONE = "1-off"
 PACKED, SERIAL, SERIAL_WIDE = "packed", "one_at_a_time", "one_at_a_time_on_all_cores"
 
 
@@ -72,34 +75,42 @@ def take_turns(tiny: TinyRuns, sides: Mapping[str, tuple[str, ...]], runs: int, 
     return seconds
 
 
-def gpu_rows(results: Results, tiny: TinyRuns, runs: int, rounds: int, sharing: list[int]) -> None:
-    """A row of seconds for each way to share the GPU, then the best one over one run at a time."""
+def gpu_rows(results: Results, tiny: TinyRuns, runs: int, rounds: int, sharing: Sequence[int]) -> None:
+    """Seconds of one run at a time; of many at a time, and how the best of these compares; then of fewer at a time."""
     name = f"{'h200' if 'h200' in machine_name('cuda') else 'gpu'} packing {runs} tiny runs"
-    rows: dict[str, Row] = {}
-    for mps in ("off", "on"):
-        for number in sharing if mps == "off" else [number for number in sharing if number > 1]:
-            way = f"{name}, {number} at a time{', MPS' if mps == 'on' else ''}"
-            rows[way] = results.measure(way, functools.partial(_shared, tiny, runs, rounds, number, mps))
+
+    def seconds(number: int, mps: str) -> tuple[str, Row]:
+        way = f"{number} at a time{', MPS' * (mps == 'on')}"
+        return way, results.measure(f"{name}, {way}", functools.partial(_shared, tiny, runs, rounds, number, mps))
+
+    _, alone = seconds(1, "off")
+    many = [number for number in sharing if number >= MANY] or sharing
+    timed = dict(seconds(number, mps) for number in many for mps in ("off", "on"))
 
     def best() -> Row:
-        timed = {way: row for way, row in rows.items() if "skipped" not in row}
-        alone = timed.pop(f"{name}, 1 at a time")
-        way = min(timed, key=lambda way: timed[way]["median"])
-        values = spread([packed / alone["median"] for packed in timed[way]["seconds"]])
-        return {**values, "seconds_of": "wall clock", "way": way, **vars(tiny.size)}
+        way = min((way for way, row in timed.items() if "skipped" not in row), key=lambda way: timed[way]["median"])
+        ratios = spread([packed / alone["median"] for packed in timed[way]["seconds"]])
+        return {**ratios, "seconds_of": "wall clock", "way": way, **vars(tiny.size)}
 
     results.measure(name, best)
+    for number in sharing:
+        if number not in many:
+            seconds(number, "off")
+            seconds(number, "on")
 
 
 def _shared(tiny: TinyRuns, runs: int, rounds: int, number: int, mps: str) -> Row:
-    if mps == "on" and shutil.which("nvidia-cuda-mps-control") is None:
-        raise Skipped("there is no nvidia-cuda-mps-control on PATH")
     side = f"{number}-{mps}"
     settings = (f"hydra.launcher.runs_per_gpu={number}", f"hydra.launcher.mps={mps}")
-    seconds = [tiny.sweep(side, runs, *settings) for _ in range(rounds)]
+    try:
+        seconds = [tiny.sweep(side, runs, *settings) for _ in range(rounds)]
+    except CommandFailed as error:
+        if NO_MPS in str(error):
+            raise Skipped(str(error).partition(NO_MPS)[2].partition(";")[0]) from None
+        raise
     row: dict[str, Any] = {**spread(seconds), "unit": "s", "seconds_of": "wall clock", "seconds": seconds}
-    if (tiny.folder / "1-off").exists():
-        row["largest_loss_difference"] = largest_difference(tiny.losses(side), tiny.losses("1-off"))
+    if number > 1 and (tiny.folder / ALONE).exists():
+        row["largest_loss_difference"] = largest_difference(tiny.losses(side), tiny.losses(ALONE))
     return row
 
 
@@ -113,17 +124,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--commands", type=int, default=10, help="runs to start by commands of their own (CPU)")
-    parser.add_argument("--sharing", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="runs at a time on the GPU")
-    parser.add_argument("--steps", type=int, default=Size.steps, help=f"steps of each run (default {Size.steps})")
+    parser.add_argument("--sharing", type=int, nargs="+", default=[16, 8, 4, 2], help="runs at a time on the GPU")
+    parser.add_argument("--steps", type=int, help=f"of each run (default {STEPS['cpu']}, on a GPU {STEPS['cuda']})")
     parser.add_argument("--width", type=int, default=Size.width, help=f"width of the models (default {Size.width})")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("--device cuda: torch sees no GPU here")
-    if arguments.device == "cuda" and 1 not in arguments.sharing:
-        parser.error("--sharing needs 1, which the others are compared with")
     results = open_results(arguments, arguments.device)
     with tempfile.TemporaryDirectory(prefix="packing-") as folder:
-        size = Size(steps=arguments.steps, width=arguments.width, device=arguments.device)
+        size = Size(steps=arguments.steps or STEPS[arguments.device], width=arguments.width, device=arguments.device)
         tiny = TinyRuns(Path(folder), size)
         if arguments.device == "cpu":
             cpu_rows(results, tiny, arguments.runs, arguments.rounds, arguments.commands)

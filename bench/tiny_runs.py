@@ -21,6 +21,10 @@ ROUTINGS = ("dense", "token_top1", "token_top2", "token_top2_fine", "sequence_to
 DOCUMENTS, WORDS = 40, 800  # of made-up text, by bytes
 
 
+class CommandFailed(Exception):
+    """A command ended with an error; with what it said."""
+
+
 @dataclass(frozen=True)
 class Size:
     """What one tiny run trains; as it stands, half a second of one CPU core."""
@@ -105,7 +109,7 @@ class TinyRuns:
             [sys.executable, *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
         if done.returncode:
-            raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
+            raise CommandFailed(f"{' '.join(arguments)} failed:\n{done.stderr}")
 
     def _write_texts(self) -> None:
         draw = random.Random(0)
