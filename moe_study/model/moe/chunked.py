@@ -74,14 +74,15 @@ class _ChunkedFFN(torch.autograd.Function):
         down_bias_ED: Tensor | None,
         plan: Plan,
     ) -> Tensor:
+        width, hidden, rows = x_ND.shape[1], up_EDF.shape[2], plan.pair_P.shape[0] * plan.block
         x_RM = by_block(x_ND, plan)
-        rows = plan.pair_P.shape[0] * plan.block
-        h_QF, y_QD = x_ND.new_empty(rows, up_EDF.shape[2]), x_ND.new_empty(rows, x_ND.shape[1])
+        h_QF, y_QD = x_ND.new_empty(rows, hidden), x_ND.new_empty(rows, width)
         a_QF = torch.empty_like(h_QF)
         ctx.chunks = list(chunks(plan.counts_E.tolist(), plan.block))
+        (x_buffer,) = _buffers(ctx.chunks, x_ND, width)
         for chunk in ctx.chunks:
             h_CF, a_CF = h_QF[chunk.rows], a_QF[chunk.rows]
-            x_CD = x_RM.index_select(0, plan.block_P[chunk.pairs]).view(-1, x_ND.shape[1])
+            x_CD = _take(x_RM, plan.block_P[chunk.pairs], out=x_buffer)
             _linear(x_CD, up_EDF, up_bias_EF, chunk, out=h_CF)
             torch.ops.aten.gelu.out(h_CF, out=a_CF)
             _linear(a_CF, down_EFD, down_bias_ED, chunk, out=y_QD[chunk.rows])
@@ -93,21 +94,23 @@ class _ChunkedFFN(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, ...]:
         x_ND, weight_P, up_EDF, down_EFD, down_bias_ED, h_QF, a_QF = ctx.saved_tensors
-        plan, width = ctx.plan, x_ND.shape[1]
+        plan, width, hidden = ctx.plan, x_ND.shape[1], h_QF.shape[1]
         x_RM, grad_RM = by_block(x_ND, plan), by_block(grad_ND, plan)
         grad_x_QD, grad_weight_P = x_ND.new_empty(len(h_QF), width), torch.empty_like(weight_P)
         grad_up_EDF, grad_down_EFD = torch.empty_like(up_EDF), torch.empty_like(down_EFD)
-        grad_up_bias_EF = up_EDF.new_empty(len(up_EDF), up_EDF.shape[2]) if ctx.has_bias else None
+        grad_up_bias_EF = up_EDF.new_empty(len(up_EDF), hidden) if ctx.has_bias else None
+        buffers = _buffers(ctx.chunks, x_ND, width, width, hidden, hidden)
         for chunk in ctx.chunks:
             block_S, weight_S1 = plan.block_P[chunk.pairs], weight_P[chunk.pairs].unsqueeze(1)
-            x_CD, grad_CD = (rows_RM.index_select(0, block_S).view(-1, width) for rows_RM in (x_RM, grad_RM))
             h_CF, a_CF = h_QF[chunk.rows], a_QF[chunk.rows]
-            back_CF = _linear(grad_CD, down_EFD.mT, None, chunk, out=torch.empty_like(h_CF))
+            x_CD, grad_CD = _take(x_RM, block_S, out=buffers[0]), _take(grad_RM, block_S, out=buffers[1])
+            back_CF, weighted_CF = (buffer[: len(h_CF)] for buffer in buffers[2:])
+            _linear(grad_CD, down_EFD.mT, None, chunk, out=back_CF)
             grad_weight_P[chunk.pairs] = torch.linalg.vecdot(by_block(back_CF, plan), by_block(a_CF, plan))
             if down_bias_ED is not None:
                 grad_weight_P[chunk.pairs] += _grad_weight_of_bias(grad_CD, down_bias_ED, chunk, plan.block)
-            weighted_CF = (by_block(a_CF, plan) * weight_S1).view_as(a_CF)
-            grad_h_CF = torch.ops.aten.gelu_backward(back_CF, h_CF)
+            torch.mul(by_block(a_CF, plan), weight_S1, out=by_block(weighted_CF, plan))
+            grad_h_CF = torch.ops.aten.gelu_backward.grad_input(back_CF, h_CF, grad_input=back_CF)
             by_block(grad_h_CF, plan).mul_(weight_S1)
             _products_over_rows(weighted_CF, grad_CD, chunk, out_EIO=grad_down_EFD)
             _products_over_rows(x_CD, grad_h_CF, chunk, out_EIO=grad_up_EDF)
@@ -119,7 +122,20 @@ class _ChunkedFFN(torch.autograd.Function):
         return grad_x_ND, grad_weight_P, grad_up_EDF, grad_up_bias_EF, grad_down_EFD, grad_down_bias_ED, None
 
 
-def _linear(x_CI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, chunk: Chunk, *, out: Tensor) -> Tensor:
+def _buffers(chunk_list: list[Chunk], like: Tensor, *widths: int) -> list[Tensor]:
+    """Memory for the rows of the largest chunk, one for each width: used again, it stays in the cache."""
+    rows = max(sum(chunk.rows_of) for chunk in chunk_list)
+    return [like.new_empty(rows, width) for width in widths]
+
+
+def _take(x_RM: Tensor, block_S: Tensor, *, out: Tensor) -> Tensor:
+    """The rows of some blocks, at the beginning of `out`."""
+    rows = len(block_S) * x_RM.shape[1] // out.shape[1]
+    torch.index_select(x_RM, 0, block_S, out=out[:rows].view(-1, x_RM.shape[1]))
+    return out[:rows]
+
+
+def _linear(x_CI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, chunk: Chunk, *, out: Tensor) -> None:
     """Each row times its expert's weight, plus its bias."""
     weights = weight_EIO[chunk.experts].unbind()
     biases = [None] * len(weights) if bias_EO is None else bias_EO[chunk.experts].unbind()
@@ -129,7 +145,6 @@ def _linear(x_CI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, chunk: Chu
             torch.mm(x_GI, weight_IO, out=y_GO)
         else:
             torch.addmm(bias_O, x_GI, weight_IO, out=y_GO)
-    return out
 
 
 def _products_over_rows(x_CI: Tensor, y_CO: Tensor, chunk: Chunk, *, out_EIO: Tensor) -> None:
