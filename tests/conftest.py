@@ -1,7 +1,10 @@
 """What all tests share."""
 
 import os
+import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
@@ -10,3 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
 settings.register_profile("ci", derandomize=True, database=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers_again() -> Iterator[None]:
+    """Training and benchmarks flush them in the whole process; Hypothesis draws them in the next test."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
