@@ -8,7 +8,7 @@ Shape suffixes: B sequences, T positions, D width, N = B * T tokens, K picks.
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from bench.sides import Setting
 from moe_study.design.routing import Gate, Routing, Selection, Soft
+
+
+GATED_STEP = 32  # sizes that matrix products like
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Shape:
     def active(self) -> int:
         """Hidden units that a token meets, and so of the dense twin."""
         return self.k * self.size
+
+    @property
+    def gated(self) -> "Shape":
+        """The same for gated experts, which have three matrices for our two: as many FLOPs, in whole 32s of units."""
+        return replace(self, size=-(-self.size * 2 // (3 * GATED_STEP)) * GATED_STEP)
 
 
 Builder = Callable[[Shape, Setting], nn.Module]
@@ -104,7 +112,7 @@ def st_moe(capacity: float, shape: Shape, setting: Setting) -> nn.Module:
     return importlib.import_module("st_moe_pytorch").MoE(
         dim=setting.width,
         num_experts=shape.experts,
-        expert_hidden_mult=geglu_mult(shape.size, setting),
+        expert_hidden_mult=geglu_mult(shape.gated.size, setting),
         gating_top_n=shape.k,
         threshold_train=0.0,  # no pick is left out by chance
         capacity_factor_train=capacity_factor(capacity, shape),
@@ -113,7 +121,7 @@ def st_moe(capacity: float, shape: Shape, setting: Setting) -> nn.Module:
 
 def st_moe_dense(shape: Shape, setting: Setting) -> nn.Module:
     module = importlib.import_module("st_moe_pytorch.st_moe_pytorch")
-    return module.Expert(dim=setting.width, hidden_mult=geglu_mult(shape.active, setting))
+    return module.Expert(dim=setting.width, hidden_mult=geglu_mult(shape.gated.active, setting))
 
 
 def geglu_mult(size: int, setting: Setting) -> float:

@@ -1,7 +1,7 @@
 """Hugging Face transformers' mixture blocks, each with the dense network of its own kind.
 
 Both of the package's ways to run experts are timed: eager (a loop over experts, the models' own code) and grouped_mm.
-Blocks with a shared expert take it as one of a token's K.
+All experts are gated. Blocks with a shared expert take it as one of a token's K.
 """
 
 import importlib
@@ -41,8 +41,8 @@ class HuggingFace:
         return getattr(importlib.import_module(f"transformers.models.{family}.modeling_{family}"), name)
 
     def build(self, implementation: str, shape: Shape, setting: Setting) -> nn.Module:
-        sizes = {self.size: shape.size, self.experts: shape.experts, "num_experts_per_tok": shape.k - self.shared}
-        shared = {self.shared_size: shape.size} if self.shared_size else {}
+        sizes = {self.size: shape.gated.size, self.experts: shape.experts, "num_experts_per_tok": shape.k - self.shared}
+        shared = {self.shared_size: shape.gated.size} if self.shared_size else {}
         options = {"hidden_size": setting.width, "experts_implementation": implementation}
         config = self.config(**options, **sizes, **shared, **self.extra)
         assert config._experts_implementation == implementation
@@ -50,8 +50,8 @@ class HuggingFace:
 
     def build_dense(self, shape: Shape, setting: Setting) -> nn.Module:
         if not self.dense:
-            return GptOssDense(self.config(hidden_size=setting.width, intermediate_size=shape.active), self)
-        return self.find(self.dense)(self.config(hidden_size=setting.width, intermediate_size=shape.active))
+            return GptOssDense(self.config(hidden_size=setting.width, intermediate_size=shape.gated.active), self)
+        return self.find(self.dense)(self.config(hidden_size=setting.width, intermediate_size=shape.gated.active))
 
     def ours(self, shape: Shape) -> Routing:
         return top_k(self.gate, shape, self.shared, self.renormalise)

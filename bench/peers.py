@@ -2,7 +2,8 @@
 
 Question: how much of a layer's time is the mixture's own, here and there? A peer's block may hold other experts
 (SwiGLU where ours are GELU), so neither side is compared with the other's dense network: a row's ratio is (ours over
-our dense) over (theirs over their dense), router included, forward and backward. Below 1 is in our favour.
+our dense) over (theirs over their dense), router included, forward and backward. Below 1 is in our favour. All four
+layers have equal active FLOPs: a gated expert has two thirds of the hidden units of one of ours.
 
     pip install -c constraints.txt -e '.[peers]'
     python -m bench.peers [--rows "transformers mixtral grouped_mm 64x8" ...] [--rounds 7]
