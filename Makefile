@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 .DEFAULT_GOAL := help
-.PHONY: help study data sweep plots test check bench clean clean-all
+.PHONY: help study data sweep plots test check bench bench-gpu clean clean-all
 
 help: ## Show this help
 	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
@@ -40,6 +40,9 @@ check: $(VENV)/installed-check ## Lint and check types
 
 bench: $(VENV)/installed-peers ## Measure against dense twins and peers on this CPU (about half an hour; goes on where it stopped)
 	$(BIN)/python -m bench.everything $(BENCH_ARGS)
+
+bench-gpu: $(VENV)/installed-peers ## Check and measure on this machine's GPU (at most 10 minutes a call; goes on where it stopped)
+	$(BIN)/python -m bench.gpu $(BENCH_ARGS)
 
 clean: ## Remove what tools leave behind; data, runs, plots and the environment stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
