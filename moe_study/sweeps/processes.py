@@ -26,6 +26,8 @@ SERVER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     # The allocator of pyarrow would start a thread, and a fork leaves threads behind.
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    # A look for GPUs must not start CUDA, which no fork can use any more; with this it does not.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 
 

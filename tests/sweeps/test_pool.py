@@ -161,14 +161,19 @@ def test_process_on_a_gpu_that_saw_an_error_is_not_used_again(runs_dir, monkeypa
     assert processes[0] == processes[1] and processes[5] == processes[6]
 
 
-def test_fork_server_starts_no_thread():
-    """A fork takes only the thread that asks for it: locks of others would stay locked for ever."""
+def test_fork_server_starts_no_thread_and_looks_at_no_gpu():
+    """A fork takes only the thread that asks for it (locks of others stay locked for ever), and no CUDA context."""
     script = (
-        "import moe_study.sweeps.fork_server, moe_study.training.run, sys, os\n"
+        "import os, sys, torch\n"
+        "def looked(*_): sys.exit('it looked at the GPU')\n"
+        "for name in ('init', 'is_available', 'device_count', 'current_device', 'get_device_properties'):\n"
+        "    setattr(torch.cuda, name, looked)\n"
+        "import moe_study.sweeps.fork_server, moe_study.training.run\n"
         "sys.exit(len(os.listdir('/proc/self/task')) - 1)"
     )
     environment = {**os.environ, **SERVER_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_missing_gpu_is_one_sentence_before_anything_starts(runs_dir, monkeypatch):
