@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from bench import table
-from bench.common import Results, Row, open_results, options, prepare_process
+from bench.common import Results, Row, Skipped, open_results, options, prepare_process
 from bench.gpu_rows import Rows, all_rows
 from bench.gpu_setting import sizes
 from bench.machine import ROOT, machine_name
@@ -108,7 +109,10 @@ def measure_rows(rows: Rows, results: Results, begun: Path, names: Sequence[str]
         def measured(name: str = name, failed: list[str] = failed) -> Row:
             try:
                 return rows[name]()
-            except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError, ImportError) as error:
+            except Skipped:
+                raise
+            except Exception as error:  # whatever it is, it must not end the other rows
+                traceback.print_exc()
                 failed.append(name)
                 return {"skipped": f"{type(error).__name__}: {str(error).strip()[:600]}"}
 
