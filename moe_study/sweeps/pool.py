@@ -77,9 +77,10 @@ def run_pool(runs: Sequence[PlannedRun], settings: PoolSettings, job: str = TRAI
 
 def _compiling(runs: Sequence[PlannedRun], slots: Sequence[Slot]) -> dict[str, str]:
     """Variables for torch.compile: one cache for all runs, and for its own processes no more than a run's cores."""
-    workers = {"TORCHINDUCTOR_COMPILE_THREADS": str(slots[0].threads)}
-    missing = {name: value for name, value in workers.items() if name not in os.environ}
-    return {**missing, **(compile_caches(runs[0].folder) if runs else {})}
+    variables = {"TORCHINDUCTOR_COMPILE_THREADS": str(slots[0].threads)}
+    if runs:
+        variables |= compile_caches(runs[0].folder)
+    return {name: value for name, value in variables.items() if name not in os.environ}
 
 
 def _train_all(pool: _Pool, progress: Progress) -> None:

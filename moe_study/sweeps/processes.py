@@ -18,6 +18,7 @@ from moe_study.sweeps.plan import PlannedRun
 from moe_study.sweeps.slots import Slot
 from moe_study.sweeps.worker import train_in_turn
 
+PATIENCE = 60.0  # seconds for a process without a run to end
 SERVER_ENVIRONMENT = {
     # One thread while it imports; each process then sets its own number.
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
@@ -76,8 +77,10 @@ class TrainingProcess:
         return self.slot.gpu is not None and self.process.is_alive()
 
     def end(self) -> None:
-        """Let it go once its run has ended."""
+        """Let it go once its run has ended; off a GPU before this returns, since MPS may be stopped next."""
         self.pipe.close()
+        if self.slot.gpu is not None:
+            self.process.join(PATIENCE)
 
 
 def wait_for(processes: list[TrainingProcess], seconds: float) -> list[TrainingProcess]:
