@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from bench.sides import Setting
 from moe_study.design.routing import Gate, Routing, Selection, Soft
 
-
 GATED_STEP = 32  # sizes that matrix products like
 
 

@@ -131,6 +131,7 @@ def _run(config: RunConfig) -> Iterator[str]:
         yield f"run.batch_size={run.batch_size} must be a multiple of run.micro_batch={run.micro_batch}"
     for section, name, choices in (
         (run, "precision", ("fp32", "tf32", "bf16")),
+        (run, "dispatch", ("auto", "grouped", "triton")),
         (run, "device", ("cpu", "cuda", "auto")),
         (log, "wandb", ("off", "offline", "online")),
     ):

@@ -6,12 +6,13 @@ import torch
 
 from moe_study.config import RunConfig, RunSettings
 from moe_study.errors import ConfigError, StudyError
+from moe_study.model.moe import dispatch
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def configure(config: RunConfig) -> torch.device:
-    """Set threads, denormals and determinism for this process, and return the device to train on.
+    """Set threads, denormals, determinism and dispatch for this process, and return the device to train on.
 
     With these settings a run on one CPU is bitwise repeatable as long as the number of threads is the same.
     """
@@ -24,6 +25,9 @@ def configure(config: RunConfig) -> torch.device:
             "run.precision=tf32 is a mode of NVIDIA GPUs, and this run is on a CPU; use run.precision=fp32 there,"
             " or run.device=cuda where there is a GPU"
         )
+    if config.run.dispatch == "triton" and device.type != "cuda":
+        raise ConfigError("run.dispatch=triton runs on NVIDIA GPUs, and this run is on a CPU; use run.dispatch=auto")
+    dispatch.choose(config.run.dispatch)
     if config.log.threads is not None:
         torch.set_num_threads(config.log.threads)
     # A saturated softmax has denormal gradients, which make every matrix product ten times slower on a CPU.

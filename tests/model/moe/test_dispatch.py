@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe_study.errors import ConfigError
 from moe_study.model.initialisation import Initialiser
 from moe_study.model.moe import dispatch
 from moe_study.model.moe.chunked import CHUNK, chunked_ffn
@@ -169,3 +170,19 @@ def test_the_cpu_s_own_implementation_is_left_under_autocast() -> None:
     assert dispatch.implementation(x_ND.bfloat16()) is grouped_ffn
     with torch.autocast("cpu", torch.bfloat16):
         assert dispatch.implementation(x_ND) is grouped_ffn
+
+
+def test_a_choice_holds_within_its_context_and_where_it_can_run() -> None:
+    x_ND = torch.zeros(1, 1)
+    with dispatch.chosen("grouped"):
+        assert dispatch.implementation(x_ND) is grouped_ffn
+    assert dispatch.implementation(x_ND) is chunked_ffn
+    pytest.importorskip("triton")
+    with dispatch.chosen("triton"):
+        assert dispatch.implementation(x_ND) is chunked_ffn  # the kernels are for GPUs
+
+
+def test_a_choice_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"run\.dispatch=triton needs the package triton"):
+        dispatch.choose("triton")
