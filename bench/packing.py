@@ -9,6 +9,8 @@ CPU: the pool as it comes (a run on each core) over the same pool with one run a
 whichever is faster; and over one command for each run, for fewer runs. Each loss of each run must be the same to the
 last bit whether it was packed or not. GPU: each number of runs at a time over one at a time; losses may differ in
 their last bits there, and the largest difference is kept.
+
+The machine must be idle otherwise: where others keep its cores busy there is nothing to fill, and the ratio goes to 1.
 """
 
 import functools
