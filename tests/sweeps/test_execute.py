@@ -1,5 +1,9 @@
 """What surrounds a run in the process that trains it."""
 
+import shutil
+import sysconfig
+from pathlib import Path
+
 import pytest
 
 from moe_study.runs import RunFolder, list_runs
@@ -24,7 +28,11 @@ def test_runs_beside_each_other_share_what_they_compile_unless_the_user_chose_a_
     assert set(compile_caches(RunFolder("runs/a"))) == {"TORCHINDUCTOR_CACHE_DIR"}
 
 
+CAN_COMPILE = shutil.which("g++") and Path(sysconfig.get_paths()["include"], "Python.h").exists()
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not CAN_COMPILE, reason="torch.compile needs g++ and Python's headers on a CPU")
 def test_what_one_run_has_compiled_the_next_one_finds(tmp_path, nothing_chosen):
     """In the pool and in a process of its own."""
     for seed, mode in enumerate([("-m", "hydra.launcher.threads_per_run=3"), ("-m",), ()]):

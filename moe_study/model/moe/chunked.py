@@ -3,7 +3,8 @@
 A layer of many small experts has several times the rows of its dense twin, and each pass over them costs about a
 hundredth of the twin's time. So here rows are gathered, multiplied, activated and weighted chunk by chunk, the
 gate weight is applied where rows are narrow (the hidden side), and the gradients are formulas: nothing but the
-hidden units is kept for the backward pass, as many numbers as the dense twin keeps.
+hidden units is kept for the backward pass, as many numbers as the dense twin keeps. Chunks do not depend on one
+another, and are shared out among threads.
 
 With h = x U + b, a = gelu(h) and y the sum over pairs of w (a V + c), and g the gradient by y:
 
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from moe_study.model.moe.experts import Experts
 from moe_study.model.moe.grouped import by_block, sum_rows
 from moe_study.model.moe.plan import Plan
+from moe_study.model.moe.threads import in_threads
 
 CHUNK = 1024  # rows: at usual widths a chunk and its expert fit a core's cache
 
@@ -49,13 +51,13 @@ class Chunk:
     rows_of: list[int]  # rows of each of these experts
 
 
-def chunks(counts: list[int], block: int, limit: int = CHUNK) -> Iterator[Chunk]:
-    """All experts in order, up to `limit` rows at a time; an expert with more of them is a chunk of its own."""
+def chunks(counts: list[int], block: int) -> Iterator[Chunk]:
+    """All experts in order, up to CHUNK rows at a time; an expert with more of them is a chunk of its own."""
     ends = list(itertools.accumulate(counts))
     first = start = 0
     for expert, end in enumerate(ends):
         is_last = expert + 1 == len(ends)
-        if is_last or (ends[expert + 1] - start) * block > limit:
+        if is_last or (ends[expert + 1] - start) * block > CHUNK:
             rows_of = [count * block for count in counts[first : expert + 1]]
             rows = slice(start * block, end * block)
             yield Chunk(slice(first, expert + 1), slice(start, end), rows, rows_of)
@@ -79,13 +81,17 @@ class _ChunkedFFN(torch.autograd.Function):
         h_QF, y_QD = x_ND.new_empty(rows, hidden), x_ND.new_empty(rows, width)
         a_QF = torch.empty_like(h_QF)
         ctx.chunks = list(chunks(plan.counts_E.tolist(), plan.block))
-        (x_buffer,) = _buffers(ctx.chunks, x_ND, width)
-        for chunk in ctx.chunks:
-            h_CF, a_CF = h_QF[chunk.rows], a_QF[chunk.rows]
-            x_CD = _take(x_RM, plan.block_P[chunk.pairs], out=x_buffer)
-            _linear(x_CD, up_EDF, up_bias_EF, chunk, out=h_CF)
-            torch.ops.aten.gelu.out(h_CF, out=a_CF)
-            _linear(a_CF, down_EFD, down_bias_ED, chunk, out=y_QD[chunk.rows])
+
+        def run(taken: Iterator[Chunk]) -> None:
+            (x_buffer,) = _buffers(ctx.chunks, x_ND, width)
+            for chunk in taken:
+                h_CF, a_CF = h_QF[chunk.rows], a_QF[chunk.rows]
+                x_CD = _take(x_RM, plan.block_P[chunk.pairs], out=x_buffer)
+                _linear(x_CD, up_EDF, up_bias_EF, chunk, out=h_CF)
+                torch.ops.aten.gelu.out(h_CF, out=a_CF)
+                _linear(a_CF, down_EFD, down_bias_ED, chunk, out=y_QD[chunk.rows])
+
+        in_threads(run, ctx.chunks)
         ctx.save_for_backward(x_ND, weight_P, up_EDF, down_EFD, down_bias_ED, h_QF, a_QF)
         ctx.plan, ctx.has_bias = plan, up_bias_EF is not None
         return _sum_onto_blocks(y_QD, plan, weight_P)
@@ -99,24 +105,28 @@ class _ChunkedFFN(torch.autograd.Function):
         grad_x_QD, grad_weight_P = x_ND.new_empty(len(h_QF), width), torch.empty_like(weight_P)
         grad_up_EDF, grad_down_EFD = torch.empty_like(up_EDF), torch.empty_like(down_EFD)
         grad_up_bias_EF = up_EDF.new_empty(len(up_EDF), hidden) if ctx.has_bias else None
-        buffers = _buffers(ctx.chunks, x_ND, width, width, hidden, hidden)
-        for chunk in ctx.chunks:
-            block_S, weight_S1 = plan.block_P[chunk.pairs], weight_P[chunk.pairs].unsqueeze(1)
-            h_CF, a_CF = h_QF[chunk.rows], a_QF[chunk.rows]
-            x_CD, grad_CD = _take(x_RM, block_S, out=buffers[0]), _take(grad_RM, block_S, out=buffers[1])
-            back_CF, weighted_CF = (buffer[: len(h_CF)] for buffer in buffers[2:])
-            _linear(grad_CD, down_EFD.mT, None, chunk, out=back_CF)
-            grad_weight_P[chunk.pairs] = torch.linalg.vecdot(by_block(back_CF, plan), by_block(a_CF, plan))
-            if down_bias_ED is not None:
-                grad_weight_P[chunk.pairs] += _grad_weight_of_bias(grad_CD, down_bias_ED, chunk, plan.block)
-            torch.mul(by_block(a_CF, plan), weight_S1, out=by_block(weighted_CF, plan))
-            grad_h_CF = torch.ops.aten.gelu_backward.grad_input(back_CF, h_CF, grad_input=back_CF)
-            by_block(grad_h_CF, plan).mul_(weight_S1)
-            _products_over_rows(weighted_CF, grad_CD, chunk, out_EIO=grad_down_EFD)
-            _products_over_rows(x_CD, grad_h_CF, chunk, out_EIO=grad_up_EDF)
-            _linear(grad_h_CF, up_EDF.mT, None, chunk, out=grad_x_QD[chunk.rows])
-            if grad_up_bias_EF is not None:
-                _sums_over_rows(grad_h_CF, chunk, out_EO=grad_up_bias_EF)
+
+        def run(taken: Iterator[Chunk]) -> None:
+            buffers = _buffers(ctx.chunks, x_ND, width, width, hidden, hidden)
+            for chunk in taken:
+                block_S, weight_S1 = plan.block_P[chunk.pairs], weight_P[chunk.pairs].unsqueeze(1)
+                h_CF, a_CF = h_QF[chunk.rows], a_QF[chunk.rows]
+                x_CD, grad_CD = _take(x_RM, block_S, out=buffers[0]), _take(grad_RM, block_S, out=buffers[1])
+                back_CF, weighted_CF = (buffer[: len(h_CF)] for buffer in buffers[2:])
+                _linear(grad_CD, down_EFD.mT, None, chunk, out=back_CF)
+                grad_weight_P[chunk.pairs] = torch.linalg.vecdot(by_block(back_CF, plan), by_block(a_CF, plan))
+                if down_bias_ED is not None:
+                    grad_weight_P[chunk.pairs] += _grad_weight_of_bias(grad_CD, down_bias_ED, chunk, plan.block)
+                torch.mul(by_block(a_CF, plan), weight_S1, out=by_block(weighted_CF, plan))
+                grad_h_CF = torch.ops.aten.gelu_backward.grad_input(back_CF, h_CF, grad_input=back_CF)
+                by_block(grad_h_CF, plan).mul_(weight_S1)
+                _products_over_rows(weighted_CF, grad_CD, chunk, out_EIO=grad_down_EFD)
+                _products_over_rows(x_CD, grad_h_CF, chunk, out_EIO=grad_up_EDF)
+                _linear(grad_h_CF, up_EDF.mT, None, chunk, out=grad_x_QD[chunk.rows])
+                if grad_up_bias_EF is not None:
+                    _sums_over_rows(grad_h_CF, chunk, out_EO=grad_up_bias_EF)
+
+        in_threads(run, ctx.chunks)
         grad_down_bias_ED = _grad_down_bias(grad_ND, weight_P, plan) if ctx.has_bias else None
         grad_x_ND = _sum_onto_blocks(grad_x_QD, plan)
         return grad_x_ND, grad_weight_P, grad_up_EDF, grad_up_bias_EF, grad_down_EFD, grad_down_bias_ED, None

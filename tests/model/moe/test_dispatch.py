@@ -1,7 +1,7 @@
 """Every implementation of the seam against loops over tokens and pairs in float64, on loads that are hard."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moe_study.errors import ConfigError
 from moe_study.model.initialisation import Initialiser
-from moe_study.model.moe import dispatch
+from moe_study.model.moe import chunked, dispatch
 from moe_study.model.moe.chunked import CHUNK, chunked_ffn
 from moe_study.model.moe.dispatch import Implementation
 from moe_study.model.moe.experts import Experts
@@ -144,6 +144,33 @@ def test_the_same_call_gives_the_same_bits(name: str) -> None:
         return [y_ND, *gradients(y_ND, case.leaves())]
 
     assert all(torch.equal(a, b) for a, b in zip(once(), once(), strict=True))
+
+
+def test_threads_share_the_chunks_of_a_cpu_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "CHUNK", 4)
+    products: list[int] = []
+    linear = chunked._linear
+
+    def watched(*arguments: Any, out: Tensor) -> None:
+        products.append(len(out))
+        linear(*arguments, out=out)
+
+    monkeypatch.setattr(chunked, "_linear", watched)
+
+    def once(threads: int) -> list[Tensor]:
+        products.clear()
+        torch.set_num_threads(threads)
+        case = make("top-2", 3, True, torch.float32)
+        y_ND = chunked_ffn(case.x_ND, case.plan, case.experts)
+        results = [y_ND, *gradients(y_ND, case.leaves())]
+        assert sum(products) == 4 * 12 * 2 * 3  # four products of all rows, each row once
+        return results
+
+    before = torch.get_num_threads()
+    try:
+        assert all(torch.equal(a, b) for a, b in zip(once(1), once(2), strict=True))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_router_without_gradient_costs_none() -> None:
