@@ -5,10 +5,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from moe_study.audit.audit import RUN_TRIALS, audit
 from moe_study.audit.kept import KeptAudits
 from moe_study.config import RunConfig
-from moe_study.errors import ConfigError
+from moe_study.errors import ConfigError, StudyError
 from moe_study.files import atomic_file
 from moe_study.runs import RunFolder, State
 from moe_study.training import checkpoint
@@ -48,6 +50,16 @@ def train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
         raise
     recorder.close(State.DONE, result)
     return result
+
+
+def raise_if_not_compiled(error: Exception) -> None:
+    """A StudyError where `error` is torch.compile's."""
+    if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        reason = str(error).strip().splitlines()[0]
+        raise StudyError(
+            f"torch.compile failed ({reason}); use run.compile=false, or install what it lacks: on a CPU it needs a"
+            " C++ compiler and Python's headers"
+        ) from error
 
 
 def _ended(config: RunConfig, recorder: Recorder, state: State, end: Preempted | Diverged) -> dict[str, Any]:
@@ -97,8 +109,9 @@ class Session:
                 raise Preempted(self.stop.received, trainer.step)
             try:
                 trainer.train_step()
-            except Exception:
+            except Exception as error:
                 trainer.losses.check(trainer.step)  # weights that are not finite can fail in any way
+                raise_if_not_compiled(error)
                 raise
             if trainer.step == first + 1:
                 trainer.watch.mark(trainer.step)

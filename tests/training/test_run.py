@@ -142,7 +142,8 @@ def poisoned_after(steps, monkeypatch):
 
     def forward(self, *arguments, **settings):
         output = original(self, *arguments, **settings)
-        if self.training and forward.trainer.step >= steps:
+        trainer = getattr(forward, "trainer", None)  # there is none yet while the routing is audited
+        if self.training and trainer is not None and trainer.step >= steps:
             output.loss = output.loss * float("nan")
         return output
 
@@ -312,3 +313,10 @@ def test_dropout_is_on_in_training_only(tmp_path, data):
     ]
     assert losses[0] == losses[1]
     assert model.training
+
+
+def test_a_failing_compiler_is_one_sentence() -> None:
+    failed = torch._dynamo.exc.TorchDynamoException("no compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+    with pytest.raises(StudyError, match=r"^torch\.compile failed \(no compiler found\); use run\.compile=false"):
+        run.raise_if_not_compiled(failed)
+    run.raise_if_not_compiled(ValueError("of the model's own"))  # none of its business
