@@ -10,9 +10,8 @@ experts in float64:
 Shape suffixes: N tokens, D width.
 """
 
-import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -39,17 +38,6 @@ def choose(choice: str) -> None:
     if choice == "triton" and importlib.util.find_spec("triton") is None:
         raise ConfigError("run.dispatch=triton needs the package triton, which is not installed; use auto or grouped")
     _choice = choice
-
-
-@contextlib.contextmanager
-def chosen(choice: str) -> Iterator[None]:
-    """`choose` within this context."""
-    before = _choice
-    choose(choice)
-    try:
-        yield
-    finally:
-        choose(before)
 
 
 def implementation(x_ND: Tensor) -> Implementation:

@@ -1,6 +1,7 @@
 """Every implementation of the seam against loops over tokens and pairs in float64, on loads that are hard."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -199,14 +200,22 @@ def test_the_cpu_s_own_implementation_is_left_under_autocast() -> None:
         assert dispatch.implementation(x_ND) is grouped_ffn
 
 
-def test_a_choice_holds_within_its_context_and_where_it_can_run() -> None:
+@pytest.fixture
+def choice_undone() -> Iterator[None]:
+    yield
+    dispatch.choose("auto")
+
+
+@pytest.mark.usefixtures("choice_undone")
+def test_a_choice_holds_where_it_can_run_until_the_next() -> None:
     x_ND = torch.zeros(1, 1)
-    with dispatch.chosen("grouped"):
-        assert dispatch.implementation(x_ND) is grouped_ffn
+    dispatch.choose("grouped")
+    assert dispatch.implementation(x_ND) is grouped_ffn
+    dispatch.choose("auto")
     assert dispatch.implementation(x_ND) is chunked_ffn
     pytest.importorskip("triton")
-    with dispatch.chosen("triton"):
-        assert dispatch.implementation(x_ND) is chunked_ffn  # the kernels are for GPUs
+    dispatch.choose("triton")
+    assert dispatch.implementation(x_ND) is chunked_ffn  # the kernels are for GPUs
 
 
 def test_a_choice_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
