@@ -38,7 +38,7 @@ check: $(VENV)/installed-check ## Lint and check types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-peers ## Measure against dense twins and peers on this CPU (about half an hour; goes on where it stopped)
+bench: $(VENV)/installed-peers ## Measure against dense twins and peers on this CPU (about 40 minutes; goes on where it stopped)
 	$(BIN)/python -m bench.everything $(BENCH_ARGS)
 
 bench-gpu: $(VENV)/installed-peers ## Check and measure on this machine's GPU (at most 10 minutes a call; goes on where it stopped)

@@ -15,17 +15,22 @@ from pathlib import Path
 
 from bench import table
 from bench.machine import ROOT
+from bench.targets import TWO_THREADS
 
 BENCHMARKS = ("layer", "step", "memory", "peers", "packing", "startup")
+BY_THE_CLOCK_TOO = ("layer", "peers")  # in CPU seconds of one thread, then by the clock on two threads
 WITH_NANOGPT = "nanogpt_dense"  # only where its model has been fetched
 
 
 def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    """What to run, by the benchmark's name."""
+    """What to run, by the name of the benchmark (and of how it is run)."""
     more = ["--again"] * arguments.again
     if arguments.rounds is not None:
         more += ["--rounds", str(arguments.rounds)]
     chosen = {name: [f"bench.{name}", *more] for name in arguments.only}
+    for name in BY_THE_CLOCK_TOO:
+        if name in arguments.only:
+            chosen[f"{name}{TWO_THREADS}"] = [f"bench.{name}", *more, "--threads", "2"]
     if arguments.nanogpt is not None:
         chosen[WITH_NANOGPT] = [f"bench.{WITH_NANOGPT}", "--nanogpt", str(arguments.nanogpt), *more]
     return chosen

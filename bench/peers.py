@@ -120,14 +120,16 @@ def main() -> None:
     parser = options(__doc__, rounds=7, rows=everything)
     parser.add_argument("--device", default=Setting.device, choices=["cpu", "cuda"])
     parser.add_argument("--precision", default=Setting.precision, choices=PRECISIONS)
+    parser.add_argument("--threads", type=int, default=1)
     for name in ("width", "sequences", "length"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Setting, name))
     arguments = parser.parse_args()
-    prepare_process(threads=1)
+    prepare_process(arguments.threads)
     names = ("device", "precision", "width", "sequences", "length")
     chosen = {name: getattr(arguments, name) for name in names}
     setting = Setting(dense_hidden=4 * arguments.width, **chosen)
-    end = unusual(**{name: (chosen[name], getattr(Setting, name)) for name in names[1:]})
+    sizes = {name: (chosen[name], getattr(Setting, name)) for name in names if name != "device"}
+    end = unusual(threads=(arguments.threads, 1), **sizes)
     results, rows = open_results(arguments, setting.device), comparisons(setting)
     for name in arguments.rows:
         if name in rows:

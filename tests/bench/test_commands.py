@@ -66,7 +66,8 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[list[str]]:
 
 
 def test_everything_runs_all_and_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parse(monkeypatch) == [[f"bench.{name}"] for name in BENCHMARKS]
+    by_the_clock = [["bench.layer", "--threads", "2"], ["bench.peers", "--threads", "2"]]
+    assert parse(monkeypatch) == [[f"bench.{name}"] for name in BENCHMARKS] + by_the_clock
     assert parse(monkeypatch, "--only", "step", "--again", "--rounds", "3", "--nanogpt", "model.py") == [
         ["bench.step", "--again", "--rounds", "3"],
         ["bench.nanogpt_dense", "--nanogpt", "model.py", "--again", "--rounds", "3"],
@@ -83,9 +84,9 @@ def test_a_failing_benchmark_does_not_stop_the_others_and_is_named(monkeypatch: 
     monkeypatch.setattr(everything, "run", run)
     monkeypatch.setattr(table, "write", lambda: drawn.append(True))
     monkeypatch.setattr(sys, "argv", ["everything", "--only", "layer", "step"])
-    with pytest.raises(SystemExit, match="layer"):
+    with pytest.raises(SystemExit, match="layer, layer, 2 threads;"):
         everything.main()
-    assert ran == ["bench.layer", "bench.step"] and drawn == [True]
+    assert ran == ["bench.layer", "bench.step", "bench.layer"] and drawn == [True]
 
 
 def test_a_benchmark_is_a_process_of_its_own_whose_exit_code_counts() -> None:

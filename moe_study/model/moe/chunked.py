@@ -16,7 +16,7 @@ C rows and S pairs of one chunk, G rows of one expert, N tokens, M = block * D n
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,25 +43,47 @@ def chunked_ffn(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive experts and what they are given."""
+    """Pairs that follow one another in the plan, of one expert or of several."""
 
-    experts: slice
     pairs: slice
     rows: slice
-    rows_of: list[int]  # rows of each of these experts
+    experts: list[int]
+    rows_of: list[int]  # rows of each of these experts, at least one
+    adds: bool  # gradients add to those of a chunk before it, of the same expert
 
 
-def chunks(counts: list[int], block: int) -> Iterator[Chunk]:
-    """All experts in order, up to CHUNK rows at a time; an expert with more of them is a chunk of its own."""
-    ends = list(itertools.accumulate(counts))
-    first = start = 0
-    for expert, end in enumerate(ends):
-        is_last = expert + 1 == len(ends)
-        if is_last or (ends[expert + 1] - start) * block > CHUNK:
-            rows_of = [count * block for count in counts[first : expert + 1]]
-            rows = slice(start * block, end * block)
-            yield Chunk(slice(first, expert + 1), slice(start, end), rows, rows_of)
-            first, start = expert + 1, end
+def shares(counts: list[int], block: int) -> list[list[Chunk]]:
+    """All pairs in shares that do not depend on one another, each of one or more chunks of about CHUNK rows.
+
+    Experts with few rows are together in a chunk; one with many has a share of several. An expert without rows is
+    in none.
+    """
+    found: list[list[Chunk]] = []
+    experts: list[int] = []
+    first = end = 0
+    for expert, count in enumerate(counts):
+        if experts and (end + count - first) * block > CHUNK:
+            found.append(_share(experts, counts, first, block))
+            experts, first = [], end
+        if count:
+            experts.append(expert)
+            end += count
+    return [*found, _share(experts, counts, first, block)] if experts else found
+
+
+def _share(experts: list[int], counts: list[int], first: int, block: int) -> list[Chunk]:
+    pairs_of = [counts[e] for e in experts]
+    if len(experts) > 1:
+        return [_chunk(first, experts, pairs_of, block, adds=False)]
+    chunks = min(pairs_of[0], max(1, pairs_of[0] * block // CHUNK))
+    cuts = [first + pairs_of[0] * cut // chunks for cut in range(chunks + 1)]
+    return [_chunk(start, experts, [end - start], block, adds=start > first) for start, end in itertools.pairwise(cuts)]
+
+
+def _chunk(start: int, experts: list[int], pairs_of: list[int], block: int, adds: bool) -> Chunk:
+    end = start + sum(pairs_of)
+    rows_of = [pairs * block for pairs in pairs_of]
+    return Chunk(slice(start, end), slice(start * block, end * block), experts, rows_of, adds)
 
 
 class _ChunkedFFN(torch.autograd.Function):
@@ -80,18 +102,18 @@ class _ChunkedFFN(torch.autograd.Function):
         x_RM = by_block(x_ND, plan)
         h_QF, y_QD = x_ND.new_empty(rows, hidden), x_ND.new_empty(rows, width)
         a_QF = torch.empty_like(h_QF)
-        ctx.chunks = list(chunks(plan.counts_E.tolist(), plan.block))
+        up, down = _Linear(up_EDF, up_bias_EF), _Linear(down_EFD, down_bias_ED)
+        ctx.shares = shares(plan.counts_E.tolist(), plan.block)
 
-        def run(taken: Iterator[Chunk]) -> None:
-            (x_buffer,) = _buffers(ctx.chunks, x_ND, width)
-            for chunk in taken:
+        def run(taken: Iterator[list[Chunk]]) -> None:
+            (buffer,) = _buffers(ctx.shares, x_ND, width)
+            for chunk in itertools.chain.from_iterable(taken):
                 h_CF, a_CF = h_QF[chunk.rows], a_QF[chunk.rows]
-                x_CD = _take(x_RM, plan.block_P[chunk.pairs], out=x_buffer)
-                _linear(x_CD, up_EDF, up_bias_EF, chunk, out=h_CF)
+                up(_take(x_RM, plan, chunk, buffer), chunk, out=h_CF)
                 torch.ops.aten.gelu.out(h_CF, out=a_CF)
-                _linear(a_CF, down_EFD, down_bias_ED, chunk, out=y_QD[chunk.rows])
+                down(a_CF.split(chunk.rows_of), chunk, out=y_QD[chunk.rows])
 
-        in_threads(run, ctx.chunks)
+        in_threads(run, ctx.shares)
         ctx.save_for_backward(x_ND, weight_P, up_EDF, down_EFD, down_bias_ED, h_QF, a_QF)
         ctx.plan, ctx.has_bias = plan, up_bias_EF is not None
         return _sum_onto_blocks(y_QD, plan, weight_P)
@@ -102,77 +124,94 @@ class _ChunkedFFN(torch.autograd.Function):
         x_ND, weight_P, up_EDF, down_EFD, down_bias_ED, h_QF, a_QF = ctx.saved_tensors
         plan, width, hidden = ctx.plan, x_ND.shape[1], h_QF.shape[1]
         x_RM, grad_RM = by_block(x_ND, plan), by_block(grad_ND, plan)
-        grad_x_QD, grad_weight_P = x_ND.new_empty(len(h_QF), width), torch.empty_like(weight_P)
-        grad_up_EDF, grad_down_EFD = torch.empty_like(up_EDF), torch.empty_like(down_EFD)
-        grad_up_bias_EF = up_EDF.new_empty(len(up_EDF), hidden) if ctx.has_bias else None
+        grad_x_QD = x_ND.new_empty(len(h_QF), width)
+        grad_weight_P = torch.empty_like(weight_P) if ctx.needs_input_grad[1] else None
+        up, down = _Linear(up_EDF.mT), _Linear(down_EFD.mT)
+        grad_up, grad_down = _Gradient(up_EDF, ctx.has_bias, plan), _Gradient(down_EFD, False, plan)
 
-        def run(taken: Iterator[Chunk]) -> None:
-            buffers = _buffers(ctx.chunks, x_ND, width, width, hidden, hidden)
-            for chunk in taken:
-                block_S, weight_S1 = plan.block_P[chunk.pairs], weight_P[chunk.pairs].unsqueeze(1)
-                h_CF, a_CF = h_QF[chunk.rows], a_QF[chunk.rows]
-                x_CD, grad_CD = _take(x_RM, block_S, out=buffers[0]), _take(grad_RM, block_S, out=buffers[1])
+        def run(taken: Iterator[list[Chunk]]) -> None:
+            buffers = _buffers(ctx.shares, x_ND, width, width, hidden, hidden)
+            for chunk in itertools.chain.from_iterable(taken):
+                weight_S1, h_CF, a_CF = weight_P[chunk.pairs].unsqueeze(1), h_QF[chunk.rows], a_QF[chunk.rows]
+                x_GDs, grad_GDs = (_take(x, plan, chunk, b) for x, b in ((x_RM, buffers[0]), (grad_RM, buffers[1])))
                 back_CF, weighted_CF = (buffer[: len(h_CF)] for buffer in buffers[2:])
-                _linear(grad_CD, down_EFD.mT, None, chunk, out=back_CF)
-                grad_weight_P[chunk.pairs] = torch.linalg.vecdot(by_block(back_CF, plan), by_block(a_CF, plan))
-                if down_bias_ED is not None:
-                    grad_weight_P[chunk.pairs] += _grad_weight_of_bias(grad_CD, down_bias_ED, chunk, plan.block)
+                down(grad_GDs, chunk, out=back_CF)
+                if grad_weight_P is not None:
+                    grad_weight_P[chunk.pairs] = torch.linalg.vecdot(by_block(back_CF, plan), by_block(a_CF, plan))
+                    if down_bias_ED is not None:
+                        grad_weight_P[chunk.pairs] += _grad_weight_of_bias(grad_GDs, down_bias_ED, chunk, plan.block)
                 torch.mul(by_block(a_CF, plan), weight_S1, out=by_block(weighted_CF, plan))
                 grad_h_CF = torch.ops.aten.gelu_backward.grad_input(back_CF, h_CF, grad_input=back_CF)
                 by_block(grad_h_CF, plan).mul_(weight_S1)
-                _products_over_rows(weighted_CF, grad_CD, chunk, out_EIO=grad_down_EFD)
-                _products_over_rows(x_CD, grad_h_CF, chunk, out_EIO=grad_up_EDF)
-                _linear(grad_h_CF, up_EDF.mT, None, chunk, out=grad_x_QD[chunk.rows])
-                if grad_up_bias_EF is not None:
-                    _sums_over_rows(grad_h_CF, chunk, out_EO=grad_up_bias_EF)
+                grad_h_GFs = grad_h_CF.split(chunk.rows_of)
+                grad_down.take(weighted_CF.split(chunk.rows_of), grad_GDs, chunk)
+                grad_up.take(x_GDs, grad_h_GFs, chunk)
+                up(grad_h_GFs, chunk, out=grad_x_QD[chunk.rows])
 
-        in_threads(run, ctx.chunks)
+        in_threads(run, ctx.shares)
         grad_down_bias_ED = _grad_down_bias(grad_ND, weight_P, plan) if ctx.has_bias else None
         grad_x_ND = _sum_onto_blocks(grad_x_QD, plan)
-        return grad_x_ND, grad_weight_P, grad_up_EDF, grad_up_bias_EF, grad_down_EFD, grad_down_bias_ED, None
+        gradients = grad_up.weight_EIO, grad_up.bias_EO, grad_down.weight_EIO, grad_down_bias_ED
+        return grad_x_ND, grad_weight_P, *gradients, None
 
 
-def _buffers(chunk_list: list[Chunk], like: Tensor, *widths: int) -> list[Tensor]:
+class _Linear:
+    """A chunk's rows, each times its expert's weight, plus its bias."""
+
+    def __init__(self, weight_EIO: Tensor, bias_EO: Tensor | None = None) -> None:
+        self.weights, self.biases = weight_EIO.unbind(), None if bias_EO is None else bias_EO.unbind()
+
+    def __call__(self, x_GIs: Sequence[Tensor], chunk: Chunk, *, out: Tensor) -> None:
+        for e, x_GI, y_GO in zip(chunk.experts, x_GIs, out.split(chunk.rows_of), strict=True):
+            if self.biases is None:
+                torch.mm(x_GI, self.weights[e], out=y_GO)
+            else:
+                torch.addmm(self.biases[e], x_GI, self.weights[e], out=y_GO)
+
+
+class _Gradient:
+    """Gradients of the experts' weights and biases; zeros for experts without rows."""
+
+    def __init__(self, weight_EIO: Tensor, has_bias: bool, plan: Plan) -> None:
+        self.weight_EIO = torch.empty_like(weight_EIO)
+        self.bias_EO = torch.empty_like(weight_EIO[:, 0]) if has_bias else None
+        self.weights, self.biases = self.weight_EIO.unbind(), None if self.bias_EO is None else self.bias_EO.unbind()
+        for e in (plan.counts_E == 0).nonzero().flatten().tolist():
+            self.weights[e].zero_()
+            if self.biases is not None:
+                self.biases[e].zero_()
+
+    def take(self, x_GIs: Sequence[Tensor], grad_GOs: Sequence[Tensor], chunk: Chunk) -> None:
+        """x^T grad, and the sum of grad, over the chunk's rows of each expert."""
+        for e, x_GI, grad_GO in zip(chunk.experts, x_GIs, grad_GOs, strict=True):
+            if chunk.adds:
+                self.weights[e].addmm_(x_GI.T, grad_GO)
+            else:
+                torch.mm(x_GI.T, grad_GO, out=self.weights[e])
+            if self.biases is not None and chunk.adds:
+                self.biases[e].add_(grad_GO.sum(0))
+            elif self.biases is not None:
+                torch.sum(grad_GO, 0, out=self.biases[e])
+
+
+def _buffers(shares: list[list[Chunk]], like: Tensor, *widths: int) -> list[Tensor]:
     """Memory for the rows of the largest chunk, one for each width: used again, it stays in the cache."""
-    rows = max(sum(chunk.rows_of) for chunk in chunk_list)
+    rows = max((sum(chunk.rows_of) for share in shares for chunk in share), default=0)
     return [like.new_empty(rows, width) for width in widths]
 
 
-def _take(x_RM: Tensor, block_S: Tensor, *, out: Tensor) -> Tensor:
-    """The rows of some blocks, at the beginning of `out`."""
-    rows = len(block_S) * x_RM.shape[1] // out.shape[1]
-    torch.index_select(x_RM, 0, block_S, out=out[:rows].view(-1, x_RM.shape[1]))
-    return out[:rows]
+def _take(x_RM: Tensor, plan: Plan, chunk: Chunk, buffer_CD: Tensor) -> Sequence[Tensor]:
+    """What each of the chunk's experts is given, gathered into the buffer."""
+    block_S = plan.block_P[chunk.pairs]
+    x_CD = buffer_CD[: len(block_S) * plan.block]
+    torch.index_select(x_RM, 0, block_S, out=x_CD.view(len(block_S), -1))
+    return x_CD.split(chunk.rows_of)
 
 
-def _linear(x_CI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, chunk: Chunk, *, out: Tensor) -> None:
-    """Each row times its expert's weight, plus its bias."""
-    weights = weight_EIO[chunk.experts].unbind()
-    biases = [None] * len(weights) if bias_EO is None else bias_EO[chunk.experts].unbind()
-    parts = zip(x_CI.split(chunk.rows_of), out.split(chunk.rows_of), weights, biases, strict=True)
-    for x_GI, y_GO, weight_IO, bias_O in parts:
-        if bias_O is None:
-            torch.mm(x_GI, weight_IO, out=y_GO)
-        else:
-            torch.addmm(bias_O, x_GI, weight_IO, out=y_GO)
-
-
-def _products_over_rows(x_CI: Tensor, y_CO: Tensor, chunk: Chunk, *, out_EIO: Tensor) -> None:
-    """x^T y over the rows of each expert: the gradient of its weight. Zeros for an expert without rows."""
-    parts = zip(x_CI.split(chunk.rows_of), y_CO.split(chunk.rows_of), out_EIO[chunk.experts].unbind(), strict=True)
-    for x_GI, y_GO, out_IO in parts:
-        torch.mm(x_GI.T, y_GO, out=out_IO)
-
-
-def _sums_over_rows(y_CO: Tensor, chunk: Chunk, *, out_EO: Tensor) -> None:
-    for y_GO, out_O in zip(y_CO.split(chunk.rows_of), out_EO[chunk.experts].unbind(), strict=True):
-        torch.sum(y_GO, 0, out=out_O)
-
-
-def _grad_weight_of_bias(grad_CD: Tensor, bias_ED: Tensor, chunk: Chunk, block: int) -> Tensor:
+def _grad_weight_of_bias(grad_GDs: Sequence[Tensor], bias_ED: Tensor, chunk: Chunk, block: int) -> Tensor:
     """The part c . g of each pair's gradient by its weight, summed over the block's rows."""
-    parts = zip(grad_CD.split(chunk.rows_of), bias_ED[chunk.experts].unbind(), strict=True)
-    return torch.cat([torch.mv(grad_GD, bias_D) for grad_GD, bias_D in parts]).view(-1, block).sum(1)
+    products = [torch.mv(grad_GD, bias_ED[e]) for grad_GD, e in zip(grad_GDs, chunk.experts, strict=True)]
+    return torch.cat(products).view(-1, block).sum(1)
 
 
 def _grad_down_bias(grad_ND: Tensor, weight_P: Tensor, plan: Plan) -> Tensor:

@@ -13,9 +13,11 @@ blocks averaged over); X any last axis.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from moe_study.config import ModelConfig
@@ -24,7 +26,10 @@ from moe_study.errors import StudyError
 from moe_study.model.ffn import MLP
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
 from moe_study.model.initialisation import Initialiser
+from moe_study.model.moe.dispatch import expert_ffn
 from moe_study.model.moe.experts import Experts
+from moe_study.model.moe.picks import fixed_picks
+from moe_study.model.moe.plan import plan_pairs
 
 EPSILON = 1e-6  # added to norms, as in the paper's algorithm 2
 
@@ -67,8 +72,28 @@ class SlotScores(nn.Module):
             return F.linear(_unit_norm(x_BTD), self.scale.to(wide) * _unit_norm(phi_SD))
 
 
+class _UnitNorm(torch.autograd.Function):
+    """y = x / (n + eps) of each row, n its norm; dx = (dy - y (y . dy) (n + eps) / n) / (n + eps), 4 passes for 10."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        y = x / (norm + EPSILON)
+        ctx.save_for_backward(y, norm)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        y, norm = ctx.saved_tensors
+        raised = norm + EPSILON
+        along = torch.linalg.vecdot(y, grad).unsqueeze(-1) * (raised / norm).masked_fill_(norm == 0, 0)
+        return torch.addcmul(grad, y, along, value=-1).div_(raised)
+
+
 def _unit_norm(x: Tensor) -> Tensor:
-    return x / (x.norm(dim=-1, keepdim=True) + EPSILON)
+    y: Tensor = _UnitNorm.apply(x)  # type: ignore[no-untyped-call]
+    return y
 
 
 @dataclass(frozen=True)
@@ -83,8 +108,9 @@ class Blocks:
 
     def cut(self, x_BTX: Tensor, fill: float = 0.0) -> Tensor:
         """(G, J, M, X)."""
-        padding = -self.length % self.block
-        return F.pad(x_BTX, (0, 0, 0, padding), value=fill).unflatten(1, (-1, self.block))
+        missing = -self.length % self.block
+        whole_BTX = F.pad(x_BTX, (0, 0, 0, missing), value=fill) if missing else x_BTX  # padding by nothing copies
+        return whole_BTX.unflatten(1, (-1, self.block))
 
     def join(self, y_GJMX: Tensor) -> Tensor:
         """Back to (B, T, X)."""
@@ -104,7 +130,8 @@ class AcrossBatch:
     def cut(self, x_BTX: Tensor, fill: float = 0.0) -> Tensor:
         """(G, J, M, X) with J = T."""
         missing = -self.sequences % self.group
-        return F.pad(x_BTX, (0, 0, 0, 0, 0, missing), value=fill).unflatten(0, (-1, self.group)).transpose(1, 2)
+        whole_BTX = F.pad(x_BTX, (0, 0, 0, 0, 0, missing), value=fill) if missing else x_BTX
+        return whole_BTX.unflatten(0, (-1, self.group)).transpose(1, 2)
 
     def join(self, y_GJMX: Tensor) -> Tensor:
         """Back to (B, T, X)."""
@@ -192,16 +219,16 @@ class SoftLayer(nn.Module):
         dispatch_GJMS, combine_GJMS = self._logits(x_BTD, view)
         averaged = slice(0, x_GJMD.shape[1] - lag)
         slots_GJSD = self._slots(x_GJMD[:, averaged], dispatch_GJMS[:, averaged])
-        first_GJMD, slots_GJSD, ends_E = self._run(x_GJMD[:, :lag], slots_GJSD)
+        first_GJMD, slots_GJSD, rows_E = self._run(x_GJMD[:, :lag], slots_GJSD)
         weights_GJMS = self._combine(dispatch_GJMS[:, lag:], combine_GJMS[:, lag:], slots_GJSD.shape[2])
         if self.soft.combine is SoftWeights.IDENTITY:
             y_GJMD = slots_GJSD[:, :, : x_GJMD.shape[2]]
         else:
             y_GJMD = torch.einsum("gjms,gjsd->gjmd", weights_GJMS.to(slots_GJSD.dtype), slots_GJSD)
-        y_BTD = view.join(torch.cat((first_GJMD, y_GJMD), 1))
+        y_BTD = view.join(torch.cat((first_GJMD, y_GJMD), 1) if lag else y_GJMD)
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)
-        forward_pass.stats.append(self._stats(view, lag, weights_GJMS, ends_E, forward_pass))
+        forward_pass.stats.append(self._stats(view, lag, weights_GJMS, rows_E, forward_pass))
         return self.dropout(y_BTD)
 
     def _logits(self, x_BTD: Tensor, view: Blocks | AcrossBatch) -> tuple[Tensor, Tensor]:
@@ -224,16 +251,22 @@ class SoftLayer(nn.Module):
         return block_slots(x_GJMD, logits_GJMS)
 
     def _run(self, first_GJMD: Tensor, slots_GJSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs of expert 0 for tokens that have no slots yet, and of each slot's expert; ends of experts' rows."""
+        """Outputs of expert 0 for tokens that have no slots yet, and of each slot's expert; rows of each expert."""
+        groups, blocks, slots, _ = slots_GJSD.shape  # a short input may fill fewer slots than there are
+        slots_ND = slots_GJSD.flatten(0, 2)
+        expert_N = (torch.arange(slots, device=slots_ND.device) // self.soft.slots_per_expert).repeat(groups * blocks)
+        if first_GJMD.shape[1] == 0:
+            y_ND, rows_E = self._experts(slots_ND, expert_N)
+            return first_GJMD, y_ND.view_as(slots_GJSD), rows_E
         first_ND = first_GJMD.flatten(0, 2)
-        groups, blocks, slots, width = slots_GJSD.shape
-        slots_ND = slots_GJSD.permute(2, 0, 1, 3).reshape(-1, width)  # sorted by slot, and so by expert
-        last_slot_E = torch.arange(1, self.num_experts + 1, device=slots_GJSD.device) * self.soft.slots_per_expert
-        ends_E = len(first_ND) + last_slot_E.clamp(max=slots) * groups * blocks  # a short input may fill fewer slots
-        y_QD = self.experts(torch.cat((first_ND, slots_ND)), ends_E.to(torch.int32))
-        y_first_ND, y_slots_ND = y_QD.split((len(first_ND), len(slots_ND)))
-        y_slots_GJSD = y_slots_ND.view(slots, groups, blocks, width).permute(1, 2, 0, 3)
-        return y_first_ND.view(first_GJMD.shape), y_slots_GJSD, ends_E
+        y_ND, rows_E = self._experts(torch.cat((first_ND, slots_ND)), F.pad(expert_N, (len(first_ND), 0)))
+        y_first_ND, y_slots_ND = y_ND.split((len(first_ND), len(slots_ND)))
+        return y_first_ND.view_as(first_GJMD), y_slots_ND.view_as(slots_GJSD), rows_E
+
+    def _experts(self, x_ND: Tensor, expert_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row's output of its one expert, and how many rows each expert has."""
+        plan = plan_pairs(fixed_picks(expert_N.unsqueeze(1), x_ND.dtype), self.num_experts, block=1)
+        return expert_ffn(x_ND, plan, self.experts), plan.counts_E
 
     def _combine(self, dispatch_GJMS: Tensor, combine_GJMS: Tensor, slots: int) -> Tensor:
         """Weights with which each token takes the slots' outputs (2308.00951, eq. 3): (G, J, M, S)."""
@@ -246,16 +279,15 @@ class SoftLayer(nn.Module):
 
     @torch.no_grad()
     def _stats(
-        self, view: Blocks | AcrossBatch, lag: int, weights_GJMS: Tensor, ends_E: Tensor, forward_pass: ForwardPass
+        self, view: Blocks | AcrossBatch, lag: int, weights_GJMS: Tensor, rows_E: Tensor, forward_pass: ForwardPass
     ) -> RoutingStats:
         """Rows that experts ran (all are wanted, kept and executed), and what tokens took from each expert.
 
         Every expert runs as many rows as every other, whatever its use: specialisation shows in `weight_BE`,
         the sums of combine weights. Rows that sequences share are counted at one of them after the other.
         """
-        rows_E = torch.diff(ends_E, prepend=ends_E.new_zeros(1))
         kept_BE = weight_BE = None
-        mean_entropy = torch.full((), math.nan, device=ends_E.device)
+        mean_entropy = torch.full((), math.nan, device=rows_E.device)
         if forward_pass.detail:
             weight_BTE = self._weights_by_expert(view, lag, weights_GJMS)
             kept_BE, weight_BE = _rows_by_sequence(rows_E, view, *weight_BTE.shape[:2]), weight_BTE.sum(1)

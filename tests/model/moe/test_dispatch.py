@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import torch
@@ -18,7 +19,18 @@ from moe_study.model.moe.grouped import combine, gather, grouped_ffn
 from moe_study.model.moe.picks import Picks
 from moe_study.model.moe.plan import Plan, plan_pairs
 
-IMPLEMENTATIONS: dict[str, Implementation] = {"chunked": chunked_ffn, "grouped": grouped_ffn}
+
+def small_chunks(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
+    """Chunks of 4 rows, so that most experts have several."""
+    with mock.patch.object(chunked, "CHUNK", 4):
+        return chunked_ffn(x_ND, plan, experts)
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "chunked": chunked_ffn,
+    "small chunks": small_chunks,
+    "grouped": grouped_ffn,
+}
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
 EXPERTS, WIDTH, HIDDEN = 5, 8, 12
 
@@ -147,22 +159,39 @@ def test_the_same_call_gives_the_same_bits(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(once(), once(), strict=True))
 
 
+@pytest.mark.parametrize("block", [1, 3, 700])
+@pytest.mark.parametrize("counts", [[0, 0], [0, 5, 0, 3000, 1024, 0, 1, 1], [2048, 2047, 1023, 1], [1] * 3000])
+def test_shares_hold_every_row_once_in_chunks_of_bounded_size(counts: list[int], block: int) -> None:
+    at, rows_of = 0, [0] * len(counts)
+    for share in chunked.shares(counts, block):
+        assert [chunk.adds for chunk in share] == [False] + [True] * (len(share) - 1)
+        assert len(share) == 1 or {expert for chunk in share for expert in chunk.experts} == {share[0].experts[0]}
+        for chunk in share:
+            rows = sum(chunk.rows_of)
+            assert chunk.pairs == slice(at, at + rows // block) and chunk.rows == slice(at * block, at * block + rows)
+            assert min(chunk.rows_of) > 0 and rows <= max(2 * CHUNK, block)
+            assert len(chunk.experts) == 1 or rows <= CHUNK
+            at += rows // block
+            for expert, count in zip(chunk.experts, chunk.rows_of, strict=True):
+                rows_of[expert] += count
+    assert rows_of == [count * block for count in counts]
+
+
 def test_threads_share_the_chunks_of_a_cpu_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "CHUNK", 4)
     products: list[int] = []
-    linear = chunked._linear
+    linear = chunked._Linear.__call__
 
     def watched(*arguments: Any, out: Tensor) -> None:
         products.append(len(out))
         linear(*arguments, out=out)
 
-    monkeypatch.setattr(chunked, "_linear", watched)
+    monkeypatch.setattr(chunked._Linear, "__call__", watched)
 
     def once(threads: int) -> list[Tensor]:
         products.clear()
         torch.set_num_threads(threads)
         case = make("top-2", 3, True, torch.float32)
-        y_ND = chunked_ffn(case.x_ND, case.plan, case.experts)
+        y_ND = small_chunks(case.x_ND, case.plan, case.experts)
         results = [y_ND, *gradients(y_ND, case.leaves())]
         assert sum(products) == 4 * 12 * 2 * 3  # four products of all rows, each row once
         return results

@@ -11,7 +11,7 @@ from moe_study.config import ModelConfig
 from moe_study.design.routing import ChoiceScope, Gate, Routing, Selection
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.picks import Picks
-from moe_study.model.moe.selection import ExpertChoice, Threshold, build_selection
+from moe_study.model.moe.selection import ExpertChoice, Threshold, build_selection, descending
 from tests.model.moe import oracle
 from tests.model.moe.doubles import a_pass
 
@@ -105,6 +105,18 @@ def test_threshold_takes_the_smallest_mass_that_reaches_it(seed: int) -> None:
             assert p_E[chosen].sum() >= t - 1e-12
             assert len(chosen) == 1 or p_E[chosen[:-1]].sum() < t
             assert min(p_E[chosen]) >= max(set(p_E.tolist()) - set(p_E[chosen].tolist()), default=0)
+
+
+@pytest.mark.parametrize("experts", [1, 2, 64, 1000])
+def test_equal_probabilities_are_ranked_by_the_experts_order(experts: int) -> None:
+    generator = torch.Generator().manual_seed(experts)
+    values = torch.tensor([0.0, 1e-42, 1e-38, 0.01, 0.25, 0.5, 1.0])  # zeros, denormal numbers and many ties
+    p_RE = torch.cat((values[torch.randint(7, (50, experts), generator=generator)], torch.rand(50, experts)))
+    expected_RE = [sorted(range(experts), key=lambda e: (-row[e], e)) for row in p_RE.tolist()]
+    for dtype in (torch.float32, torch.float64):
+        ordered_RE, expert_RE = descending(p_RE.to(dtype))
+        assert expert_RE.tolist() == expected_RE
+        assert torch.equal(ordered_RE, p_RE.to(dtype).gather(1, expert_RE))
 
 
 def test_threshold_of_zero_takes_one_expert_and_more_never_takes_fewer() -> None:

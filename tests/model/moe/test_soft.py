@@ -297,6 +297,27 @@ def test_a_compiled_layer_gives_the_same(soft: Soft) -> None:
     assert torch.equal(compiled.kept_E, stats.kept_E)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_of_any_size_of_rows_have_the_gradient_of_the_plain_formula(dtype: torch.dtype) -> None:
+    scores = build(SEQUENCE).to(dtype).scores
+    assert scores is not None and scores.scale is not None
+    size_T1 = torch.tensor([0, 1e-30, 1e-21, 1e-7, 1e-3, 1, 1e3], dtype=dtype).unsqueeze(1)
+    x_BTD = (tokens(length=7).to(dtype) * size_T1).requires_grad_()
+    wide_BTD = x_BTD.detach().double().requires_grad_()
+    norm_BT1 = torch.where(size_T1 > 0, wide_BTD, 1).pow(2).sum(2, keepdim=True).sqrt() * (size_T1 > 0)
+    phi_SD = scores.phi_SD.detach().double()
+    unit_SD = scores.scale.double() * phi_SD / (phi_SD.pow(2).sum(1, keepdim=True).sqrt() + 1e-6)
+    expected_BTS = wide_BTD / (norm_BT1 + 1e-6) @ unit_SD.T
+    projection_BTS = torch.randn(expected_BTS.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits_BTS = scores(x_BTD)
+    (found,) = torch.autograd.grad((logits_BTS * projection_BTS.to(dtype)).sum(), x_BTD)
+    (wanted,) = torch.autograd.grad((expected_BTS * projection_BTS).sum(), wide_BTD)
+    of_one_size_BT1 = norm_BT1.detach() + 1e-6  # what a row's gradient is divided by
+    tolerance = 1e-9 if dtype is torch.float64 else 2e-4
+    for gradient, reference in ((logits_BTS, expected_BTS), (found * of_one_size_BT1, wanted * of_one_size_BT1)):
+        torch.testing.assert_close(gradient.double(), reference, rtol=tolerance, atol=tolerance)
+
+
 def test_scores_keep_float32_under_autocast() -> None:
     layer = build(SEQUENCE).float()
     assert layer.scores is not None
