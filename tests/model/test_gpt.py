@@ -9,7 +9,17 @@ from torch import Tensor
 
 from moe_study.config import ModelConfig, RunConfig
 from moe_study.design.accounting import num_params
-from moe_study.design.routing import Balance, Context, Routing, Selection, Unit
+from moe_study.design.routing import (
+    Balance,
+    Capacity,
+    Context,
+    Priority,
+    Routing,
+    Selection,
+    Soft,
+    SoftForm,
+    Unit,
+)
 from moe_study.errors import ConfigError
 from moe_study.model.gpt import GPT, document_layout
 from tests.model import reference
@@ -195,10 +205,19 @@ def test_compiles_into_one_graph(document_attention: bool) -> None:
     torch.testing.assert_close(output.loss, expected)
 
 
-@pytest.mark.parametrize("unit", [Unit.TOKEN, Unit.SEQUENCE])
-def test_a_mixture_in_bfloat16_compiles_into_one_graph(unit: Unit) -> None:
-    context = Context.OWN if unit is Unit.TOKEN else Context.UNIT_MEAN
-    gpt = GPT(SMALL, Routing(k=2, unit=unit, context=context, balance=Balance(switch=0.01)), VOCABULARY)
+MIXTURES = {
+    "token": Routing(k=2, balance=Balance(switch=0.01)),
+    "sequence": Routing(k=2, unit=Unit.SEQUENCE, context=Context.UNIT_MEAN, balance=Balance(switch=0.01)),
+    "capacity": Routing(k=2, capacity=Capacity(factor=1.0, priority=Priority.BATCH_PRIORITY)),
+    "threshold": Routing(selection=Selection.THRESHOLD, threshold=0.4, capacity=Capacity(factor=2.0)),
+    "expert choice": Routing(selection=Selection.EXPERT_CHOICE, k=2),
+    "soft": Routing(selection=Selection.SOFT, soft=Soft(form=SoftForm.CHUNK_LAGGED, chunk_length=2)),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_in_bfloat16_compiles_into_one_graph(name: str) -> None:
+    gpt = GPT(SMALL, MIXTURES[name], VOCABULARY)
     torch.compiler.reset()
     compiled = torch.compile(gpt, backend="aot_eager", fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):

@@ -55,7 +55,10 @@ class CapacityLimit:
 def priority_order(picks: Picks, priority: Priority) -> Tensor:
     """Indices r * K + k of the pairs that count, those to be kept first in front."""
     k = picks.expert_RK.shape[1]
-    order_P = picks.mask().flatten().nonzero().squeeze(1)  # by position, then rank
+    if picks.keep_RK is None:
+        order_P = torch.arange(picks.expert_RK.numel(), device=picks.expert_RK.device)  # by position, then rank
+    else:
+        order_P = picks.keep_RK.flatten().nonzero().squeeze(1)
     if priority is Priority.TOKEN_MAJOR:
         return order_P
     # From the least to the most important key: every sort is stable and keeps the order of the ones before.
@@ -72,7 +75,5 @@ def rank_within(group_P: Tensor) -> Tensor:
     """How many earlier entries of the same group there are, for each entry."""
     sorted_P, order_P = group_P.sort(stable=True)
     index_P = torch.arange(len(group_P), device=group_P.device)
-    is_first_P = torch.ones_like(group_P, dtype=torch.bool)
-    is_first_P[1:] = sorted_P[1:] != sorted_P[:-1]
-    start_P = torch.where(is_first_P, index_P, 0).cummax(0).values
-    return torch.empty_like(index_P).scatter_(0, order_P, index_P - start_P)
+    first_P = torch.searchsorted(sorted_P, sorted_P)  # where the entry's group begins
+    return torch.empty_like(index_P).scatter_(0, order_P, index_P - first_P)

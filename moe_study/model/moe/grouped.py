@@ -137,4 +137,5 @@ def _grouped_mm_takes(x_QI: Tensor, *sizes: int) -> bool:
     """torch's grouped product wants no float64, rows of a multiple of 16 bytes, and at least one row."""
     step = 16 // x_QI.element_size()
     aligned = all(size % step == 0 for size in sizes)
-    return x_QI.dtype is not torch.float64 and aligned and x_QI.shape[0] > 0
+    # How many rows a threshold keeps is not known while a graph is compiled; it cannot depend on there being any.
+    return x_QI.dtype is not torch.float64 and aligned and (torch.compiler.is_compiling() or x_QI.shape[0] > 0)
