@@ -3,16 +3,17 @@
 A layer of many small experts has several times the rows of its dense twin, and each pass over them costs about a
 hundredth of the twin's time. So here rows are gathered, multiplied, activated and weighted chunk by chunk, the
 gate weight is applied where rows are narrow (the hidden side), and the gradients are formulas: nothing but the
-hidden units is kept for the backward pass, as many numbers as the dense twin keeps. Chunks do not depend on one
-another, and are shared out among threads.
+hidden units is kept for the backward pass, as many numbers as the dense twin keeps. Chunks of different experts do
+not depend on one another, and are shared out among threads.
 
 With h = x U + b, a = gelu(h) and y the sum over pairs of w (a V + c), and g the gradient by y:
 
     dw = a . (g V^T) + c . g    dV = (w a)^T g    dc = sum w g
     dh = w gelu'(h) (g V^T)     dU = x^T dh       db = sum dh      dx = sum dh U^T
 
-Shape suffixes: E experts, D width, F hidden units of an expert, R blocks, P pairs, Q rows sorted by expert,
-C rows and S pairs of one chunk, G rows of one expert, N tokens, M = block * D numbers of one block.
+Shape suffixes: E experts, D width, F hidden units of an expert, I inputs and O outputs of a linear map, R blocks,
+P pairs, Q rows sorted by expert, C rows and S pairs of one chunk, G rows of one of its experts (x_GIs: a tensor for
+each of them), N tokens, M = block * D numbers of one block.
 """
 
 import itertools
@@ -56,7 +57,7 @@ def shares(counts: list[int], block: int) -> list[list[Chunk]]:
     """All pairs in shares that do not depend on one another, each of one or more chunks of about CHUNK rows.
 
     Experts with few rows are together in a chunk; one with many has a share of several. An expert without rows is
-    in none.
+    in none. The largest shares come first, lest a thread be left with one when the others have nothing more to do.
     """
     found: list[list[Chunk]] = []
     experts: list[int] = []
@@ -68,7 +69,9 @@ def shares(counts: list[int], block: int) -> list[list[Chunk]]:
         if count:
             experts.append(expert)
             end += count
-    return [*found, _share(experts, counts, first, block)] if experts else found
+    if experts:
+        found.append(_share(experts, counts, first, block))
+    return sorted(found, key=lambda share: share[-1].rows.stop - share[0].rows.start, reverse=True)
 
 
 def _share(experts: list[int], counts: list[int], first: int, block: int) -> list[Chunk]:

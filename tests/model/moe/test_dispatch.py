@@ -163,7 +163,10 @@ def test_the_same_call_gives_the_same_bits(name: str) -> None:
 @pytest.mark.parametrize("counts", [[0, 0], [0, 5, 0, 3000, 1024, 0, 1, 1], [2048, 2047, 1023, 1], [1] * 3000])
 def test_shares_hold_every_row_once_in_chunks_of_bounded_size(counts: list[int], block: int) -> None:
     at, rows_of = 0, [0] * len(counts)
-    for share in chunked.shares(counts, block):
+    shares = chunked.shares(counts, block)
+    rows_of_share = [sum(sum(chunk.rows_of) for chunk in share) for share in shares]
+    assert rows_of_share == sorted(rows_of_share, reverse=True)
+    for share in sorted(shares, key=lambda share: share[0].pairs.start):
         assert [chunk.adds for chunk in share] == [False] + [True] * (len(share) - 1)
         assert len(share) == 1 or {expert for chunk in share for expert in chunk.experts} == {share[0].experts[0]}
         for chunk in share:
