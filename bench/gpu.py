@@ -10,6 +10,7 @@ or takes too long: an error on a GPU leaves a process unusable, so the next row 
 """
 
 import argparse
+import contextlib
 import gc
 import os
 import signal
@@ -28,10 +29,12 @@ from bench.common import Results, Row, Skipped, open_results, options, prepare_p
 from bench.gpu_rows import Rows, all_rows
 from bench.gpu_setting import sizes
 from bench.machine import ROOT, machine_name
+from bench.sides import PURE_BF16
 
 LEAST_SECONDS = 25  # for a row to be begun
 TO_END = 5  # seconds that are kept for ending what runs
 ROW_SECONDS = 200  # after which a row is given up
+GRACE_SECONDS = 70  # for a sweep that is told to end: its runs have 60
 FAILED = 3  # exit code of a child whose last row failed
 
 
@@ -129,17 +132,29 @@ def other_commands(results: Results, limit_seconds: float) -> None:
     """The benchmarks that are commands of their own: packing, and peers where they are installed."""
     end = time.monotonic() + limit_seconds
     usual = ["--device", "cuda", "--output", str(results.path)]
-    layer = ["--precision", "bf16", "--width", "768", "--sequences", "64", "--length", "1024"]
+    layer = ["--precision", PURE_BF16, "--width", "768", "--sequences", "64", "--length", "1024"]
     for command in (["bench.packing", *usual, "--rounds", "1"], ["bench.peers", *usual, *layer]):
-        left = end - time.monotonic()
+        left = end - GRACE_SECONDS - time.monotonic()
         if left < LEAST_SECONDS:
             return
         child = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, start_new_session=True)
         try:
             child.wait(timeout=left)
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGTERM)
-            child.wait()
+            end_session(child)
+
+
+def end_session(child: subprocess.Popen[bytes]) -> None:
+    """Ask the child and what it has started to end (a sweep lets its runs save themselves), and see that they do."""
+    end = time.monotonic() + GRACE_SECONDS
+    os.killpg(child.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # nobody is left
+        while time.monotonic() < end:
+            child.poll()
+            os.killpg(child.pid, 0)
+            time.sleep(0.2)
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def failures(results: Results) -> list[str]:

@@ -9,6 +9,7 @@ Shape suffixes: R blocks, E experts, K candidates, N tokens, D width.
 
 import copy
 import io
+import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench import step
 from bench.common import Row, Skipped
@@ -34,6 +36,7 @@ from moe_study.training.loop import Trainer
 TOLERANCE = {"bf16": 2e-2, "fp16": 2e-3, "tf32": 5e-3, "fp32": 2e-5}  # of the largest value
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32, "fp32": torch.float32}
 WIDTH, HIDDEN, EXPERTS = 136, 72, 13
+NOT_FINITE = 1e30  # an error that JSON can hold
 
 
 def check_rows(sizes: Sizes) -> dict[str, Callable[[], Row]]:
@@ -53,6 +56,11 @@ def check_rows(sizes: Sizes) -> dict[str, Callable[[], Row]]:
 def verdict(error: float, allowed: float, **more: Any) -> Row:
     value = error / allowed
     return {"median": value, "low": value, "high": value, "measured": "error over what is allowed", **more}
+
+
+def none_of(wrong: int, **more: Any) -> Row:
+    """The verdict on a count of what must not happen at all: one is already too many."""
+    return verdict(wrong, 0.5, **more)
 
 
 def plans(device: str, tokens: int) -> dict[str, Plan]:
@@ -138,13 +146,13 @@ def loop(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
 
 
 def distance(ours: list[Tensor], theirs: list[Tensor]) -> float:
-    """The largest difference, each result's relative to its largest value; infinite where one is not finite."""
+    """The largest difference, each result's relative to its largest value; NOT_FINITE where one is not finite."""
     worst = 0.0
     for one, other in zip(ours, theirs, strict=True):
         if other.numel() == 0:
             continue
         if not one.isfinite().all():
-            return float("inf")
+            return NOT_FINITE
         worst = max(
             worst, float((one.double() - other.double()).abs().max() / other.double().abs().max().clamp(min=1e-30))
         )
@@ -159,7 +167,7 @@ def repeatability(name: str, sizes: Sizes) -> Row:
         with implementation_of(name) as function:
             twice = zip(problem.results(function), problem.results(function), strict=True)
             different += sum(not torch.equal(one, other) for one, other in twice)
-    return verdict(different, 1) if different else verdict(0, 1)
+    return none_of(different)
 
 
 def compiled_layer(name: str, sizes: Sizes) -> Row:
@@ -193,9 +201,19 @@ def graph_count(module: nn.Module, x_BTD: Tensor, sizes: Sizes) -> int:
 
 
 def resumption(name: str, sizes: Sizes) -> Row:
-    """Weights after six steps, and after three, a state that goes through a file, and three more: how many differ."""
+    """Weights after six steps, and after three, a state that goes through a file, and three more: how many differ.
+
+    None may with attention by plain products. On a GPU the gradients of fused attention may add up in another order
+    each time: how many differ with the usual attention is kept beside.
+    """
     if name == "triton" and sizes.device == "cpu":
         raise Skipped("Triton's interpreter is too slow for it")
+    usual = weights_that_differ(name, sizes)
+    with sdpa_kernel(SDPBackend.MATH):
+        return none_of(weights_that_differ(name, sizes), with_usual_attention=usual)
+
+
+def weights_that_differ(name: str, sizes: Sizes) -> int:
     routing = Routing(num_experts=8, k=2, expert_size=HIDDEN, gate=Gate.PICK_THEN_SOFTMAX)
     with implementation_of(name):
         straight, stopped, resumed = (step.trainer_of(routing, sizes.small_step()) for _ in range(3))
@@ -207,7 +225,7 @@ def resumption(name: str, sizes: Sizes) -> Row:
         resumed.load_state_dict(torch.load(file, map_location="cpu", weights_only=False))
         advance(resumed, 3)
     pairs = zip(straight.model.parameters(), resumed.model.parameters(), strict=True)
-    return verdict(sum(not torch.equal(one, other) for one, other in pairs), 1)
+    return sum(not torch.equal(one, other) for one, other in pairs)
 
 
 def advance(trainer: Trainer, steps: int) -> None:
@@ -222,4 +240,5 @@ def command(sizes: Sizes) -> Row:
         seconds = tiny.sweep("check", 5 if sizes.device == "cuda" else 1)
         losses = tiny.losses("check")
     rising = sum(not curve[-1] < curve[0] for curve in losses.values())
-    return verdict(rising, 1, seconds=seconds, losses=losses)
+    readable = {run: [loss if math.isfinite(loss) else str(loss) for loss in curve] for run, curve in losses.items()}
+    return none_of(rising, seconds=seconds, losses=readable)

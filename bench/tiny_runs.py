@@ -44,7 +44,7 @@ class TinyRuns:
 
     def __init__(self, folder: Path, size: Size) -> None:
         self.folder, self.size = folder, size
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_absolute_python_path()])}
         self._write_texts()
         self.data = {
             "data": "local_files",
@@ -117,6 +117,11 @@ class TinyRuns:
         (self.folder / "texts").mkdir(parents=True)
         for number in range(DOCUMENTS):
             (self.folder / "texts" / f"{number}.txt").write_text(" ".join(draw.choices(words, k=WORDS)) + ".\n")
+
+
+def _absolute_python_path() -> list[str]:
+    """The folders of PYTHONPATH, for processes that work elsewhere."""
+    return [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 def _overrides(values: dict[str, object]) -> list[str]:

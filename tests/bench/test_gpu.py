@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 
 from bench import gpu
 from bench.common import Results
-from bench.gpu_checks import Problem, distance, loop, plans
+from bench.gpu_checks import Problem, distance, loop, none_of, plans
 from bench.gpu_setting import Sizes, implementation_of
 from bench.machine import ROOT
 from bench.targets import TARGETS
@@ -108,6 +110,42 @@ def test_a_failed_check_is_named(tmp_path: Path) -> None:
     assert gpu.failures(results) == ["trial check b", "trial check d"]
 
 
+def test_one_difference_is_too_many() -> None:
+    assert none_of(0)["median"] <= 1 < none_of(1)["median"]
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"), [("signal.SIG_DFL", -signal.SIGTERM), ("signal.SIG_IGN", -signal.SIGKILL)]
+)
+def test_a_command_out_of_time_is_ended_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: str, code: int
+) -> None:
+    monkeypatch.setattr(gpu, "GRACE_SECONDS", 1)
+    script = f"""
+import os, pathlib, signal, time
+signal.signal(signal.SIGTERM, {signals})
+if os.fork() == 0:
+    pathlib.Path("grandchild").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, start_new_session=True)
+    while not (tmp_path / "grandchild").exists() or not (tmp_path / "grandchild").read_text():
+        time.sleep(0.02)
+    gpu.end_session(child)
+    assert child.returncode == code
+    assert has_ended(int((tmp_path / "grandchild").read_text()))
+
+
+def has_ended(process: int) -> bool:
+    """Whether it is gone, or only waits for somebody to read its exit code; given a second to get there."""
+    status = Path(f"/proc/{process}/stat")
+    for _ in range(50):
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def test_the_checks_see_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for load, plan in plans("cpu", 32).items():
         problem = Problem(plan, torch.float32, "cpu")
@@ -117,5 +155,5 @@ def test_the_checks_see_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         wrong = [value.clone() for value in right]
         wrong[3].view(-1)[-1] += 0.5  # one value of one gradient
         assert distance(wrong, right) > 1e-2, load
-    assert distance([torch.tensor([float("nan")])], [torch.ones(1)]) == float("inf")
+    assert json.loads(json.dumps(distance([torch.tensor([float("nan")])], [torch.ones(1)]), allow_nan=False)) > 1e6
     assert loop(problem.x_ND, plan, problem.experts).abs().max() == 0  # "no pairs", the last

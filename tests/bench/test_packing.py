@@ -7,6 +7,7 @@ import pytest
 
 from bench import packing
 from bench.common import Results
+from bench.machine import ROOT
 from bench.tiny_runs import Size, TinyRuns
 
 TOY = {"layers": 1, "width": 16, "context": 16, "batch_size": 2, "steps": 3, "eval_tokens": 64}
@@ -19,6 +20,14 @@ def results(tmp_path):
 
 def test_largest_difference_is_over_all_losses_of_all_runs():
     assert packing.largest_difference({"a": [1.0, 2.0], "b": [3.0]}, {"a": [1.0, 2.5], "b": [2.0]}) == 1.0
+
+
+def test_commands_find_what_a_relative_python_path_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"site{os.pathsep}.")
+    monkeypatch.setattr(TinyRuns, "_python", lambda self, *arguments: None)
+    folders = TinyRuns(tmp_path / "tiny", Size(**TOY)).environment["PYTHONPATH"].split(os.pathsep)
+    assert folders == [str(ROOT), str(tmp_path / "site"), str(tmp_path)]
 
 
 @pytest.mark.slow

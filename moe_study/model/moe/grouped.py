@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 def grouped_ffn(x_ND: Tensor, plan: Plan, experts: "Experts") -> Tensor:
     """See `dispatch.expert_ffn`."""
-    return combine(experts(gather(x_ND, plan), plan.ends_E), plan)
+    return combine(experts(gather(x_ND.to(product_dtype(x_ND)), plan), plan.ends_E), plan)  # narrow rows are moved
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """In which products with x are computed: autocast's choice where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def gather(x_ND: Tensor, plan: Plan) -> Tensor:
@@ -82,7 +88,7 @@ class _Combine(torch.autograd.Function):
 
 def grouped_linear(x_QI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, ends_E: Tensor) -> Tensor:
     """Row q times its expert's weight, plus its bias: (Q, O)."""
-    dtype = torch.get_autocast_dtype(x_QI.device.type) if torch.is_autocast_enabled(x_QI.device.type) else x_QI.dtype
+    dtype = product_dtype(x_QI)
     x_QI, weight_EIO = x_QI.to(dtype), weight_EIO.to(dtype)
     if _grouped_mm_takes(x_QI, *weight_EIO.shape[1:]):
         product = F.grouped_mm if dtype is torch.bfloat16 else _grouped_mm_uncompiled
@@ -110,7 +116,8 @@ class _AddBias(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_QO: Tensor) -> tuple[Tensor | None, ...]:
         (ends_E,) = ctx.saved_tensors
-        product = grad_QO.is_cuda and _grouped_mm_takes(grad_QO, grad_QO.shape[1])
+        compiler_takes = grad_QO.dtype is torch.bfloat16 or not torch.compiler.is_compiling()
+        product = grad_QO.is_cuda and compiler_takes and _grouped_mm_takes(grad_QO, grad_QO.shape[1])
         return grad_QO, (column_sums if product else column_sums_by_bag)(grad_QO, ends_E), None
 
 
