@@ -73,7 +73,7 @@ class SlotScores(nn.Module):
 
 
 class _UnitNorm(torch.autograd.Function):
-    """y = x / (n + eps) of each row, n its norm; dx = (dy - y (y . dy) (n + eps) / n) / (n + eps), 4 passes for 10."""
+    """y = x / (n + eps) of each row, n its norm; dx = (dy - y (y . dy) (n + eps) / n) / (n + eps)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
