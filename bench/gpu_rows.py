@@ -16,7 +16,7 @@ from bench import memory, nanogpt_dense, step
 from bench.common import Row, Skipped, flanked, milliseconds, model_config, ratio, seconds_of, take_turns
 from bench.gpu_checks import check_rows
 from bench.gpu_setting import IMPLEMENTATIONS, Sizes, implementation_of
-from bench.sides import Layers, Side, dense, mixture, twin_hidden
+from bench.sides import Side, dense, kept_in_last_pass, mixture, twin_hidden
 from moe_study.design.routing import Gate, Routing
 from moe_study.training.device import autocast
 from moe_study.training.loop import clip_gradients
@@ -93,8 +93,7 @@ def layer_over_dense(name: str, implementation: str | None, compiled: bool, size
             side.module.compile(backend=sizes.backend)
             twin.module.compile(backend=sizes.backend)
         row = flanked(side, twin, sizes.rounds, warmup=3, device=setting.device)
-    assert isinstance(side.module, Layers) and side.module.kept is not None  # of the last pass that was timed
-    kept = int(side.module.kept.sum()) / setting.tokens
+    kept = int(kept_in_last_pass(side).sum()) / setting.tokens
     return {**row, "tokens": setting.tokens, "width": setting.width, "twin_hidden": hidden, "kept_per_token": kept}
 
 

@@ -20,7 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from bench.common import Row, flanked, open_results, options, prepare_process, unusual
-from bench.sides import DENSE_HIDDEN, Setting, Side, dense, kept_per_expert, layers_of, mixture, twin_hidden
+from bench.sides import (
+    DENSE_HIDDEN,
+    Setting,
+    Side,
+    dense,
+    kept_in_last_pass,
+    kept_per_expert,
+    layers_of,
+    mixture,
+    twin_hidden,
+)
 from moe_study.design.routing import Balance, Capacity, Context, Gate, RouterKind, Routing, Scope, Selection, Unit
 
 EIGHT = Routing(num_experts=64, k=8, expert_size=DENSE_HIDDEN // 8, gate=Gate.PICK_THEN_SOFTMAX)
@@ -53,8 +63,8 @@ ROWS: dict[str, Routing] = {
 
 
 def settings(side: Side, setting: Setting) -> dict[str, Any]:
-    """What stands in every row of how it was measured."""
-    kept = round(int(kept_per_expert(side).sum()) / setting.tokens, 3)
+    """What stands in every row of how it was measured; of a side that was timed."""
+    kept = round(int(kept_in_last_pass(side).sum()) / setting.tokens, 3)
     return {
         "tokens": setting.tokens,
         "width": setting.width,

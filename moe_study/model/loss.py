@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_study.model.precision import product_dtype
+
 IGNORED = -1  # target that is no part of the loss
 CPU_LOGITS = 1 << 25  # logits at a time: 134 MB, and as much for their gradient
 DEVICE_LOGITS = 1 << 29  # the same on an accelerator: 1 GB in bfloat16
@@ -65,10 +67,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, x_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk: int, with_grad: bool
     ) -> tuple[Tensor, Tensor]:
-        device = x_ND.device.type
-        compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
+        compute = product_dtype(x_ND)
         wants_x, wants_head = (with_grad and wanted for wanted in ctx.needs_input_grad[:2])
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(x_ND.device.type, enabled=False):
             loss_N, grad_x_ND, grad_head_VD = _chunks(
                 x_ND.to(compute), head_VD.to(compute), targets_N, chunk, wants_x, wants_head
             )

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from moe_study.model.moe.plan import Plan
+from moe_study.model.precision import product_dtype
 
 if TYPE_CHECKING:
     from moe_study.model.moe.experts import Experts
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 def grouped_ffn(x_ND: Tensor, plan: Plan, experts: "Experts") -> Tensor:
     """See `dispatch.expert_ffn`."""
     return combine(experts(gather(x_ND.to(product_dtype(x_ND)), plan), plan.ends_E), plan)  # narrow rows are moved
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """In which products with x are computed: autocast's choice where it is on."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def gather(x_ND: Tensor, plan: Plan) -> Tensor:

@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from moe_study.model.moe.experts import Experts
 from moe_study.model.moe.plan import Plan
 from moe_study.model.moe.triton_launch import RowTiles, sum_pairs, weight_gradient
+from moe_study.model.precision import product_dtype
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -56,8 +57,7 @@ def expert_ffn(
     float16 or float32 values (ValueError for others), summed in float32; float32 values are rounded to TF32 only
     where torch.get_float32_matmul_precision() says so. Gradients come in the precision of what they belong to.
     """
-    device = x_ND.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
+    dtype = product_dtype(x_ND)
     if dtype not in DTYPES:
         raise ValueError(f"the Triton kernels take bfloat16, float16 or float32, not {dtype}")
     plan = block_P, weight_P.float(), ends_E, pair_P, starts_R1, block
