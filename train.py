@@ -10,7 +10,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from moe_study.sweeps import entry
+from moe_study.launch import entry
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -26,9 +26,9 @@ from bench.gpu_setting import IMPLEMENTATIONS, Sizes, implementation_of
 from bench.sides import mixture
 from bench.tiny_runs import Size, TinyRuns
 from moe_study.design.routing import Gate, Routing, Selection
-from moe_study.model.moe.experts import Experts
-from moe_study.model.moe.picks import Picks
-from moe_study.model.moe.plan import Plan, plan_pairs
+from moe_study.model.moe.experts.dispatch_plan import Plan, plan_pairs
+from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.routing.gate import Picks
 from moe_study.training.device import autocast
 from moe_study.training.loop import Trainer
 

@@ -116,7 +116,7 @@ def other_tiles(kernel: str, tiles: dict[str, int], sizes: Sizes) -> Row:
 
 
 def with_tiles(side: Side, key: tuple[str, int], tiles: dict[str, int]) -> Callable[[], None]:
-    from moe_study.model.moe.triton_launch import TILES
+    from moe_study.model.moe.experts.triton_launch import TILES
 
     def run() -> None:
         before = TILES[key]

@@ -8,8 +8,8 @@ from unittest import mock
 
 from bench.sides import Setting as LayerSetting
 from bench.step import Setting as StepSetting
-from moe_study.model.moe import dispatch
-from moe_study.model.moe.dispatch import Implementation
+from moe_study.model.moe.experts import dispatch
+from moe_study.model.moe.experts.dispatch import Implementation
 
 IMPLEMENTATIONS = ("grouped", "triton")
 
@@ -18,9 +18,9 @@ IMPLEMENTATIONS = ("grouped", "triton")
 def implementation_of(name: str) -> Iterator[Implementation]:
     """Within this context mixtures run their experts through `name`, whatever the device and precision."""
     if name == "grouped":
-        from moe_study.model.moe.grouped import grouped_ffn as function
+        from moe_study.model.moe.experts.grouped import grouped_ffn as function
     else:
-        from moe_study.model.moe.triton_experts import triton_ffn as function
+        from moe_study.model.moe.experts.triton_experts import triton_ffn as function
     with mock.patch.object(dispatch, "implementation", lambda x_ND: function):
         yield function
 

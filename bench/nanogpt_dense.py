@@ -36,7 +36,7 @@ from bench.common import (
     take_turns,
     unusual,
 )
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Selection
 from moe_study.model.gpt import GPT
 

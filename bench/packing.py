@@ -26,7 +26,7 @@ import torch
 from bench.common import Results, Row, Skipped, open_results, options, ratio, spread
 from bench.machine import machine_name
 from bench.tiny_runs import CommandFailed, Size, TinyRuns
-from moe_study.sweeps.slots import available_cores
+from moe_study.launch.local.slots import available_cores
 
 STEPS = {"cpu": Size.steps, "cuda": 40}  # half a second of one core; half a second of launches, by estimate
 MANY = 8  # runs at a time on a GPU, from which the best way is chosen first

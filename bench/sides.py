@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Scope, expert_hidden
-from moe_study.model.ffn import MLP, build_ffn
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Initialiser
+from moe_study.model.mlp import MLP, build_ffn
 from moe_study.training.device import autocast
 
 VOCABULARY = 50257  # for routing by token id

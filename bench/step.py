@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 
 from bench.common import Row, flanked, model_config, open_results, options, prepare_process, unusual
-from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.data.sampler import Batch
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import Context, Gate, Routing, Scope, Selection, Unit
 from moe_study.design.validation import validate
 from moe_study.training.device import PRECISIONS, configure

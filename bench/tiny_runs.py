@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from bench.machine import ROOT
-from moe_study.runs import State, list_runs
+from moe_study.runs.folder import State, list_runs
 
 TRAIN = str(ROOT / "train.py")
 ROUTINGS = ("dense", "token_top1", "token_top2", "token_top2_fine", "sequence_top2")

@@ -23,7 +23,7 @@ class PlanSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[str]:
-        from moe_study.sweeps.launch import sweep
+        from moe_study.launch.run_sweep import sweep
 
         return sweep(self._config, self._context.config_loader, arguments, self._launch)
 
@@ -31,7 +31,7 @@ class PlanSweeper(Sweeper):
         if isinstance(self._launcher, LocalLauncher):
             self._launcher.train(runs)
             return
-        from moe_study.sweeps.jobs import job_overrides
+        from moe_study.launch.packed_jobs import job_overrides
 
         jobs = job_overrides(runs, dict(self._config.job))
         try:
@@ -51,14 +51,14 @@ class LocalLauncher(Launcher):
 
     def train(self, runs: Sequence[Any]) -> dict[str, Any]:
         """Train planned runs; how each ended, by key."""
-        from moe_study.sweeps.execute import planted_job
-        from moe_study.sweeps.pool import PoolSettings, run_pool
+        from moe_study.launch.execute import planted_job
+        from moe_study.launch.local.pool import PoolSettings, run_pool
 
         return run_pool(runs, PoolSettings(**self._settings), planted_job())
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train points that another sweeper chose (hydra/sweeper=basic and others)."""
-        from moe_study.runs import State
+        from moe_study.runs.folder import State
         from moe_study.sweeps.compose import Composer
         from moe_study.sweeps.plan import plan_point
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moe_study.audit.command import add_parser as add_audit_parser
+from moe_study.commands.audit import add_parser as add_audit_parser
+from moe_study.commands.sparsify import add_parser as add_sparsify_parser
 from moe_study.guard import guarded
-from moe_study.sparsify.command import add_parser as add_sparsify_parser
 
 if TYPE_CHECKING:
     from moe_study.sweeps.plan import Plan, PlannedRun
@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    from moe_study.config import IMAGE_RECIPES, to_plain
     from moe_study.data import prepare_data
+    from moe_study.design.config import IMAGE_RECIPES, to_plain
 
     runs = _plan(options.overrides).runs
     corpora = {json.dumps(to_plain(run.config.data), sort_keys=True): run.config.data for run in runs}
@@ -99,7 +99,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> None:
-    from moe_study.sweeps.status import look, report
+    from moe_study.runs.overview import look, report
 
     for line in report(look(options.runs_dir, options.sweep)):
         print(line)
@@ -151,7 +151,7 @@ def _plan_lines(planned: "Plan") -> Iterator[str]:
 
 def _hours(planned: "Plan", missing: Sequence["PlannedRun"]) -> str:
     """An estimate for one run at a time, from what the finished runs in the same folder took."""
-    from moe_study.sweeps.status import flops_per_second
+    from moe_study.runs.overview import flops_per_second
 
     speed = flops_per_second(planned.runs[0].config.log.runs_dir) if planned.runs else None
     if not speed or not missing:

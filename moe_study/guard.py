@@ -38,7 +38,7 @@ def sentence_for(error: BaseException) -> str | None:
     if isinstance(error, StudyError):
         return str(error)
     if "hydra" in sys.modules:  # first: one of its errors is an OSError
-        from moe_study.sweeps.explain import EXPLAINED, explain
+        from moe_study.sweeps.hydra_errors import EXPLAINED, explain
 
         if isinstance(error, EXPLAINED):
             return explain(error)

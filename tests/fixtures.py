@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from moe_study.config import DataConfig, TokenizerConfig
+from moe_study.design.config import DataConfig, TokenizerConfig
 
 _WORDS = {
     "en": "the house of member time government people year question minister would there which bill",

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     Balance,
     Capacity,

@@ -13,14 +13,14 @@ import torch
 
 from moe_study.audit.audit import audit
 from moe_study.audit.shrink import shrink
-from moe_study.config import DataConfig, LogConfig, RunConfig, RunSettings
 from moe_study.data import prepare
 from moe_study.design.accounting import num_params
 from moe_study.design.causality import verdict
+from moe_study.design.config import DataConfig, LogConfig, RunConfig, RunSettings
 from moe_study.design.validation import validate
-from moe_study.runs import RunFolder, State
+from moe_study.launch.execute import execute
+from moe_study.runs.folder import RunFolder, State
 from moe_study.sweeps.compose import Composer, open_composer, project_root
-from moe_study.sweeps.execute import execute
 from moe_study.sweeps.plan import plan_command
 from moe_study.training import run
 from moe_study.training.models import build_model

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moe_study.audit.audit import audit
-from moe_study.config import RunConfig
 from moe_study.design.accounting import num_params
+from moe_study.design.config import RunConfig
 from moe_study.design.routing import experts_of_layer, mixture_layers
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError

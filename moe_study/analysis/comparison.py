@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.frame import done
-from moe_study.analysis.questions import Pair, differing_settings, ranked, settings_of
+from moe_study.analysis.pairs import Pair, differing_settings, ranked, settings_of
 from moe_study.analysis.statistics import (
     PairedDifference,
     PooledNoise,

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from moe_study.analysis import reading
+from moe_study.analysis import load as reading
 from moe_study.analysis.labels import add_labels
-from moe_study.config import RunConfig, to_plain
+from moe_study.design.config import RunConfig, to_plain
 from moe_study.errors import DataError, StudyError
-from moe_study.runs import RunFolder
+from moe_study.runs.folder import RunFolder
 
 Row = Mapping[Hashable, Any]  # one row of a frame
 RESULT_NUMBERS = (

@@ -11,9 +11,9 @@ from moe_study.analysis import table
 from moe_study.analysis.comparison import MARGIN, Comparison, compare
 from moe_study.analysis.frame import done, load_frame
 from moe_study.analysis.labels import add_labels
-from moe_study.analysis.plots import draw_all
-from moe_study.analysis.questions import default_questions, default_reference
-from moe_study.analysis.sentences import pooled_note, sentence, to_frame
+from moe_study.analysis.pairs import default_questions, default_reference
+from moe_study.analysis.plots.all import draw_all
+from moe_study.analysis.wording import pooled_note, sentence, to_frame
 from moe_study.errors import StudyError
 from moe_study.files import write_text_atomic
 from moe_study.guard import guarded

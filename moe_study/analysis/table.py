@@ -13,7 +13,7 @@ import pandas as pd
 
 from moe_study.analysis.comparison import compare
 from moe_study.analysis.frame import EXPERT_RATES, done, each, not_done
-from moe_study.analysis.questions import default_reference
+from moe_study.analysis.pairs import default_reference
 from moe_study.analysis.statistics import interval
 
 LEAK_MARK = "†"

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moe_study.audit.kept import KeptAudits
+from moe_study.audit.cache import KeptAudits
 from moe_study.audit.measure import Draw, Function, Measured, measure
 from moe_study.audit.shrink import TOKENS_PER_ROW, batch_sizes, shrink
-from moe_study.config import RunConfig
 from moe_study.design.causality import Verdict, verdict
+from moe_study.design.config import RunConfig
 from moe_study.model.gpt import GPT
-from moe_study.model.moe.router import ScoringRouter
+from moe_study.model.moe.routing.router import ScoringRouter
 from moe_study.model.moe.soft import SlotScores
 
 TRIALS = 32  # models, of which a leak shows in a third or more

@@ -9,7 +9,7 @@ declared verdict of the small point is that of the large one.
 import math
 from dataclasses import replace
 
-from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     Balance,
     Capacity,

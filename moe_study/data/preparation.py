@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from moe_study.config import DataConfig
 from moe_study.data.buckets import bucket_count, bucket_path, read_bucket, scatter
 from moe_study.data.documents import Document, is_validation
 from moe_study.data.encode import assemble, encode_bucket, encoded_bucket, write_hashed
@@ -36,6 +35,7 @@ from moe_study.data.shards import (
     token_dtype,
 )
 from moe_study.data.tokenizers import FILE_NAMES, Tokenizer, gpt2_ranks, load_tokenizer, train_bpe
+from moe_study.design.config import DataConfig
 from moe_study.errors import ConfigError, DataError
 from moe_study.files import clear_os_errors, write_bytes_atomic, write_json_atomic
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_study.config import TokenizerConfig
 from moe_study.data.download import Wheel, check_sha256, fetch_wheel
+from moe_study.design.config import TokenizerConfig
 from moe_study.errors import ConfigError, DataError
 from moe_study.files import write_bytes_atomic
 

@@ -8,7 +8,7 @@ halving for the causal mask, as PyTorch's own counter does. The backward pass co
 slots than tokens has fewer active parameters than its dense twin.
 """
 
-from moe_study.config import ModelConfig, RunConfig
+from moe_study.design.config import ModelConfig, RunConfig
 from moe_study.design.routing import (
     Context,
     RouterKind,

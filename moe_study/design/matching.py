@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moe_study.config import RunConfig
 from moe_study.design.accounting import flops_per_token, num_active_params, num_params
+from moe_study.design.config import RunConfig
 from moe_study.design.routing import Routing, Selection
 from moe_study.errors import ConfigError
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing
 from moe_study.errors import ConfigError
-from moe_study.model.ffn import build_ffn
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Embedding, initialise
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
+from moe_study.model.mlp import build_ffn
 from moe_study.model.transformer import Block, Output, Transformer
 
 

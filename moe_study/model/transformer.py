@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
 from moe_study.model.initialisation import Linear
 

@@ -10,12 +10,12 @@ Shape suffixes: B images, H height, W width, T patches (positions), D model widt
 import torch
 from torch import Tensor, nn
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing
-from moe_study.model.ffn import build_ffn
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Embedding, Linear, initialise
 from moe_study.model.loss import cross_entropy_of_logits
+from moe_study.model.mlp import build_ffn
 from moe_study.model.transformer import Block, Output, Transformer
 
 LARGEST = 255  # of a pixel

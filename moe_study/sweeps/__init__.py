@@ -1,1 +1,1 @@
-"""From overrides to trained runs: compose, plan (grid -> runs), launch, look at what became of them."""
+"""From a sweep file or overrides to a plan: compose, expand, validate, deduplicate. Starts nothing."""

@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from moe_study.config import RunConfig, from_plain, to_plain
+from moe_study.design.config import RunConfig, from_plain, to_plain
 from moe_study.design.matching import Match, Solution, resolve_match
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError

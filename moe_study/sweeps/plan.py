@@ -8,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from moe_study.config import RunConfig
 from moe_study.design.accounting import flops_per_token
+from moe_study.design.config import RunConfig
 from moe_study.design.matching import Solution
 from moe_study.errors import ConfigError
-from moe_study.runs import RunFolder, State, write_sweep_members
+from moe_study.runs.folder import RunFolder, State, write_sweep_members
 from moe_study.sweeps.compose import Composer, is_setting, read_composed, settle
-from moe_study.sweeps.grid import Grid, as_overrides, as_text, is_excluded, read_grid, with_overrides
+from moe_study.sweeps.sweep_file import Grid, as_overrides, as_text, is_excluded, read_grid, with_overrides
 
 TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
 TO_RETRY = (State.FAILED, State.DIVERGED)

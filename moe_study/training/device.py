@@ -4,9 +4,9 @@ import contextlib
 
 import torch
 
-from moe_study.config import RunConfig, RunSettings
+from moe_study.design.config import RunConfig, RunSettings
 from moe_study.errors import ConfigError, StudyError
-from moe_study.model.moe import dispatch
+from moe_study.model.moe.experts import dispatch
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moe_study.config import RunConfig
+from moe_study.design.config import RunConfig
 from moe_study.model.transformer import Transformer
 from moe_study.training import checkpoint
 from moe_study.training.device import autocast

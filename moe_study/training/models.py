@@ -1,12 +1,12 @@
 """From a configuration to a model: fresh for training, or trained for analysis."""
 
-from moe_study.config import RunConfig
 from moe_study.design import accounting
+from moe_study.design.config import RunConfig
 from moe_study.errors import StudyError
 from moe_study.model.gpt import GPT
 from moe_study.model.transformer import Transformer
 from moe_study.model.vit import ViT
-from moe_study.runs import RunFolder
+from moe_study.runs.folder import RunFolder
 from moe_study.training import checkpoint
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from moe_study.config import OptimizerConfig
+from moe_study.design.config import OptimizerConfig
 from moe_study.model.transformer import Transformer
 
 

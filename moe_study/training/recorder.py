@@ -7,8 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from moe_study.config import RunConfig
-from moe_study.runs import RunFolder
+from moe_study.design.config import RunConfig
+from moe_study.runs.folder import RunFolder
 from moe_study.training.tracking import Mirror
 
 LINE_EVERY = 10.0  # seconds between two lines about training in a log

@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 from moe_study.audit.audit import Audit
-from moe_study.config import RunConfig
 from moe_study.design import accounting
 from moe_study.design.causality import of_task
+from moe_study.design.config import RunConfig
 from moe_study.design.routing import Selection
 from moe_study.training.device import peak_memory_bytes
 from moe_study.training.evaluation import Evaluation

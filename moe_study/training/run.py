@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from moe_study.audit.audit import RUN_TRIALS, audit
-from moe_study.audit.kept import KeptAudits
-from moe_study.config import RunConfig
+from moe_study.audit.cache import KeptAudits
+from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError, StudyError
 from moe_study.files import atomic_file
-from moe_study.runs import RunFolder, State
+from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint
 from moe_study.training.device import configure, device_name, peak_memory_bytes
 from moe_study.training.evaluation import Evaluation, evaluate

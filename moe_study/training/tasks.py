@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from moe_study.config import RunConfig
 from moe_study.data import Batch, TrainSampler, open_corpus, validation_batches
 from moe_study.data.images import ImageSampler, image_batches, open_images
+from moe_study.design.config import RunConfig
 from moe_study.training.loop import Sampler
 
 

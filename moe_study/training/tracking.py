@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from moe_study.config import RunConfig, to_plain
+from moe_study.design.config import RunConfig, to_plain
 from moe_study.errors import ConfigError
 
 MODES = ("off", "offline", "online")

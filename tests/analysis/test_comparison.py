@@ -5,8 +5,8 @@ from scipy import stats
 
 from moe_study.analysis.comparison import Verdict, compare
 from moe_study.analysis.frame import load_frame
-from moe_study.analysis.questions import default_questions, default_reference
-from moe_study.analysis.sentences import pooled_note, sentence, to_frame
+from moe_study.analysis.pairs import default_questions, default_reference
+from moe_study.analysis.wording import pooled_note, sentence, to_frame
 from moe_study.errors import StudyError
 from tests.analysis import planted
 

@@ -6,7 +6,7 @@ import pytest
 
 from moe_study.analysis.frame import flatten
 from moe_study.analysis.labels import add_labels, shortest_labels
-from moe_study.config import OptimizerConfig, RunConfig, to_plain
+from moe_study.design.config import OptimizerConfig, RunConfig, to_plain
 from moe_study.design.routing import (
     Balance,
     Capacity,

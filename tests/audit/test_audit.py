@@ -8,8 +8,8 @@ import torch
 from moe_study.audit.audit import audit, trial
 from moe_study.audit.measure import Finding
 from moe_study.audit.shrink import shrink
-from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.causality import verdict
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import Capacity, Context, Routing, Selection, Unit
 from moe_study.design.validation import validate
 from tests.audit.table import CAUSAL, OWN, ROWS

@@ -6,8 +6,8 @@ import torch
 from bench import step
 from bench.layer import COMPARISONS, ROWS, Setting, loaded, measure, planted_picks
 from bench.sides import PRECISIONS, VOCABULARY, dense, kept_per_expert, mixture, twin_hidden
-from moe_study.config import DataConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.accounting import flops_per_token
+from moe_study.design.config import DataConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import RouterKind, Routing, Scope, Selection
 from moe_study.design.validation import validate
 

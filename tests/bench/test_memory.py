@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from bench import memory, step
 from bench.memory import Event, Side, compare, measure, peak_beyond_gradients, peak_bytes
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 
 MEGABYTE = 1 << 20
 

@@ -12,7 +12,7 @@ from bench.peer_layers import CPU_PEERS, SLOTS, Peer, Shape, soft_moe, top_k
 from bench.peer_transformers import TRANSFORMERS
 from bench.peers import compare, comparisons, side_of
 from bench.sides import Setting, mixture
-from moe_study.config import DataConfig, RunConfig, RunSettings, TokenizerConfig
+from moe_study.design.config import DataConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import Gate, Routing, Selection
 from moe_study.design.validation import validate
 

@@ -5,8 +5,8 @@ import torch
 
 from bench import step
 from bench.step import Setting, compare, dense_twin, kept_per_token, over_dense, routings, run_config, trainer_of
-from moe_study.config import ModelConfig
 from moe_study.design.accounting import flops_per_token
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Selection
 
 TINY = ModelConfig(layers=2, heads=2, width=32, context=16, vocab_size=50304)

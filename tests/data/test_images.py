@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import yaml
 
-from moe_study.config import DataConfig, from_plain
 from moe_study.data import download, images, open_data, prepare_data
 from moe_study.data.images import (
     SHIFT,
@@ -20,6 +19,7 @@ from moe_study.data.images import (
     open_images,
     split_images,
 )
+from moe_study.design.config import DataConfig, from_plain
 from moe_study.errors import ConfigError, DataError
 from tests.fixtures import tiny_digits
 

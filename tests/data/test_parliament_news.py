@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from moe_study.config import IMAGE_RECIPES, DataConfig, from_plain
 from moe_study.data import check, open_corpus, prepare
 from moe_study.data.recipes import parliament_news
 from moe_study.data.recipes.parliament_news import (
@@ -21,6 +20,7 @@ from moe_study.data.recipes.parliament_news import (
     repair_misread_utf8,
     tidy,
 )
+from moe_study.design.config import IMAGE_RECIPES, DataConfig, from_plain
 from moe_study.errors import ConfigError, DataError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"

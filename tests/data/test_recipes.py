@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moe_study.config import DataConfig, TokenizerConfig
 from moe_study.data import PreparedCorpus, prepare
 from moe_study.data.documents import Document
 from moe_study.data.recipes import recipe_of
 from moe_study.data.recipes.reading import Fields, read_documents
+from moe_study.design.config import DataConfig, TokenizerConfig
 from moe_study.errors import ConfigError, DataError
 from tests.fixtures import tiny_texts
 
@@ -273,7 +273,7 @@ def hub(tmp_path: Path) -> Iterator[str]:
 
 HUB_RUN = """
 import json, sys
-from moe_study.config import DataConfig, from_plain
+from moe_study.design.config import DataConfig, from_plain
 from moe_study.data import prepare
 from moe_study.errors import DataError
 try:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe_study.config import DataConfig, TokenizerConfig
 from moe_study.data import PreparedCorpus, open_corpus, prepare
 from moe_study.data.shards import MANIFEST, token_dtype
+from moe_study.design.config import DataConfig, TokenizerConfig
 from moe_study.errors import DataError
 from tests.fixtures import tiny_data_config, tiny_texts
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_study.config import TokenizerConfig
 from moe_study.data.download import sha256_of
 from moe_study.data.tokenizers import (
     GPT2_CACHE_NAME,
@@ -23,6 +22,7 @@ from moe_study.data.tokenizers import (
     load_tokenizer,
     train_bpe,
 )
+from moe_study.design.config import TokenizerConfig
 from moe_study.errors import ConfigError, DataError
 from tests.fixtures import tiny_texts
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     Balance,
     Capacity,

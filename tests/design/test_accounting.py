@@ -7,8 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from moe_study.config import DataConfig, ModelConfig, RunConfig, TokenizerConfig
 from moe_study.design.accounting import flops_per_token, num_active_params, num_params
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, TokenizerConfig
 from moe_study.design.routing import Gate, Routing, Selection
 from moe_study.design.validation import validate
 from moe_study.model.gpt import GPT

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from moe_study.config import RunConfig
 from moe_study.design.accounting import flops_per_token, num_active_params, num_params
+from moe_study.design.config import RunConfig
 from moe_study.design.matching import Match, resolve_match
 from moe_study.design.routing import Routing, Selection
 from moe_study.design.validation import validate

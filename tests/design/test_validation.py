@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_study.config import DataConfig, LogConfig, OptimizerConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.accounting import flops_per_token, num_active_params, num_params
 from moe_study.design.causality import verdict
+from moe_study.design.config import DataConfig, LogConfig, OptimizerConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     Balance,
     Capacity,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_study.config import ModelConfig, RunConfig
 from moe_study.design.accounting import num_params
+from moe_study.design.config import ModelConfig, RunConfig
 from moe_study.design.routing import (
     Balance,
     Capacity,

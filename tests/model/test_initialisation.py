@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Selection
 from moe_study.model.gpt import GPT
 from moe_study.model.initialisation import Initialiser, Linear, init_experts_, init_normal_, initialise

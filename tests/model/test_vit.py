@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings
 from moe_study.design.accounting import flops_per_token, num_params
 from moe_study.design.causality import Verdict, of_task, verdict
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings
 from moe_study.design.routing import (
     Capacity,
     ChoiceScope,

@@ -4,7 +4,7 @@ import pytest
 from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 
-from moe_study.config import RunConfig
+from moe_study.design.config import RunConfig
 from moe_study.design.routing import RouterState, Selection, Unit
 from moe_study.guard import sentence_for
 from moe_study.sweeps.compose import CONFIG_NAME, project_root, run_config

@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 
 from moe_study.errors import ConfigError
-from moe_study.runs import RunFolder, State, read_sweep_members
+from moe_study.runs.folder import RunFolder, State, read_sweep_members
 from moe_study.sweeps.compose import project_root
 from moe_study.sweeps.plan import PlannedRun, plan_command, plan_point
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_study.config import (
+from moe_study.design.config import (
     DataConfig,
     LogConfig,
     ModelConfig,

@@ -8,10 +8,10 @@ import sys
 import pandas as pd
 import torch
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Balance, Routing
-from moe_study.runs import RunFolder, State
-from moe_study.sweeps.execute import execute
+from moe_study.launch.execute import execute
+from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint
 from tests.training.doubles import tiny_config
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from moe_study.errors import ConfigError, StudyError
-from moe_study.model.moe import dispatch
-from moe_study.model.moe.chunked import chunked_ffn
-from moe_study.model.moe.grouped import grouped_ffn
+from moe_study.model.moe.experts import dispatch
+from moe_study.model.moe.experts.chunked import chunked_ffn
+from moe_study.model.moe.experts.grouped import grouped_ffn
 from moe_study.training import device
 from tests.training.doubles import tiny_config
 

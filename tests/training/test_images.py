@@ -8,13 +8,13 @@ import pytest
 
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.table import perplexity_table, to_text
-from moe_study.audit.cost import cost_of_leak
-from moe_study.config import LogConfig, ModelConfig, OptimizerConfig, RunConfig, RunSettings
+from moe_study.design.config import LogConfig, ModelConfig, OptimizerConfig, RunConfig, RunSettings
 from moe_study.design.routing import Routing, Selection, Soft
 from moe_study.errors import StudyError
-from moe_study.runs import RunFolder, State
-from moe_study.sparsify.curve import sparsify
-from moe_study.sweeps.execute import execute
+from moe_study.launch.execute import execute
+from moe_study.posthoc.leak_cost import cost_of_leak
+from moe_study.posthoc.sparsify.curve import sparsify
+from moe_study.runs.folder import RunFolder, State
 from moe_study.training.models import load_model
 from tests.fixtures import tiny_digits
 from tests.training.harness import assert_same, forked, outcome

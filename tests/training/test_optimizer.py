@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from moe_study.config import OptimizerConfig
+from moe_study.design.config import OptimizerConfig
 from moe_study.training.optimizer import build_optimizer, learning_rate
 from tests.training.doubles import TinyModel
 

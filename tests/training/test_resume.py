@@ -14,9 +14,9 @@ import sys
 import pytest
 import torch
 
-from moe_study.config import from_plain, to_plain
+from moe_study.design.config import from_plain, to_plain
 from moe_study.design.routing import Balance, Routing
-from moe_study.runs import RunFolder, State
+from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint, run, tasks
 from moe_study.training.loop import Trainer
 from tests.training.harness import NOISY, assert_same, forked, make_config, outcome
@@ -80,8 +80,8 @@ def test_killed_and_started_again_in_fresh_processes(tmp_path, data, noisy):
     config = make_config(tmp_path, data)
     code = (
         "import json, sys\n"
-        "from moe_study.config import RunConfig, from_plain\n"
-        "from moe_study.sweeps.execute import execute\n"
+        "from moe_study.design.config import RunConfig, from_plain\n"
+        "from moe_study.launch.execute import execute\n"
         "from tests.training import test_resume\n"
         "config = from_plain(RunConfig, json.loads(sys.argv[1]))\n"
         "if sys.argv[2:]: test_resume.at_step(int(sys.argv[2]))()\n"

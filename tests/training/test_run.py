@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from moe_study.config import ModelConfig
 from moe_study.data import TrainSampler, open_corpus, validation_batches
 from moe_study.design import accounting
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Selection, Unit
 from moe_study.errors import ConfigError, DataError, StudyError
+from moe_study.launch.execute import execute
 from moe_study.model.gpt import GPT
-from moe_study.runs import RunFolder, State
-from moe_study.sweeps.execute import execute
+from moe_study.runs.folder import RunFolder, State
 from moe_study.training import run
 from moe_study.training.loop import Trainer
 from moe_study.training.models import build_model, load_model

@@ -5,8 +5,8 @@ import types
 import pytest
 
 from moe_study.errors import ConfigError
-from moe_study.runs import RunFolder, State
-from moe_study.sweeps.execute import execute
+from moe_study.launch.execute import execute
+from moe_study.runs.folder import RunFolder, State
 from moe_study.training.tracking import Mirror, flatten
 from tests.training.doubles import tiny_config
 from tests.training.harness import assert_same, make_config, outcome

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import (
     RouterKind,
     Routing,
@@ -19,18 +19,18 @@ from moe_study.design.routing import (
     experts_of_layer,
     mixture_layers,
 )
-from moe_study.model.ffn import MLP
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
-from moe_study.model.moe.balance import Balancer
-from moe_study.model.moe.capacity import CapacityLimit
-from moe_study.model.moe.dispatch import expert_ffn
-from moe_study.model.moe.experts import Experts
-from moe_study.model.moe.grouped import gather
-from moe_study.model.moe.picks import Picks, entropy, fixed_picks, shuffled
-from moe_study.model.moe.plan import Plan, plan_pairs
-from moe_study.model.moe.reading import Reading, read
-from moe_study.model.moe.router import HashRouter, LabelRouter, ScoringRouter
-from moe_study.model.moe.selection import build_selection
+from moe_study.model.mlp import MLP
+from moe_study.model.moe.experts.dispatch import expert_ffn
+from moe_study.model.moe.experts.dispatch_plan import Plan, plan_pairs
+from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.experts.grouped import gather
+from moe_study.model.moe.routing.balance import Balancer
+from moe_study.model.moe.routing.capacity import CapacityLimit
+from moe_study.model.moe.routing.context import Reading, read
+from moe_study.model.moe.routing.gate import Picks, entropy, fixed_picks, shuffled
+from moe_study.model.moe.routing.router import HashRouter, LabelRouter, ScoringRouter
+from moe_study.model.moe.routing.selection import build_selection
 
 
 @dataclass

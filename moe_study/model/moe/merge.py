@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Scope, Unit, expert_hidden, experts_of_layer, mixture_layers
-from moe_study.model.ffn import MLP
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
-from moe_study.model.moe.balance import Balancer
-from moe_study.model.moe.experts import Experts
-from moe_study.model.moe.picks import Picks, entropy, gate_weights
-from moe_study.model.moe.reading import read
-from moe_study.model.moe.router import ScoringRouter
+from moe_study.model.mlp import MLP
+from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.routing.balance import Balancer
+from moe_study.model.moe.routing.context import read
+from moe_study.model.moe.routing.gate import Picks, entropy, gate_weights
+from moe_study.model.moe.routing.router import ScoringRouter
 
 
 def unit_lengths(routing: Routing, length: int) -> list[int]:

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import RouterState, Routing, SoftForm, SoftWeights, expert_hidden, experts_of_layer
 from moe_study.errors import StudyError
-from moe_study.model.ffn import MLP
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
 from moe_study.model.initialisation import Initialiser
-from moe_study.model.moe.dispatch import expert_ffn
-from moe_study.model.moe.experts import Experts
-from moe_study.model.moe.picks import fixed_picks
-from moe_study.model.moe.plan import plan_pairs
+from moe_study.model.mlp import MLP
+from moe_study.model.moe.experts.dispatch import expert_ffn
+from moe_study.model.moe.experts.dispatch_plan import plan_pairs
+from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.routing.gate import fixed_picks
 
 EPSILON = 1e-6  # added to norms, as in the paper's algorithm 2
 

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, mixture_layers
 from moe_study.design.validation import validate
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Initialiser
 from moe_study.model.moe.layer import MixtureLayer
-from moe_study.model.moe.router import ScoringRouter
+from moe_study.model.moe.routing.router import ScoringRouter
 from tests.design.points import VOCABULARY, toy
 
 

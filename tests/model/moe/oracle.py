@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from moe_study.design.routing import Context, Gate, RouterKind, Routing, Selection, Unit
 from moe_study.model.moe.layer import MixtureLayer
-from moe_study.model.moe.router import HashRouter, ScoringRouter
+from moe_study.model.moe.routing.router import HashRouter, ScoringRouter
 
 Weighted = list[tuple[int, Tensor]]  # (expert, weight) of one token
 Decisions = list[list[Weighted]]  # by sequence and position

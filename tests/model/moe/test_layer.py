@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_study.config import ModelConfig
+from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Context, Gate, RouterKind, RouterState, Routing, Scope, Selection, Unit
-from moe_study.model.ffn import MLP
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.gpt import GPT
 from moe_study.model.initialisation import Initialiser
-from moe_study.model.moe.grouped import grouped_ffn
+from moe_study.model.mlp import MLP
+from moe_study.model.moe.experts.grouped import grouped_ffn
 from moe_study.model.moe.layer import MixtureLayer
 from tests.design.points import MIXTRAL, TOP_K, VOCABULARY
 from tests.model.moe import oracle

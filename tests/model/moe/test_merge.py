@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.accounting import flops_per_token, num_params
 from moe_study.design.causality import verdict
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     Balance,
     Context,
@@ -27,11 +27,11 @@ from moe_study.design.routing import (
     has_prior,
 )
 from moe_study.design.validation import validate
-from moe_study.model.ffn import build_ffn
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.gpt import GPT
-from moe_study.model.moe.balance import switch_loss
+from moe_study.model.mlp import build_ffn
 from moe_study.model.moe.merge import MergeLayer
+from moe_study.model.moe.routing.balance import switch_loss
 
 WIDTH, LENGTH, EXPERTS = 6, 12, 3
 MODEL = ModelConfig(layers=1, heads=2, width=WIDTH, ffn_size=10, context=LENGTH)

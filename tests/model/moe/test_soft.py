@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from moe_study.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.accounting import flops_per_token, num_params
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import RouterState, Routing, Selection, Soft, SoftForm, SoftWeights
 from moe_study.design.validation import problems, validate
 from moe_study.errors import StudyError
-from moe_study.model.ffn import build_ffn
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
 from moe_study.model.gpt import GPT
 from moe_study.model.initialisation import Initialiser
+from moe_study.model.mlp import build_ffn
 from moe_study.model.moe.soft import SoftLayer
 from tests.model.moe.soft_reference import soft_layer
 

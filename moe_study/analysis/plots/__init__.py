@@ -1,0 +1,1 @@
+"""Pictures of runs: pure renderings of the frames that they are given."""

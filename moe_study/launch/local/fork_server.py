@@ -1,0 +1,15 @@
+"""Imported by the pool's fork server alone, before any run: what every run needs, loaded once for all of them.
+
+Nothing here may start a thread or run a parallel region, since a fork takes neither along.
+"""
+
+import importlib
+import signal
+
+# Signals to a whole job (scancel, SLURM's warning before the time limit) are for its runs, which save themselves and
+# end; the server ends with its pool. Each run sets them anew.
+for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+
+for module in ("moe_study.launch.local.worker", "pandas", "pyarrow.parquet"):
+    importlib.import_module(module)

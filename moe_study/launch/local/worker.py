@@ -1,0 +1,89 @@
+"""What the local pool runs in each process: runs in turn, each with its output in its own log.txt.
+
+Imported by the fork server before any run, so importing this may start no thread.
+"""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from multiprocessing import connection
+
+from moe_study.design.config import RunConfig, from_plain
+from moe_study.guard import EXIT_FAILED, print_error
+from moe_study.launch.execute import execute
+from moe_study.runs.folder import RunFolder
+
+
+def train_in_turn(inbox: connection.Connection, job: str, threads: int, environment: Mapping[str, str]) -> None:
+    """Train each configuration that comes through `inbox`, and answer when it has ended, until the pool hangs up.
+
+    How a run ended is in its status.json. After an error the process ends, so that no run follows on a broken GPU.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the pool, which asks its runs to save themselves
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()  # looking for garbage among what the server has imported takes a fifth of a second each time
+    _end_with_parent()
+    _set_resources(threads, environment)
+    with contextlib.suppress(EOFError):
+        while True:
+            _train(from_plain(RunConfig, inbox.recv()), job)
+            _forget()
+            inbox.send("ended")
+
+
+def _train(config: RunConfig, job: str) -> None:
+    try:
+        _redirect_output(RunFolder.of(config))
+        print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
+        execute(config, job)
+    except Exception as error:
+        print_error(error)
+        sys.exit(EXIT_FAILED)
+
+
+def _forget() -> None:
+    """Leave nothing of a run on the GPU and in torch's counters that the next one could see."""
+    if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_initialized():
+        gc.collect()
+        cuda.empty_cache()
+        cuda.reset_peak_memory_stats()
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
+
+
+def _end_with_parent() -> None:
+    """A SIGTERM to itself when the pool dies, so that no run outlives a killed pool unseen."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _redirect_output(folder: RunFolder) -> None:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    log = os.open(folder.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+def _set_resources(threads: int, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:  # preloaded by the fork server
+        sys.modules["torch"].set_num_threads(threads)

@@ -1,0 +1,104 @@
+"""A sweep from the command line to its summary: plan, launch what is missing, say what became of all."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from omegaconf import DictConfig, OmegaConf
+
+from moe_study.errors import StudyError
+from moe_study.launch.execute import check_data
+from moe_study.runs.folder import RunFolder, State, check_writable
+from moe_study.sweeps.compose import Composer, project_root
+from moe_study.sweeps.plan import TO_RETRY, TO_START, Plan, PlannedRun, flag, plan_command
+
+SHOWN = 5  # runs listed under one reason
+
+Launch = Callable[[list[PlannedRun]], Any]
+
+
+def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], launch: Launch) -> list[str]:
+    """Train what is missing of the sweep that `arguments` describe; the keys of all its runs.
+
+    `config` is Hydra's composed one, for the command's settings; `launch` trains the planned runs that it is given
+    and leaves the outcome in their folders. Raises StudyError when the plan is invalid or a run has failed.
+    """
+    fixed = OmegaConf.to_container(config.hydra.overrides.hydra)
+    assert isinstance(fixed, list)
+    plan = plan_command(Composer(loader, [str(override) for override in fixed]), arguments, project_root())
+    plan.check()
+    retry_failed = flag({"retry_failed": config.retry_failed}, "retry_failed")
+    missing = plan.to_start(retry_failed)
+    say(opening(plan, missing))
+    if missing:
+        check_data([run.config for run in missing])
+        check_writable(missing[0].config.log.runs_dir)
+    plan.record_members()
+    if missing:
+        launch(missing)
+    conclude(plan, missing)
+    return [run.key for run in plan.runs]
+
+
+def opening(plan: Plan, missing: Sequence[PlannedRun]) -> str:
+    """What is about to happen, in a line or two."""
+    states = Counter(run.state for run in plan.runs)
+    there = ", ".join(f"{states[state]} {state}" for state in State if states[state])
+    left_out = [(plan.excluded, "excluded"), (plan.duplicates, "given twice"), (len(plan.invalid), "invalid")]
+    notes = ", ".join(f"{number} {what}" for number, what in left_out if number)
+    lines = [f"{plan.name or 'sweep'}: {len(plan.runs)} runs ({there}); {len(missing)} to train now"]
+    if notes:
+        lines.append(f"left out: {notes}")
+    if plan.invalid:
+        lines.append(plan.invalid_listing())
+    return "\n".join(lines)
+
+
+def conclude(plan: Plan, launched: Sequence[PlannedRun]) -> None:
+    """Print what became of every run; StudyError when some failed, or of those launched some did not end."""
+    states = {run.key: _state(run.folder) for run in plan.runs}
+    counts = Counter(states.values())
+    runs_dir = plan.runs[0].config.log.runs_dir
+    listed = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    say(f"{plan.name or 'sweep'}: {listed}; all in {runs_dir}/")
+    for line in _failures(plan, states):
+        say(line)
+    if counts[State.FAILED]:
+        raise StudyError(f"{counts[State.FAILED]} of {len(plan.runs)} runs failed; retry_failed=true trains them again")
+    left = sum(states[run.key] in TO_START for run in launched)
+    if left:
+        raise StudyError(f"{left} of {len(plan.runs)} runs did not end; the same command goes on with them")
+
+
+def _failures(plan: Plan, states: Mapping[str, State]) -> Iterator[str]:
+    """Each reason once, with the runs that it struck."""
+    struck: dict[str, list[PlannedRun]] = {}
+    for run in plan.runs:
+        if states[run.key] in TO_RETRY:
+            reason = f"{states[run.key]}: {_message(run.folder)}"
+            struck.setdefault(reason, []).append(run)
+    for reason, runs in struck.items():
+        yield f"  {reason}"
+        yield from (f"    {run.folder.path}  {plan.label(run)}" for run in runs[:SHOWN])
+        if len(runs) > SHOWN:
+            yield f"    and {len(runs) - SHOWN} more"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _message(folder: RunFolder) -> str:
+    try:
+        return folder.status().message
+    except StudyError as error:
+        return str(error)
+
+
+def _state(folder: RunFolder) -> State:
+    try:
+        return folder.state()
+    except StudyError:
+        return State.FAILED

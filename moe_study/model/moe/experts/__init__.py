@@ -1,0 +1,1 @@
+"""COMPUTES what the experts give for what was decided: dispatch and the implementations behind it."""

@@ -1,0 +1,1 @@
+"""DECIDES which experts see a token, and with which weight."""

@@ -1,0 +1,86 @@
+"""Terms and rules that spread the load over experts; each is reported apart from the language-model loss.
+
+Shape suffixes: R decisions, E experts, K picks.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from moe_study.design.routing import Routing, Selection
+from moe_study.model.forward_pass import ForwardPass
+from moe_study.model.moe.routing.gate import Picks
+
+
+def pick_counts(picks: Picks, experts: int) -> Tensor:
+    """How often each expert was picked, before any capacity: (E,), in the weights' type."""
+    ones_RK = picks.mask().to(picks.weight_RK.dtype)
+    counts_E = torch.zeros(experts, dtype=ones_RK.dtype, device=ones_RK.device)
+    return counts_E.scatter_add(0, picks.expert_RK.flatten(), ones_RK.flatten())
+
+
+def argmax_counts(logits_RE: Tensor) -> Tensor:
+    """How often each expert had the largest logit: (E,). The count of XMoE and of Switch."""
+    first_R = logits_RE.detach().argmax(1)
+    ones_R = torch.ones_like(first_R, dtype=logits_RE.dtype)
+    return ones_R.new_zeros(logits_RE.shape[1]).scatter_add(0, first_R, ones_R)
+
+
+def switch_loss(logits_RE: Tensor, counts_E: Tensor) -> Tensor:
+    """N * sum_e f_e P_e with f the share of counts and P the mean probability; 1 at uniform (2101.03961, eq. 4)."""
+    share_E = counts_E / counts_E.sum()
+    return logits_RE.shape[1] * (share_E * logits_RE.softmax(1).mean(0)).sum()
+
+
+def z_loss(logits_RE: Tensor) -> Tensor:
+    """Mean squared logsumexp of the logits (2202.08906, eq. 5)."""
+    return logits_RE.logsumexp(1).square().mean()
+
+
+class Balancer(nn.Module):
+    """A layer's balancing: adds loss terms to the pass, and moves the loss-free bias after each step.
+
+    With scope "batch", f_e counts the micro-batches of the step so far, this one included: the last
+    micro-batch sees the whole batch's load. P_e is always the micro-batch's own.
+    """
+
+    bias_E: Tensor
+
+    def __init__(self, experts: int, routing: Routing) -> None:
+        super().__init__()
+        self.settings = routing.balance
+        self.by_argmax = routing.selection is not Selection.TOP_K
+        self.whole_batch = routing.balance.scope == "batch"
+        if self.settings.bias_rate:
+            self.register_buffer("bias_E", torch.zeros(experts))
+        self._step_counts_E: Tensor | None = None  # since begin_step, over micro-batches
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the scores before picking."""
+        return self.bias_E if self.settings.bias_rate else None
+
+    def begin_step(self) -> None:
+        self._step_counts_E = None
+
+    def add_terms(self, logits_RE: Tensor, picks: Picks, forward_pass: ForwardPass) -> None:
+        """Record the loss terms of one forward pass, and count for the bias in training."""
+        settings = self.settings
+        if settings.z:
+            forward_pass.add_aux("z", z_loss(logits_RE), settings.z)
+        if not (settings.switch or settings.bias_rate):
+            return
+        with torch.no_grad():
+            counts_E = argmax_counts(logits_RE) if self.by_argmax else pick_counts(picks, logits_RE.shape[1])
+            running_E = counts_E if self._step_counts_E is None else self._step_counts_E + counts_E
+            if self.training:
+                self._step_counts_E = running_E
+        if settings.switch:
+            f_E = running_E if self.whole_batch and self.training else counts_E
+            forward_pass.add_aux("switch", switch_loss(logits_RE, f_E), settings.switch)
+
+    def end_step(self) -> None:
+        """b_e += u * sign(mean count - count_e), after the optimizer's step (2408.15664, algorithm 1)."""
+        if self.settings.bias_rate and self._step_counts_E is not None:
+            counts_E = self._step_counts_E
+            self.bias_E += self.settings.bias_rate * (counts_E.mean() - counts_E).sign()
+        self._step_counts_E = None

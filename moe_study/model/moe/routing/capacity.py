@@ -1,0 +1,79 @@
+"""A limit on the tokens an expert takes, and who is kept when more want it.
+
+A pair over the limit is dropped and not routed again; a token that loses all its pairs keeps its residual only.
+Which priorities let later tokens push out earlier ones is declared in `moe_study.design.causality`.
+
+Shape suffixes: R decisions (tokens of all sequences), K candidates by rank, P pairs that count.
+"""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from moe_study.design.routing import Group, Priority, Routing, Selection, picks_per_unit
+from moe_study.model.moe.routing.gate import Picks
+
+
+class CapacityLimit:
+    """Keeps at most `slots` pairs for each expert and group."""
+
+    def __init__(self, routing: Routing, experts: int, context: int) -> None:
+        self.settings, self.experts, self.context = routing.capacity, experts, context
+        self.fair_picks = picks_per_unit(routing) if routing.selection is Selection.TOP_K else 1
+
+    def slots(self, tokens: int) -> int:
+        """Pairs that one expert takes from a group of `tokens`: max(ceil(factor * K * tokens / N), minimum).
+
+        K is 1 for a threshold, as in XMoE.
+        """
+        assert self.settings.factor is not None
+        wanted = self.settings.factor * self.fair_picks * tokens / self.experts
+        return max(math.ceil(round(wanted, 6)), self.settings.minimum)  # 1.1 * 100 / 10 is a little over 11
+
+    def __call__(self, picks: Picks, sequences: int) -> Picks:
+        """The same picks with those over the limit no longer kept.
+
+        A sequence's limit follows from the model's context length, not from the tokens at hand, so that a
+        shorter input is treated as the beginning of a longer one.
+        """
+        rows, k = picks.expert_RK.shape
+        by_sequence = self.settings.group is Group.SEQUENCE
+        slots = self.slots(self.context if by_sequence else rows)
+        order_P = priority_order(picks, self.settings.priority)
+        group_P = picks.expert_RK.flatten()[order_P]
+        if by_sequence:
+            group_P = group_P + order_P // k // (rows // sequences) * self.experts
+        kept_P = rank_within(group_P) < slots
+        keep_RK = torch.zeros(rows * k, dtype=torch.bool, device=order_P.device)
+        keep_RK[order_P] = kept_P
+        keep_RK = keep_RK.view(rows, k)
+        return replace(picks, keep_RK=keep_RK, weight_RK=picks.weight_RK * keep_RK)
+
+
+def priority_order(picks: Picks, priority: Priority) -> Tensor:
+    """Indices r * K + k of the pairs that count, those to be kept first in front."""
+    k = picks.expert_RK.shape[1]
+    if picks.keep_RK is None:
+        order_P = torch.arange(picks.expert_RK.numel(), device=picks.expert_RK.device)  # by position, then rank
+    else:
+        order_P = picks.keep_RK.flatten().nonzero().squeeze(1)
+    if priority is Priority.TOKEN_MAJOR:
+        return order_P
+    # From the least to the most important key: every sort is stable and keeps the order of the ones before.
+    if priority is not Priority.CHOICE_MAJOR:
+        assert picks.probability_RK is not None  # validated
+        probability_RK = picks.probability_RK
+        if priority is Priority.BATCH_PRIORITY:  # a token is as important as its best pick (2106.05974, eq. 3)
+            probability_RK = probability_RK.amax(1, keepdim=True).expand_as(picks.expert_RK)
+        order_P = order_P[probability_RK.flatten()[order_P].sort(stable=True, descending=True).indices]
+    return order_P[(order_P % k).sort(stable=True).indices]
+
+
+def rank_within(group_P: Tensor) -> Tensor:
+    """How many earlier entries of the same group there are, for each entry."""
+    sorted_P, order_P = group_P.sort(stable=True)
+    index_P = torch.arange(len(group_P), device=group_P.device)
+    first_P = torch.searchsorted(sorted_P, sorted_P)  # where the entry's group begins
+    return torch.empty_like(index_P).scatter_(0, order_P, index_P - first_P)

@@ -1,0 +1,107 @@
+"""Routers: scores for every unit, or a fixed choice from a token's id or a sequence's label.
+
+Scores are computed in float32 whatever the compute precision (float64 stays), because near-ties decide. That holds
+for TF32 too, see `exact`; so do their gradients.
+Initialisation: N(0, 0.02) for every weight and for the learned prior, as GPT-2's other layers.
+
+Shape suffixes: B sequences, T positions, U units, D width, E experts, K picks, V vocabulary, R decisions.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moe_study.design.routing import RouterKind, RouterState, Routing, has_prior, picks_per_unit
+from moe_study.model.initialisation import Initialiser, init_normal_
+from moe_study.model.moe.routing.context import Reading
+from moe_study.model.moe.routing.exact import exact_linear
+
+
+class ScoringRouter(nn.Module):
+    """Linear, or an MLP with `router_depth` hidden layers of the model's width; no biases.
+
+    A frozen router keeps its initial weights. A redrawn one gets new weights at every training step, from a
+    stream keyed by the step; evaluation uses those of the last step begun.
+    """
+
+    def __init__(self, width: int, experts: int, routing: Routing) -> None:
+        super().__init__()
+        self.state = routing.router_state
+        self.noise = routing.router_noise
+        hidden_layers = routing.router_depth if routing.router is RouterKind.MLP else 0
+        sizes = [width] * (hidden_layers + 1) + [experts]
+        self.weights = nn.ParameterList(torch.empty(outputs, inputs) for inputs, outputs in pairwise(sizes))
+        self.prior_E = nn.Parameter(torch.empty(experts)) if has_prior(routing) else None
+        self.requires_grad_(self.state is RouterState.LEARNED)
+        self._seed, self._prefix = 0, ""
+
+    def initialise(self, init: Initialiser, prefix: str) -> None:
+        self._seed, self._prefix = init.seed, prefix
+        self._draw(prefix)
+
+    def begin_step(self, step: int) -> None:
+        if self.state is RouterState.REDRAWN:
+            self._draw(f"{self._prefix}/step {step}")
+
+    def _draw(self, stream: str) -> None:
+        for name, parameter in self.named_parameters():
+            init_normal_(parameter.data, 0.02, f"{stream}.{name}", self._seed)
+
+    def forward(self, reading: Reading) -> Tensor:
+        """Logits (B, U, E) in float32 or wider, the prior's unit first where there is one."""
+        states_BUD = reading.states_BUD
+        assert states_BUD is not None
+        with torch.autocast(states_BUD.device.type, enabled=False):
+            logits_BUE = self._score(states_BUD)
+            if reading.prior:
+                assert self.prior_E is not None
+                prior_B1E = self.prior_E.to(logits_BUE).expand(states_BUD.shape[0], 1, -1)
+                logits_BUE = torch.cat((prior_B1E, logits_BUE), 1)
+            if self.training and self.noise:
+                logits_BUE = logits_BUE + self.noise * torch.randn_like(logits_BUE)
+        return logits_BUE
+
+    def _score(self, states_BUD: Tensor) -> Tensor:
+        wide = torch.promote_types(self.weights[0].dtype, torch.float32)
+        h_BUD = states_BUD.to(wide)
+        *hidden, last = self.weights
+        for weight in hidden:
+            h_BUD = F.gelu(exact_linear(h_BUD, weight.to(wide)))
+        return exact_linear(h_BUD, last.to(wide))
+
+
+class HashRouter(nn.Module):
+    """A fixed random table from token id to K distinct experts (Hash Layers, 2106.04426, section 3)."""
+
+    table_VK: Tensor
+
+    def __init__(self, vocab_size: int, experts: int, routing: Routing) -> None:
+        super().__init__()
+        self.experts = experts
+        k = picks_per_unit(routing)
+        self.register_buffer("table_VK", torch.zeros(vocab_size, k, dtype=torch.long), persistent=False)
+
+    def initialise(self, init: Initialiser, prefix: str) -> None:
+        scores_VE = torch.empty(self.table_VK.shape[0], self.experts)
+        init_normal_(scores_VE, 1.0, f"{prefix}.table", init.seed)
+        self.table_VK.copy_(scores_VE.argsort(1)[:, : self.table_VK.shape[1]])
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Experts (R, K) with R = B * T."""
+        return self.table_VK[tokens_BT.flatten()]
+
+
+class LabelRouter(nn.Module):
+    """Label i goes to experts iK, ..., iK + K - 1 (mod N): the study paper's hard-coded language routing."""
+
+    def __init__(self, experts: int, routing: Routing) -> None:
+        super().__init__()
+        self.experts = experts
+        self.k = picks_per_unit(routing)
+
+    def forward(self, label_B: Tensor) -> Tensor:
+        """Experts (R, K) with R = B."""
+        first_B1 = label_B.unsqueeze(1) * self.k
+        return (first_B1 + torch.arange(self.k, device=label_B.device)) % self.experts

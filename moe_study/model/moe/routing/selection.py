@@ -1,0 +1,180 @@
+"""Selection rules: which experts each decision takes.
+
+Each rule is one class, called with the logits of all blocks and giving `Picks`; RULES is the list of them.
+
+Shape suffixes: B sequences, J blocks of a sequence, R = B * J decisions, E experts, K candidates by rank.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from moe_study.design.routing import BY_PROBABILITY, ChoiceScope, Gate, Routing, Selection, picks_per_unit
+from moe_study.model.moe.routing.gate import Picks, gate_weights
+
+
+class Rule(nn.Module):
+    """What all rules share: the gate. A rule that carries state updates it in `end_step`."""
+
+    def __init__(self, routing: Routing, experts: int) -> None:
+        super().__init__()
+        self.gate, self.renormalise = routing.gate, routing.renormalise
+        limit = routing.capacity
+        self.gives_probabilities = limit.factor is not None and limit.priority in BY_PROBABILITY
+
+    def picks(self, logits_RE: Tensor, expert_RK: Tensor, keep_RK: Tensor | None = None) -> Picks:
+        """The chosen experts with their gate weights."""
+        weight_RK = gate_weights(self.gate, logits_RE, expert_RK, keep_RK, self.renormalise)
+        probability_RK = None
+        if self.gives_probabilities:
+            probability_RK = gate_weights(Gate.SOFTMAX_THEN_PICK, logits_RE.detach(), expert_RK, None, False)
+        return Picks(expert_RK, weight_RK, keep_RK, probability_RK)
+
+    def end_step(self) -> None:
+        """After the optimizer's step."""
+
+
+class TopK(Rule):
+    """The K largest scores, greedily, in evaluation as in training."""
+
+    def __init__(self, routing: Routing, experts: int) -> None:
+        super().__init__(routing, experts)
+        self.k = picks_per_unit(routing)
+
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+        """`bias_E` moves the choice and not the weights (loss-free balancing, 2408.15664, eq. 3)."""
+        logits_RE = logits_BJE.flatten(0, 1)
+        scores_RE = logits_RE.detach()
+        if bias_E is not None:
+            scores_RE = (scores_RE.sigmoid() if self.gate is Gate.SIGMOID else scores_RE.softmax(1)) + bias_E
+        return self.picks(logits_RE, scores_RE.topk(self.k, 1).indices)
+
+
+class All(Rule):
+    """Every expert."""
+
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+        logits_RE = logits_BJE.flatten(0, 1)
+        expert_RK = torch.arange(logits_RE.shape[1], device=logits_RE.device).expand_as(logits_RE)
+        return self.picks(logits_RE, expert_RK)
+
+
+class Threshold(Rule):
+    """Experts in descending order of probability until their sum reaches t (XMoE, 2403.18926, eq. 4-5).
+
+    Rank r is taken if and only if the probabilities ranked before it sum to less than t; rank 1 always is.
+    Equal probabilities are ranked by the experts' order.
+
+    With a budget, t is a state that moves after every step towards `threshold_budget` picks a decision:
+    t <- t + GAIN * log(budget / picks), an integral controller on the logarithm.
+    """
+
+    GAIN = 0.02
+    moving_threshold: Tensor
+
+    def __init__(self, routing: Routing, experts: int) -> None:
+        super().__init__(routing, experts)
+        self.threshold, self.budget = routing.threshold, routing.threshold_budget
+        if self.budget is not None:
+            self.register_buffer("moving_threshold", torch.tensor(routing.threshold))
+        self._picked: list[Tensor] = []  # mean picks a decision, of each micro-batch of the step
+
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+        logits_RE = logits_BJE.flatten(0, 1)
+        with torch.no_grad():
+            p_RE, expert_RE = descending(logits_RE.softmax(1))
+            before_RE = torch.zeros_like(p_RE)
+            before_RE[:, 1:] = p_RE[:, :-1].cumsum(1)
+            keep_RE = before_RE < (self.threshold if self.budget is None else self.moving_threshold)
+            keep_RE[:, 0] = True
+            if self.training and self.budget is not None:
+                self._picked.append(keep_RE.sum(1, dtype=torch.float32).mean())
+        return self.picks(logits_RE, expert_RE, keep_RE)
+
+    def end_step(self) -> None:
+        if self.budget is not None and self._picked:
+            picked = torch.stack(self._picked).mean()
+            self.moving_threshold += self.GAIN * (self.budget / picked).log()
+            self.moving_threshold.clamp_(0, 1)
+        self._picked.clear()
+
+
+def descending(p_RE: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities from high to low and their experts; equal ones in the experts' order."""
+    if p_RE.device.type != "cpu" or p_RE.dtype is not torch.float32 or torch.compiler.is_compiling():
+        return p_RE.sort(dim=1, descending=True, stable=True)
+    # numpy sorts integers with vector instructions, in a sixth of the time. Floats that are not negative have the
+    # order of their bits; below them the expert breaks ties.
+    key_RE = torch.arange(p_RE.shape[1]) - (p_RE.view(torch.int32).long() << 32)
+    expert_RE = torch.from_numpy(np.sort(key_RE.numpy(), axis=1)) & 0xFFFFFFFF
+    return p_RE.gather(1, expert_RE), expert_RE
+
+
+class ExpertChoice(Rule):
+    """Every expert takes the C tokens with its highest probabilities (2202.09368, section 3.2).
+
+    C = ceil(k * tokens / N) over the tokens that it chooses from, so that a token has k experts on average.
+    The softmax runs over experts. With choice_scope=cutoff an expert takes every token above a cutoff, a moving
+    average of the batch's C-th highest probability that is updated after the step: no token of the batch at
+    hand, earlier or later, changes the choice.
+    """
+
+    SLOWEST = 0.01  # weight of the newest batch in the moving average, once warmed up
+    cutoff_E: Tensor
+    updates: Tensor
+
+    def __init__(self, routing: Routing, experts: int) -> None:
+        super().__init__(routing, experts)
+        self.scope, self.k, self.experts = routing.choice_scope, picks_per_unit(routing), experts
+        if self.scope is ChoiceScope.CUTOFF:
+            self.register_buffer("cutoff_E", torch.full((experts,), 1 / experts))
+            self.register_buffer("updates", torch.zeros(()))
+        self._observed: list[Tensor] = []  # C-th highest probability by expert, of each micro-batch of the step
+
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+        with torch.no_grad():
+            p_BJE = logits_BJE.softmax(2)
+            keep_RE = self._chosen(p_BJE).flatten(0, 1)
+        logits_RE = logits_BJE.flatten(0, 1)
+        expert_RE = torch.arange(self.experts, device=logits_RE.device).expand_as(logits_RE)
+        return self.picks(logits_RE, expert_RE, keep_RE)
+
+    def _chosen(self, p_BJE: Tensor) -> Tensor:
+        if self.scope is ChoiceScope.SEQUENCE:
+            return self._highest(p_BJE, 1)
+        if self.scope is ChoiceScope.POSITION:
+            return self._highest(p_BJE, 0)
+        if self.scope is ChoiceScope.BATCH:
+            return self._highest(p_BJE.flatten(0, 1), 0).view_as(p_BJE)
+        if self.training:
+            p_RE = p_BJE.flatten(0, 1)
+            self._observed.append(p_RE.topk(self._slots(p_RE.shape[0]), 0).values[-1])
+        return p_BJE > self.cutoff_E
+
+    def _slots(self, tokens: int) -> int:
+        return min(tokens, -(-self.k * tokens // self.experts))
+
+    def _highest(self, p: Tensor, dim: int) -> Tensor:
+        """Mask of the C highest along `dim`."""
+        chosen = p.topk(self._slots(p.shape[dim]), dim).indices
+        return torch.zeros_like(p, dtype=torch.bool).scatter_(dim, chosen, True)
+
+    def end_step(self) -> None:
+        if self._observed:
+            self.updates += 1
+            rate = (1 / self.updates).clamp_min(self.SLOWEST)
+            self.cutoff_E += rate * (torch.stack(self._observed).mean(0) - self.cutoff_E)
+        self._observed.clear()
+
+
+RULES: dict[Selection, type[Rule]] = {
+    Selection.TOP_K: TopK,
+    Selection.ALL: All,
+    Selection.THRESHOLD: Threshold,
+    Selection.EXPERT_CHOICE: ExpertChoice,
+}
+
+
+def build_selection(routing: Routing, experts: int) -> Rule:
+    """The rule of a point."""
+    return RULES[routing.selection](routing, experts)

@@ -1,0 +1,357 @@
+"""One run's folder, runs/KEY: its identity, state, curve and result. Only this file knows the file names.
+
+A run is claimed (one process at a time, by a lock that dies with the process), started, and ends as done, failed,
+diverged or preempted; what status.json says is checked against the lock, so that a killed process leaves no run
+"running" for ever. All files but the growing metrics.jsonl and log.txt are written whole or not at all.
+
+    folder = RunFolder.of(config)
+    with folder.claim(config):
+        folder.start(config.total_steps)
+        folder.drop_metrics_after(step)        # the step resumed from, 0 for a fresh start
+        folder.append_metrics({"kind": "train", "step": 10, ...})
+        folder.progress(10)
+        folder.finish(result)                  # or diverge, preempt, fail
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moe_study.design.config import KEY_DIGITS, RunConfig, from_plain, key_of, to_plain
+from moe_study.errors import StudyError
+from moe_study.files import clear_os_errors, write_json_atomic, write_text_atomic
+from moe_study.runs import provenance
+from moe_study.runs.status import State, Status
+
+KEY_PATTERN = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
+SILENCE = 900.0  # seconds without a word after which a run on another host counts as stale
+PROGRESS_EVERY = 1.0  # seconds between two writes of status.json by `progress`
+CLAIM_PATIENCE = 0.5  # seconds; a reader that looks at the lock holds it for microseconds
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.key = self.path.name
+        self.config_file = self.path / "config.yaml"
+        self.status_file = self.path / "status.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.result_file = self.path / "result.json"
+        self.routing_file = self.path / "routing.parquet"
+        self.sparsify_file = self.path / "sparsify.json"  # perplexity with some experts off, where asked for
+        self.provenance_file = self.path / "provenance.json"
+        self.log_file = self.path / "log.txt"
+        self.checkpoint_folder = self.path / "checkpoint"
+        self.audits_folder = self.path.parent / ".audits"  # shared by all runs beside this one, as is the next
+        self.compiled_folder = self.path.parent / ".compiled"
+        self._lock_file = self.path / ".lock"
+        self._status = Status()
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "RunFolder":
+        """The folder of `config`, which need not exist yet."""
+        return cls(Path(config.log.runs_dir) / config.key)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    # Reading ------------------------------------------------------------------------------------------------
+
+    def read_config(self) -> RunConfig:
+        """The configuration; StudyError names the file when it cannot be read or is from another version."""
+        plain = self._read_plain_config()
+        try:
+            return from_plain(RunConfig, plain)  # type: ignore[no-any-return]
+        except StudyError as error:
+            raise StudyError(f"{self.config_file} does not fit this version of moe_study: {error}") from error
+
+    def status(self) -> Status:
+        """What was last written; state MISSING when nothing was."""
+        plain = _read_json(self.status_file)
+        if plain is None:
+            return Status()
+        try:
+            names = {field.name for field in dataclasses.fields(Status)}
+            known = {name: value for name, value in plain.items() if name in names}
+            return Status(**{**known, "state": State(plain["state"])})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StudyError(f"{self.status_file} is damaged ({error}); delete it to start the run again") from error
+
+    def state(self) -> State:
+        """The state as it is now: a run whose process is gone is STALE, whatever it last wrote."""
+        status = self.status()
+        if status.state is State.RUNNING and not self._is_alive(status):
+            return State.STALE
+        if status.state is State.DONE and not self.result_file.exists():
+            return State.STALE
+        return status.state
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of the curve; a last line that a killed process left unfinished is ignored."""
+        return [record for _, record in self._metric_lines()]
+
+    def result(self) -> dict[str, Any] | None:
+        """The result, or None when the run is not done."""
+        return _read_json(self.result_file)
+
+    def provenance(self) -> dict[str, Any] | None:
+        return _read_json(self.provenance_file)
+
+    def is_locked(self) -> bool:
+        """Whether a living process holds the run's lock."""
+        try:
+            handle = os.open(self._lock_file, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no locks on this file system
+            status = self.status()
+            return status.host == socket.gethostname() and _process_exists(status.pid)
+        finally:
+            os.close(handle)
+        return False
+
+    def _is_alive(self, status: Status) -> bool:
+        if self.is_locked():
+            return True
+        if status.host == socket.gethostname():
+            return False
+        return time.time() - status.updated < SILENCE  # a lock may not be seen across hosts
+
+    def _read_plain_config(self) -> dict[str, Any]:
+        try:
+            plain = yaml.safe_load(self.config_file.read_text())
+        except FileNotFoundError as error:
+            raise StudyError(f"{self.path} is no run folder: it has no config.yaml") from error
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise StudyError(f"{self.config_file} cannot be read: {_first_line(error)}") from error
+        if not isinstance(plain, dict):
+            raise StudyError(f"{self.config_file} is damaged: it holds no sections")
+        return plain
+
+    def _metric_lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        try:
+            lines = self.metrics_file.read_text().split("\n")
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyError(f"{self.metrics_file} cannot be read: {_first_line(error)}") from error
+        for number, line in enumerate(lines[:-1], start=1):  # the rest after the last newline is unfinished
+            try:
+                record = json.loads(line)
+                record["kind"], record["step"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise StudyError(f"{self.metrics_file} is damaged at line {number}") from error
+            yield line, record
+
+    # Claiming -----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def claim(self, config: RunConfig) -> Iterator["RunFolder"]:
+        """Own the folder: make it, lock it, write config.yaml; StudyError if another process has it.
+
+        Also refused: a folder whose name, or whose config.yaml, belongs to another configuration.
+        """
+        with clear_os_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._lock(handle)
+            self._write_config(config)
+            self._status = self.status()
+            yield self
+        finally:
+            os.close(handle)
+
+    def _lock(self, handle: int) -> None:
+        deadline = time.monotonic() + CLAIM_PATIENCE
+        while True:
+            try:
+                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    continue
+                status = self.status()
+                raise StudyError(
+                    f"{self.path} is being trained by process {status.pid} on {status.host}; wait for it, or stop it"
+                ) from None
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    return None  # a file system without locks: the process id in status.json must do
+                raise
+
+    def _write_config(self, config: RunConfig) -> None:
+        if self.key != config.key:
+            raise StudyError(f"{self.path} is not the folder of this configuration, whose key is {config.key}")
+        if not self.config_file.exists():
+            write_text_atomic(self.config_file, yaml.safe_dump(to_plain(config), sort_keys=False))
+            return
+        try:
+            stored = key_of(self._read_plain_config())
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StudyError(f"{self.config_file} is damaged: section {_first_line(error)} is missing") from error
+        if stored != self.key:
+            raise StudyError(
+                f"{self.config_file} was changed and now belongs to key {stored}; restore it, or move {self.path} away"
+            )
+
+    # Writing, by the process that claimed it ----------------------------------------------------------------
+
+    def start(self, total_steps: int) -> None:
+        """Count an attempt and say that this process is at it."""
+        job = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+        if job and "SLURM_ARRAY_TASK_ID" in os.environ:
+            job += "_" + os.environ["SLURM_ARRAY_TASK_ID"]
+        self._write_status(
+            state=State.RUNNING,
+            attempts=self._status.attempts + 1,
+            total_steps=total_steps,
+            error=None,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            job=job,
+        )
+
+    def progress(self, step: int, *, force: bool = False) -> None:
+        """Say how far the run is; cheap to call at every step."""
+        if force or time.time() - self._status.updated >= PROGRESS_EVERY:
+            self._write_status(step=step)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result, then the state done. Numbers that are not finite become null."""
+        write_json_atomic(self.result_file, _finite(to_plain(result)))
+        self._write_status(state=State.DONE, step=self._status.total_steps, error=None)
+
+    def diverge(self, message: str, step: int) -> None:
+        """The loss is not finite; the curve stays."""
+        error = {"type": "Diverged", "message": message, "traceback": ""}
+        self._write_status(state=State.DIVERGED, step=step, error=error)
+
+    def preempt(self, step: int) -> None:
+        """A signal came and the run has saved itself at `step`."""
+        self._status = self.status()
+        self._write_status(state=State.PREEMPTED, step=step, error=None)
+
+    def fail(self, error: BaseException | str) -> None:
+        """Keep the error with its traceback; `error` as text is a reason found from outside."""
+        if isinstance(error, str):
+            record = {"type": "Killed", "message": error, "traceback": ""}
+        else:
+            record = {
+                "type": type(error).__name__,
+                "message": str(error) or type(error).__name__,
+                "traceback": "".join(traceback.format_exception(error)),
+            }
+        self._status = self.status()
+        self._write_status(state=State.FAILED, error=record)
+
+    def write_provenance(self, **facts: Any) -> None:
+        """Record code, versions and machine, with `facts` beside them; an earlier attempt's record is kept."""
+        earlier = self.provenance() or {}
+        before = [*earlier.pop("earlier", []), earlier] if earlier else []
+        write_json_atomic(self.provenance_file, {**provenance.collect(), **facts, "earlier": before})
+
+    def add_provenance(self, **facts: Any) -> None:
+        """Add to this attempt's record what is known only now: the device, the data's fingerprint."""
+        write_json_atomic(self.provenance_file, {**(self.provenance() or {}), **to_plain(facts)})
+
+    def append_metrics(self, *records: Mapping[str, Any]) -> None:
+        """Add lines to the curve in one write; each record has `kind` and `step`. Not finite becomes null."""
+        lines = "".join(json.dumps(_finite(to_plain(record)), allow_nan=False) + "\n" for record in records)
+        with clear_os_errors(self.metrics_file), open(self.metrics_file, "a", encoding="utf-8") as handle:
+            handle.write(lines)
+
+    def drop_metrics_after(self, step: int) -> None:
+        """Forget every line with a later step, so that none stands twice when training goes on from `step`."""
+        if self.metrics_file.exists():
+            kept = [line + "\n" for line, record in self._metric_lines() if record["step"] <= step]
+            write_text_atomic(self.metrics_file, "".join(kept))
+
+    def forget_training(self) -> None:
+        """Remove checkpoints, curve and result, so that the next start begins at step 0."""
+        shutil.rmtree(self.checkpoint_folder, ignore_errors=True)
+        for file in (self.metrics_file, self.result_file, self.routing_file, self.sparsify_file):
+            file.unlink(missing_ok=True)
+        self._status = dataclasses.replace(self.status(), step=0)
+
+    def _write_status(self, **changes: Any) -> None:
+        self._status = dataclasses.replace(self._status, updated=time.time(), **changes)
+        write_json_atomic(self.status_file, to_plain(self._status))
+
+
+def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
+    """All run folders below `runs_dir`, by key; none when it does not exist."""
+    root = Path(runs_dir)
+    if not root.is_dir():
+        return []
+    names = sorted(entry.name for entry in os.scandir(root) if KEY_PATTERN.fullmatch(entry.name))
+    return [RunFolder(root / name) for name in names if (root / name / "config.yaml").exists()]
+
+
+def check_writable(runs_dir: str | os.PathLike[str]) -> None:
+    """StudyError if nothing can be written to `runs_dir`, which is made if needed."""
+    probe = Path(runs_dir) / ".writable"
+    write_text_atomic(probe, "x")
+    probe.unlink()
+
+
+def write_sweep_members(runs_dir: str | os.PathLike[str], sweep: str, keys: list[str]) -> Path:
+    """Record which runs the sweep `sweep` consists of, as last launched."""
+    path = Path(runs_dir) / ".sweeps" / f"{sweep}.json"
+    write_json_atomic(path, keys)
+    return path
+
+
+def read_sweep_members(runs_dir: str | os.PathLike[str], sweep: str) -> list[str]:
+    """Keys of the runs of `sweep`; StudyError when it was never launched into `runs_dir`."""
+    keys = _read_json(Path(runs_dir) / ".sweeps" / f"{sweep}.json")
+    if keys is None:
+        raise StudyError(f"no sweep {sweep} was launched into {runs_dir}; run python train.py -m +sweep={sweep} first")
+    return list(keys)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read: {_first_line(error)}") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _process_exists(pid: int | None) -> bool:
+    return pid is not None and Path(f"/proc/{pid}").exists()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,74 @@
+"""What has become of the runs in a folder, read from their files alone."""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_study.errors import StudyError
+from moe_study.runs.folder import RunFolder, State, Status, list_runs, read_sweep_members
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run as found."""
+
+    folder: RunFolder
+    state: State
+    status: Status
+
+
+def look(runs_dir: str | Path, sweep: str | None = None) -> list[Seen]:
+    """All runs of a sweep (those never started, too), or all runs in the folder."""
+    if sweep is not None:
+        folders = [RunFolder(Path(runs_dir) / key) for key in read_sweep_members(runs_dir, sweep)]
+    else:
+        folders = list_runs(runs_dir)
+        if not folders:
+            raise StudyError(f"there are no runs in {runs_dir}")
+    return [_look(folder) for folder in folders]
+
+
+def _look(folder: RunFolder) -> Seen:
+    try:
+        return Seen(folder, folder.state(), folder.status())
+    except StudyError as error:
+        unreadable = Status(State.FAILED, error={"type": "StudyError", "message": str(error), "traceback": ""})
+        return Seen(folder, State.FAILED, unreadable)
+
+
+def report(seen: Iterable[Seen]) -> Iterator[str]:
+    """Counts, then what is running, then what failed and why."""
+    by_state: dict[State, list[Seen]] = {}
+    for run in seen:
+        by_state.setdefault(run.state, []).append(run)
+    counts = Counter({state: len(runs) for state, runs in by_state.items()})
+    yield ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    for state in (State.RUNNING, State.QUEUED, State.PREEMPTED, State.STALE, State.FAILED, State.DIVERGED):
+        for run in by_state.get(state, []):
+            yield f"  {state:<9} {run.folder.path}  {_detail(run)}"
+
+
+def _detail(run: Seen) -> str:
+    status = run.status
+    share = f"step {status.step} of {status.total_steps}" if status.total_steps else ""
+    if run.state is State.RUNNING:
+        return f"{share}, {round(time.time() - status.updated)} s ago, process {status.pid} on {status.host}"
+    if run.state in (State.FAILED, State.DIVERGED):
+        return f"{share + ', ' if share else ''}attempt {status.attempts}: {status.message}"
+    return share
+
+
+def flops_per_second(runs_dir: str | Path) -> float | None:
+    """Median training speed of the finished runs in `runs_dir`, evaluation left out; None without any."""
+    speeds = []
+    for folder in list_runs(runs_dir):
+        try:
+            result = folder.result() or {}
+        except StudyError:
+            continue
+        if result.get("train_seconds") and result.get("flops_per_token") and result.get("tokens"):
+            speeds.append(3 * result["flops_per_token"] * result["tokens"] / result["train_seconds"])
+    return statistics.median(speeds) if speeds else None

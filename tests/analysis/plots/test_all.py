@@ -1,0 +1,259 @@
+import dataclasses
+import itertools
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from moe_study.analysis import frame as frames
+from moe_study.analysis.frame import load_frame
+from moe_study.analysis.plots.all import draw_all, figures
+from moe_study.analysis.plots.experts import chosen_layers, share_by_domain, share_over_training
+from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
+from moe_study.analysis.plots.style import COLOURS, EXPERTS, GREYS, point_styles, spread
+from moe_study.analysis.table import perplexity_table
+from moe_study.design.routing import Routing
+from tests.analysis import planted
+
+# Machado et al. (2009), deuteranopia and protanopia of severity 1, on linear RGB.
+DEUTERANOPIA = np.array(
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+)
+PROTANOPIA = np.array(
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+)
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
+    return load_frame(planted.plant(tmp_path_factory.mktemp("runs"), seeds=(0, 1, 2)))
+
+
+@pytest.fixture(scope="module")
+def styles(frame):
+    return point_styles(frame)
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def names_of(frame):
+    return {name for name, _ in figures(frame)}
+
+
+def lines_of(axes, colour):
+    return [line for line in axes.lines if line.get_color() == colour or line.get_markeredgecolor() == colour]
+
+
+@pytest.mark.slow
+def test_draw_all_writes_every_picture_twice_the_same(frame, tmp_path):
+    first = draw_all(frame, tmp_path / "a")
+    second = draw_all(frame, tmp_path / "b")
+    names = {
+        "perplexity",
+        "differences",
+        "loss-curves",
+        "experts-over-training",
+        "experts-by-language",
+        "experts-by-topic",
+    }
+    assert {path.stem for path in first} == names
+    assert {path.suffix for path in first} == {".png", ".svg"} and len(first) == 12
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+        if one.suffix == ".svg":
+            assert b"<dc:date>" not in one.read_bytes()
+
+
+def test_drawing_leaves_no_trace_in_matplotlibs_global_state(frame, styles):
+    before = dict(mpl.rcParams)
+    perplexity_against_cost(frame, styles)
+    assert dict(mpl.rcParams) == before
+
+
+def test_perplexities_stand_at_their_costs_with_their_intervals(frame, styles):
+    table = perplexity_table(frame)
+    figure = perplexity_against_cost(frame, styles, costs=("num_active_params", "flops_per_token"))
+    for axes, cost in zip(figure.axes, ("num_active_params", "flops_per_token"), strict=True):
+        for row in table.itertuples():
+            own = lines_of(axes, styles[row.label].colour)
+            marks = [line for line in own if line.get_marker() == styles[row.label].marker]
+            assert (marks[0].get_xdata()[0], marks[0].get_ydata()[0]) == (getattr(row, cost), row.perplexity)
+            bar = next(line for line in own if line.get_linestyle() == "-" and len(line.get_ydata()) == 2)
+            assert tuple(bar.get_ydata()) == pytest.approx((row.perplexity_low, row.perplexity_high))
+            low, high = axes.get_ylim()
+            assert low < row.perplexity_low and row.perplexity_high < high
+
+
+def test_leaking_points_are_hollow_and_named_with_their_mark(frame, styles):
+    figure = perplexity_against_cost(frame, styles)
+    mark = next(
+        line
+        for line in figure.axes[0].lines
+        if line.get_markeredgecolor() == styles["sequence top-2"].colour and len(line.get_xdata()) == 1
+    )
+    assert mark.get_markerfacecolor() == "white"
+    assert "sequence top-2 †" in texts(figure)
+    assert any("† routing reads later tokens" in text for text in texts(figure))
+
+
+def test_names_in_the_margin_do_not_overlap(frame, styles):
+    figure = perplexity_against_cost(frame, styles)
+    figure.draw_without_rendering()
+    names = {style.name for style in styles.values()}
+    boxes = [t.get_window_extent() for t in figure.axes[-1].texts if t.get_text() in names]
+    heights = sorted((box.y0, box.y1) for box in boxes)
+    assert len(boxes) == 6
+    assert all(below[1] <= above[0] + 1 for below, above in itertools.pairwise(heights))
+
+
+def test_paired_differences_are_drawn_best_first_and_leaking_ones_below(frame, styles):
+    figure = paired_differences(frame, styles)
+    (axes,) = figure.axes
+    by_height = sorted(
+        zip(axes.get_yticks(), [t.get_text() for t in axes.get_yticklabels()], strict=True), reverse=True
+    )
+    table = perplexity_table(frame)
+    expected = [styles[name].name for name in table["label"] if name != "dense 1x"]
+    assert [name for _, name in by_height] == expected and expected[-1].endswith("†")
+    best = table[table["label"] == "token top-2"].iloc[0]
+    y = next(height for height, name in by_height if name == "token top-2")
+    bars = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2 and set(line.get_ydata()) == {y}]
+    assert any(tuple(bar) == pytest.approx((best.difference_low, best.difference_high)) for bar in bars)
+
+
+def test_an_interval_that_leaves_the_picture_ends_in_an_arrow(tmp_path):
+    frame = load_frame(planted.plant(tmp_path, planted.FIRST_LOOK[:2], (0.0, 0.0), noise_sd=0.05, rng=1))
+    (axes,) = paired_differences(frame, point_styles(frame)).axes
+    low, high = axes.get_xlim()
+    row = perplexity_table(frame).set_index("label").loc["dense 2x"]
+    assert row["difference_low"] < low and row["difference_high"] > high
+    assert {"<", ">"} <= {line.get_marker() for line in axes.lines}
+
+
+def test_loss_curves_end_at_the_losses_and_differences_of_the_table(frame, styles):
+    figure = loss_curves(frame, frames.curves(frame), styles)
+    left, right = figure.axes
+    table = perplexity_table(frame).set_index("label")
+    for name in ("token top-2", "dense 2x"):
+        (own,) = lines_of(left, styles[name].colour)
+        assert own.get_ydata()[-1] == pytest.approx(table.loc[name, "loss"])
+        gap = lines_of(right, styles[name].colour)[0]
+        assert gap.get_ydata()[-1] == pytest.approx(table.loc[name, "difference"])
+    assert left.get_ylabel() == "validation loss, nats a token"
+
+
+def test_training_losses_stand_in_where_validation_is_rare(frame, styles):
+    curves = frames.curves(frame)
+    figure = loss_curves(frame, curves[curves["kind"] == "train"], styles)
+    assert figure.axes[0].get_ylabel().startswith("training (smoothed) loss")
+
+
+def test_shares_over_training_fill_the_panel_and_start_where_the_history_does(frame, styles):
+    history = frames.routing_history(frame)
+    (figure,) = share_over_training(history, styles)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(panels) == 4 * 3  # four routed points, three layers
+    bands = panels[0].collections
+    assert len(bands) == 4
+    top = max(path.vertices[:, 1].max() for path in bands[-1].get_paths())
+    assert top == pytest.approx(1.0)
+    first = next(iter(name for name in styles if name in set(history["label"])))
+    rows = history[(history["label"] == first) & (history["seed"] == 0) & (history["layer"] == 0)]
+    end = rows[(rows["step"] == planted.STEPS) & (rows["expert"] == 0)]["share"].iloc[0]
+    vertices = bands[0].get_paths()[0].vertices
+    assert np.isclose(vertices[vertices[:, 0] == vertices[:, 0].max(), 1].max(), end)
+
+
+def test_bars_are_the_shares_of_each_domain_with_the_uniform_line(frame, styles):
+    counts = frames.activations(frame)
+    (figure,) = share_by_domain(counts, styles, "language")
+    axes = figure.axes[0]
+    heights = np.array([bar.get_height() for bar in axes.patches]).reshape(4, 4)  # experts by languages
+    assert np.allclose(heights.sum(axis=0), 1)
+    name = next(iter(name for name in styles if name in set(counts["label"])))
+    own = counts[(counts["label"] == name) & (counts["seed"] == 0) & (counts["layer"] == 0)]
+    german = own[own["language"] == "de"].groupby("expert")["count"].sum()
+    assert heights[:, 0] == pytest.approx((german / german.sum()).to_numpy())
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.25, 0.25]]
+
+
+def test_many_experts_become_heat_maps_on_pages_of_their_own(tmp_path):
+    many = dataclasses.replace(planted.TOKEN_2, num_experts=32)
+    frame = load_frame(planted.plant(tmp_path, (planted.TOKEN_2, many), (0.0, 0.0), seeds=(0,)))
+    pages = share_by_domain(frames.activations(frame), point_styles(frame), "topic")
+    assert len(pages) == 2
+    assert not any(axes.collections for axes in pages[0].axes)
+    assert pages[1].axes[0].collections[0].get_array().shape == (32, 2)
+    history = share_over_training(frames.routing_history(frame), point_styles(frame))
+    assert history[1].axes[0].collections[0].get_array().shape == (32, planted.STEPS // planted.EVERY + 1)
+
+
+def test_many_points_are_laid_on_pages(tmp_path):
+    points = [Routing(k=k, num_experts=n) for k in (1, 2) for n in (4, 5, 6, 8)]
+    frame = load_frame(planted.plant(tmp_path, points, [0.0] * 8, seeds=(0,)))
+    assert {"experts-by-topic-1", "experts-by-topic-2"} <= names_of(frame)
+
+
+def test_only_dense_points_and_one_point_alone_can_be_drawn(tmp_path):
+    dense = load_frame(planted.plant(tmp_path / "dense", planted.FIRST_LOOK[:2], (0.0, 0.1)))
+    assert names_of(dense) == {"perplexity", "differences", "loss-curves"}
+    one = load_frame(planted.plant(tmp_path / "one", (planted.SEQUENCE_2,), (0.0,), seeds=(0,)))
+    assert "differences" not in names_of(one)
+
+
+def test_chosen_layers_are_those_of_the_paper():
+    assert chosen_layers(range(12)) == [0, 5, 11]
+    assert chosen_layers([3, 1]) == [1, 3]
+    assert chosen_layers(range(4)) == [0, 1, 2, 3]
+
+
+def test_spread_keeps_order_and_gap_and_moves_nothing_without_need():
+    assert spread([0.0, 1.0, 5.0], 0.5).tolist() == [0.0, 1.0, 5.0]
+    moved = spread([0.0, 0.1, 0.1, 3.0], 1.0)
+    assert np.all(np.diff(moved) >= 1 - 1e-9)
+    assert moved[:3].mean() == pytest.approx(0.2 / 3)  # least squares keeps the mean of a block
+
+
+def test_a_style_is_that_of_the_point_whatever_else_is_drawn_with_it(frame, styles):
+    again = point_styles(frame.sample(frac=1, random_state=0))
+    assert again == styles
+    looks = [(style.colour, style.marker, style.line) for style in styles.values()]
+    assert len(set(looks)) == len(looks)
+
+
+def test_twenty_points_still_look_different(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "label": [f"p{i:02d}" for i in range(20)],
+            "state": "done",
+            "routing.selection": "top_k",
+            "num_params": 1,
+            "leaks": False,
+        }
+    )
+    looks = {(style.colour, style.marker, style.line) for style in point_styles(frame).values()}
+    assert len(looks) == 20
+
+
+@pytest.mark.parametrize("matrix", [DEUTERANOPIA, PROTANOPIA])
+@pytest.mark.parametrize("palette", [COLOURS, (*EXPERTS,), GREYS])
+def test_palettes_stay_apart_for_colour_blind_readers(palette, matrix):
+    seen = [lab(np.clip(matrix @ linear(np.array(to_rgb(colour))), 0, 1)) for colour in palette]
+    apart = [np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)]
+    assert min(apart) > 10  # CIELAB units; about 2.3 is just noticeable
+
+
+def linear(rgb):
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    """CIELAB (D65) of linear RGB."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb
+    f = np.cbrt(np.maximum(xyz / np.array([0.9505, 1.0, 1.089]), 1e-6))
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])

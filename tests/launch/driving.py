@@ -1,0 +1,58 @@
+"""Starts train.py as a user does, with a job of toy.py in place of the training."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe_study.design.config import LogConfig, RunConfig, RunSettings
+from moe_study.runs.folder import RunFolder
+from moe_study.sweeps.plan import PlannedRun
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PLANT = True  # False: the training itself
+
+
+def command(job: str, runs_dir: Path, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command line and environment; the runs have 900 steps."""
+    settings = [f"log.runs_dir={runs_dir}", "run.steps=900", "run.tokens=null"]
+    planted = f"tests.launch.toy:{job}" if PLANT else ""
+    environment = {**os.environ, "MOE_STUDY_JOB": planted, "PYTHONPATH": str(ROOT)}
+    return [sys.executable, str(ROOT / "train.py"), *arguments, *settings], environment
+
+
+def train(job: str, runs_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end; the output is kept."""
+    line, environment = command(job, runs_dir, arguments)
+    folder = next(parent for parent in runs_dir.parents if parent.is_dir())
+    return subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def start(job: str, runs_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start and return at once."""
+    line, environment = command(job, runs_dir, arguments)
+    return subprocess.Popen(
+        line, env=environment, cwd=runs_dir.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def planned(runs_dir: Path, seeds: Sequence[int], **run: Any) -> list[PlannedRun]:
+    """Runs as a plan would hold them, for a launcher."""
+    runs = []
+    for seed in seeds:
+        config = RunConfig(run=RunSettings(seed=seed, steps=900, **run), log=LogConfig(runs_dir=str(runs_dir)))
+        runs.append(PlannedRun(config.key, (f"run.seed={seed}",), config, RunFolder.of(config).state()))
+    return runs
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds} s for {what}")
+        time.sleep(0.05)

@@ -1,0 +1,153 @@
+"""Sweeps through each launcher: the project's own, Hydra's, and the stock submitit one."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from moe_study.errors import StudyError
+from moe_study.launch.run_sweep import conclude
+from moe_study.runs.folder import State, list_runs
+from moe_study.sweeps.plan import plan_command
+from tests.launch.driving import command, train, wait_until
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("seeds: [0, 1]\npoints: [{routing: [dense, token_top1]}, {routing: token_top2, routing.k: [2, 9]}]")
+    return file
+
+
+def by_seed(runs_dir):
+    return {folder.read_config().run.seed: folder.state() for folder in list_runs(runs_dir)}
+
+
+def test_sweep_file_from_plan_to_summary(runs_dir, sweep_file, tmp_path):
+    stopped = train("quick", runs_dir, "-m", f"+sweep={sweep_file}")
+    assert stopped.returncode == 1
+    assert "error: 2 of 8 points are invalid" in stopped.stderr
+    assert stopped.stderr.count("cannot be picked from N=4") == 1
+    assert not runs_dir.exists()
+    done = train("quick", runs_dir, "-m", f"+sweep={sweep_file}", "skip_invalid=true")
+    assert done.returncode == 0, done.stderr
+    assert "mine: 6 runs (6 missing); 6 to train now" in done.stderr
+    assert "mine: 6 done" in done.stderr
+    members = json.loads((runs_dir / ".sweeps" / "mine.json").read_text())
+    assert sorted(members) == [folder.key for folder in list_runs(runs_dir)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "runs"]
+    again = train("quick", runs_dir, "-m", f"+sweep={sweep_file}", "skip_invalid=true")
+    assert again.returncode == 0
+    assert "mine: 6 runs (6 done); 0 to train now" in again.stderr
+
+
+@pytest.mark.slow
+def test_stock_submitit_launcher_trains_the_missing_runs_and_tells_failures(runs_dir):
+    arguments = ("-m", "run.seed=0,1", "hydra/launcher=submitit_local")
+    first = train("unlucky", runs_dir, *arguments)
+    assert first.returncode == 1
+    assert by_seed(runs_dir) == {0: State.DONE, 1: State.FAILED}
+    assert "1 of 2 runs failed" in first.stderr
+    (runs_dir / "luck").touch()
+    again = train("unlucky", runs_dir, *arguments, "retry_failed=true")
+    assert again.returncode == 0, again.stderr
+    assert "1 to train now" in again.stderr
+    assert set(by_seed(runs_dir).values()) == {State.DONE}
+    assert {folder.status().attempts for folder in list_runs(runs_dir)} == {1, 2}
+
+
+def test_run_that_a_launcher_lost_makes_the_sweep_fail(composer, tmp_path, capsys):
+    arguments = ["run.seed=0,1", f"log.runs_dir={tmp_path}"]
+    plan = plan_command(composer, arguments, tmp_path)
+    done, lost = plan.to_start()
+    for run in (done, lost):
+        with run.folder.claim(run.config):
+            run.folder.start(10)
+            if run is done:
+                run.folder.finish({})
+    with pytest.raises(StudyError, match="1 of 2 runs did not end; the same command"):
+        conclude(plan, [done, lost])
+    assert "1 stale, 1 done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("plugin", ["hydra/launcher=basic", "hydra/sweeper=basic"])
+def test_hydras_own_launcher_and_sweeper_work_too(runs_dir, plugin):
+    done = train("quick", runs_dir, "-m", "run.seed=0,1", plugin)
+    assert done.returncode == 0, done.stderr
+    assert by_seed(runs_dir) == {0: State.DONE, 1: State.DONE}
+
+
+def test_hydras_own_sweeper_reports_a_failed_run(runs_dir):
+    done = train("unlucky", runs_dir, "-m", "run.seed=0,1", "hydra/sweeper=basic")
+    assert done.returncode == 1
+    assert by_seed(runs_dir) == {0: State.DONE, 1: State.FAILED}
+
+
+@pytest.mark.parametrize("arguments", [("-m", "run.seed=0,1"), ("run.seed=0",)])
+def test_missing_corpus_is_told_before_anything_starts(runs_dir, tmp_path, monkeypatch, arguments):
+    monkeypatch.setattr("tests.launch.driving.PLANT", False)
+    done = train("", runs_dir, *arguments, f"data.root={tmp_path / 'data'}")
+    assert done.returncode == 1
+    assert "moe-study prepare data=parliament_news" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list_runs(runs_dir) == []
+
+
+def test_runs_folder_that_cannot_be_written_is_told_before_anything_starts(tmp_path):
+    (tmp_path / "file").touch()
+    done = train("quick", tmp_path / "file" / "runs", "-m", "run.seed=0,1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: cannot write")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_submitted_jobs_of_several_runs_train_them_all_and_tell_failures(runs_dir):
+    arguments = ("-m", "run.seed=0,1,2,3,5", "hydra/launcher=submitit_local", "job.runs=3", "job.workers=2")
+    first = train("unlucky", runs_dir, *arguments)
+    assert first.returncode == 1
+    expected = {0: State.DONE, 1: State.FAILED, 2: State.FAILED, 3: State.FAILED, 5: State.DIVERGED}
+    assert by_seed(runs_dir) == expected
+    assert len(list((runs_dir / ".submitit").glob("*/*_submitted.pkl"))) == 2  # jobs, of three runs and of two
+    (runs_dir / "luck").touch()
+    again = train("unlucky", runs_dir, *arguments, "retry_failed=true")
+    assert again.returncode == 0, again.stderr
+    assert "4 to train now" in again.stderr
+    assert set(by_seed(runs_dir).values()) == {State.DONE}
+
+
+def test_job_settings_reach_its_pool_and_the_runs_are_dealt_out(runs_dir):
+    settings = ("job.runs=2", "job.workers=1", "job.threads_per_run=3")
+    done = train("traced", runs_dir, "-m", "run.seed=0,1,2,3", "hydra/launcher=basic", *settings)
+    assert done.returncode == 0, done.stderr
+    assert {folder.result()["threads"] for folder in list_runs(runs_dir)} == {3}
+    changes = [line.split()[1:] for line in (runs_dir / "trace").read_text().splitlines()]
+    assert [seed for change, seed in changes if change == "+1"] == ["0", "2", "1", "3"]
+    wrong = train("quick", runs_dir, "-m", "run.seed=7", "hydra/launcher=basic", "job.runs=0")
+    assert (wrong.returncode, wrong.stderr.splitlines()[-1]) == (1, "error: job.runs=0 must be at least 1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_signal_to_all_processes_of_a_job_lets_its_runs_save_themselves(runs_dir, number):
+    """As a scheduler sends it: to the job, to the fork server and to the runs alike."""
+    arguments = ("-m", "run.seed=0,1,2", "hydra/launcher=basic", "job.runs=3", "job.workers=2")
+    line, environment = command("patient", runs_dir, arguments)
+    job = subprocess.Popen(
+        line, env=environment, cwd=runs_dir.parent, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until(lambda: sum(f.status().step > 2 for f in list_runs(runs_dir)) == 2, "two runs to make steps")
+    os.killpg(job.pid, number)
+    _, said = job.communicate(timeout=30)
+    assert job.returncode == 1
+    assert "error: 3 of 3 runs did not end; the same command goes on with them" in said
+    assert set(by_seed(runs_dir).values()) == {State.PREEMPTED}
+    again = train("patient", runs_dir, "-m", "run.seed=0,1", *arguments[2:])
+    assert again.returncode == 0, again.stderr
+    assert min(folder.result()["resumed_from"] for folder in list_runs(runs_dir)) > 2

@@ -1,0 +1,85 @@
+"""Jobs that train nothing, planted instead of the training to test what runs, when, and what is left behind."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from moe_study.design.config import RunConfig
+from moe_study.errors import DataError
+from moe_study.runs.folder import RunFolder
+
+
+def quick(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Ends at once."""
+    folder.append_metrics({"kind": "train", "step": config.total_steps, "loss": 1.0})
+    return {"key": folder.key, "validation_perplexity": 2.0 + config.run.seed}
+
+
+def traced(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Leaves a line at its start and its end in runs/trace, and says what it was given."""
+    trace = folder.path.parent / "trace"
+    with open(trace, "a") as handle:
+        handle.write(f"{time.monotonic()} +1 {config.run.seed}\n")
+    time.sleep(0.15)
+    with open(trace, "a") as handle:
+        handle.write(f"{time.monotonic()} -1 {config.run.seed}\n")
+    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY")
+    given = {name: os.environ.get(name) for name in names}
+    return {"given": given, "threads": config.log.threads, "progress": config.log.progress, "process": os.getpid()}
+
+
+def unlucky(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Fails in a way that its seed chooses, unless the file `luck` lies beside the runs."""
+    if (folder.path.parent / "luck").exists():
+        return quick(config, folder)
+    if config.run.seed == 1:
+        raise ValueError("one and one is three")
+    if config.run.seed == 2:
+        raise DataError("the shard x.bin is damaged; prepare the data again")
+    if config.run.seed == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.run.seed == 4:
+        os._exit(9)
+    if config.run.seed == 5:
+        folder.append_metrics({"kind": "train", "step": 3, "loss": float("nan")})
+        folder.diverge("the loss is not finite at step 3", 3)
+        return {}
+    return quick(config, folder)
+
+
+def patient(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Makes a step now and then until the file `enough` lies beside the runs; saves its step on SIGTERM."""
+    received = []
+    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    saved = folder.path / "saved"
+    if saved.exists():
+        return {"resumed_from": int(saved.read_text())}
+    for step in range(1, config.total_steps):
+        if received:
+            saved.write_text(str(step))
+            folder.preempt(step)
+            return {}
+        if (folder.path.parent / "enough").exists():
+            return {"resumed_from": 0}
+        folder.progress(step, force=True)
+        time.sleep(0.05)
+    raise AssertionError("nobody stopped this run")
+
+
+def deaf(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Does not listen to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(folder.path / "deaf").touch()
+    time.sleep(60)
+    return {}
+
+
+def compiled(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Compiles a small function, and says whether that was in the cache."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    assert torch.compile(lambda x: 2 * x.sin() + 1)(torch.zeros(32)).sum() == 32
+    return {"found": counters["inductor"]["fxgraph_cache_hit"], "workers": torch._inductor.config.compile_threads}

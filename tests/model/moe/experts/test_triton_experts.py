@@ -1,0 +1,123 @@
+"""The Triton kernels without a GPU: their cases in Triton's interpreter, and every launch compiled for Hopper.
+
+The interpreter has to be chosen before Triton is first imported, hence a process of its own. It runs what the
+compiler refuses, and knows no limits of registers and memory, hence the compilation, which needs no GPU.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from moe_study.model.moe.experts.dispatch_plan import plan_pairs
+from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.routing.gate import Picks
+
+triton = pytest.importorskip("triton", reason="Triton is not installed (it is there for Linux on x86-64 alone)")
+
+ROOT = Path(__file__).resolve().parents[4]
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+HOPPER_SHARED_MEMORY = 227 * 1024  # bytes that one program may have
+FORWARD = ["tile_map_kernel", "product_kernel", "product_kernel", "sum_pairs_kernel"]
+BACKWARD = [
+    "tile_map_kernel",
+    "hidden_gradient_kernel",
+    "weight_gradient_kernel",
+    "weight_gradient_kernel",
+    "product_kernel",
+    "sum_pairs_kernel",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(VERSION < (3, 7), reason="the interpreter of Triton before 3.7 does not work with NumPy 2.4")
+def test_the_cases_hold_in_the_interpreter() -> None:
+    cases = "tests/model/moe/experts/triton_cases.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cases]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+
+
+def test_training_does_not_import_the_kernels_unasked() -> None:
+    kernels = "moe_study.model.moe.experts.triton_kernels"
+    code = f"import sys, moe_study.training.run, moe_study.model.moe.layer; assert {kernels!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+
+
+class Hopper:
+    """What Triton asks of a driver before it launches a kernel, answered as on an H100 or H200."""
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, Any]]:
+    """Name and compiled form of each kernel that is launched; launches end with the compilation."""
+    from triton.runtime import driver, jit
+
+    kernels: list[tuple[str, Any]] = []
+    run = jit.JITFunction.run
+
+    def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        kernels.append((self.fn.__name__, run(self, *arguments, grid=grid, warmup=True, **options)))
+        return kernels[-1][1]
+
+    monkeypatch.setattr(jit.JITFunction, "run", compile_only)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(driver, "_active", Hopper())
+    return kernels
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "width", "hidden", "bias", "block"),
+    [
+        (torch.bfloat16, "highest", 768, 384, True, 1),
+        (torch.bfloat16, "highest", 768, 384, False, 64),
+        (torch.bfloat16, "highest", 33, 7, True, 1),
+        (torch.float32, "highest", 768, 384, True, 1),
+        (torch.float32, "high", 768, 384, True, 1),
+    ],
+)
+def test_every_launch_compiles_for_hopper_within_its_shared_memory(
+    launched: list[tuple[str, Any]],
+    dtype: torch.dtype,
+    precision: str,
+    width: int,
+    hidden: int,
+    bias: bool,
+    block: int,
+) -> None:
+    from moe_study.model.moe.experts.triton_experts import triton_ffn
+
+    blocks, experts, k = 4, 16, 2
+    expert_RK = torch.rand(blocks, experts).topk(k).indices
+    plan = plan_pairs(Picks(expert_RK, torch.rand(blocks, k, requires_grad=True)), experts, block)
+    x_ND = torch.zeros(blocks * block, width, dtype=dtype, requires_grad=True)
+    torch.set_float32_matmul_precision(precision)
+    try:
+        y_ND = triton_ffn(x_ND, plan, Experts(experts, width, hidden, bias).to(dtype))
+        y_ND.backward(torch.zeros_like(y_ND))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert [name for name, _ in launched] == FORWARD + BACKWARD
+    for name, kernel in launched:
+        assert kernel.metadata.shared <= HOPPER_SHARED_MEMORY, name
+        is_product = name not in ("tile_map_kernel", "sum_pairs_kernel")
+        if is_product and dtype is torch.bfloat16 and width % 16 == 0:
+            assert "wgmma.mma_async" in kernel.asm["ptx"], name  # Hopper's own tensor instructions
+            assert "cp.async.c" in kernel.asm["ptx"], name  # loads ahead of use, the gathered ones too

@@ -1,0 +1,112 @@
+"""Sweep files, read into points."""
+
+import pytest
+
+from moe_study.errors import ConfigError
+from moe_study.sweeps.compose import Composed
+from moe_study.sweeps.sweep_file import Grid, as_overrides, as_text, find_sweep, is_excluded, read_grid, with_overrides
+
+
+@pytest.fixture
+def grid_of(tmp_path):
+    def read(text: str) -> Grid:
+        (tmp_path / "sweeps").mkdir(exist_ok=True)
+        (tmp_path / "sweeps" / "mine.yaml").write_text(text)
+        return read_grid("mine", tmp_path)
+
+    return read
+
+
+def test_grid_is_the_union_of_products_times_seeds(grid_of):
+    grid = grid_of("""
+        base: {model: nano, run.tokens: 500_000}
+        seeds: [0, 1]
+        points:
+          - {routing: [token_top1, token_top2], routing.num_experts: [2, 4]}
+          - {routing: dense, routing.ffn_multiplier: 2}
+    """)
+    lines = [" ".join(as_overrides(point)) for point in grid.points]
+    assert len(lines) == (2 * 2 + 1) * 2
+    assert lines[0] == "model=nano run.tokens=500000 routing=token_top1 routing.num_experts=2 run.seed=0"
+    assert lines[1].endswith("routing.num_experts=2 run.seed=1")
+    assert lines[-1] == "model=nano run.tokens=500000 routing=dense routing.ffn_multiplier=2 run.seed=1"
+
+
+def test_point_overrides_base_and_seeds_may_be_left_out(grid_of):
+    grid = grid_of("base: {model: nano}\npoints: [{model: micro}, {}]")
+    assert [point["model"] for point in grid.points] == ["micro", "nano"]
+    assert all("run.seed" not in point for point in grid.points)
+
+
+def test_list_in_a_list_is_a_list_value(grid_of):
+    grid = grid_of("points: [{routing.layers: [[0, 2], [1]]}]")
+    assert [point["routing.layers"] for point in grid.points] == ["[0,2]", "[1]"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, False, 3, 0.25, 1e-7, "plain", "with space", "it's", "a,b", "", [1, "x y"], {"a": [1, 2]}]
+)
+def test_values_survive_the_trip_through_an_override(composer, value):
+    composed = composer.compose([f"+data.options.x={as_text(value)}"]).config
+    assert composed.data.options.x == value
+
+
+def test_command_line_goes_to_every_point_and_multiplies_lists(grid_of, composer):
+    grid = grid_of("seeds: [0, 1]\npoints: [{routing: [dense, token_top1]}]")
+    more = with_overrides(grid, composer.parse(["model=micro", "run.seed=5,6,7"]))
+    assert len(more.points) == 2 * 2 * 3  # the plan drops what stands twice
+    assert {point["run.seed"] for point in more.points} == {"5", "6", "7"}
+    assert all(point["model"] == "micro" for point in more.points)
+
+
+def excluded(composer, entry, *overrides: str) -> bool:
+    composed: Composed = composer.compose(overrides)
+    return is_excluded([entry], composed)
+
+
+def test_exclusion_matches_groups_and_resolved_values(composer):
+    point = ("routing=token_top2", "routing.num_experts=2", "optimizer.lr=1e-3")
+    assert excluded(composer, {"routing": "token_top2", "routing.num_experts": 2}, *point)
+    assert not excluded(composer, {"routing": "token_top2", "routing.num_experts": 4}, *point)
+    assert excluded(composer, {"routing.k": 2, "model": "nano"}, *point)  # both from files
+    assert excluded(composer, {"routing.num_experts": [2, 8]}, *point)  # any of
+    assert excluded(composer, {"optimizer.lr": 0.001}, *point)
+    assert not excluded(composer, {"run.compile": 0}, *point)  # false is not 0
+
+
+def test_exclusion_of_an_unknown_key_is_refused(composer):
+    with pytest.raises(ConfigError, match=r"exclude: unknown key routing\.kk"):
+        excluded(composer, {"routing.kk": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("point: []", "did you mean points?"),
+        ("seeds: 3", "seeds must be a list of whole numbers"),
+        ("seeds: [0.5]", "seeds must be a list of whole numbers"),
+        ("seeds: [true]", "seeds must be a list of whole numbers"),
+        ("points: {routing: dense}", "points must be a list of mappings"),
+        ("base: [model=nano]", "base must map override keys to values"),
+        ("points: [{routing: []}]", "routing has an empty list"),
+        ("skip_invalid: maybe", "skip_invalid must be true or false"),
+        ("points: [", "cannot be read"),
+        ("- a", "must hold some of"),
+    ],
+)
+def test_mistakes_in_a_sweep_file_are_one_sentence_with_its_name(grid_of, text, said):
+    with pytest.raises(ConfigError, match=r"mine\.yaml") as caught:
+        grid_of(text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_misspelt_sweep_gets_a_suggestion(grid_of, tmp_path):
+    grid_of("seeds: [1]")
+    with pytest.raises(ConfigError, match="did you mean mine"):
+        find_sweep("mien", tmp_path)
+
+
+def test_sweep_may_be_a_path(tmp_path):
+    (tmp_path / "elsewhere.yaml").write_text("seeds: [4]")
+    assert read_grid(str(tmp_path / "elsewhere.yaml"), tmp_path).name == "elsewhere"
