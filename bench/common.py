@@ -22,7 +22,8 @@ import yaml
 
 from bench.machine import ROOT, code_under_test, environment, machine_name
 from bench.targets import target_of
-from moe_study.design.config import ModelConfig, from_plain
+from moe_study.design.config import ModelConfig
+from moe_study.design.plain import from_plain
 from moe_study.errors import StudyError
 from moe_study.files import write_json_atomic
 

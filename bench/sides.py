@@ -12,7 +12,8 @@ from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Scope, expert_hidden
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Initialiser
-from moe_study.model.mlp import MLP, build_ffn
+from moe_study.model.mlp import MLP
+from moe_study.model.moe.build import build_ffn
 from moe_study.training.device import autocast
 
 VOCABULARY = 50257  # for routing by token id

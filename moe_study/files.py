@@ -85,6 +85,17 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any, *, indent: int |
     write_text_atomic(path, text + "\n")
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What `path` holds; None where there is no such file; StudyError where it cannot be read."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from error
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename durable; some file systems cannot sync a folder, and then the rename alone must do."""
     with contextlib.suppress(OSError):

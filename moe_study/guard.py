@@ -13,7 +13,7 @@ EXIT_PREEMPTED = 75  # EX_TEMPFAIL: the same command goes on
 
 
 def guarded(function: Callable[[], int | None]) -> int:
-    """Exit code of `function`; a StudyError, a bad override, a full or read-only disk becomes one sentence."""
+    """Exit code of `function`; a StudyError, a full or read-only disk becomes one sentence."""
     try:
         return function() or 0
     except KeyboardInterrupt:
@@ -37,11 +37,6 @@ def sentence_for(error: BaseException) -> str | None:
     """What to tell the user; None for an unexpected error, which deserves its traceback."""
     if isinstance(error, StudyError):
         return str(error)
-    if "hydra" in sys.modules:  # first: one of its errors is an OSError
-        from moe_study.sweeps.hydra_errors import EXPLAINED, explain
-
-        if isinstance(error, EXPLAINED):
-            return explain(error)
     if isinstance(error, OSError):
         try:
             with clear_os_errors(error.filename or "a file"):

@@ -7,7 +7,8 @@ import pytest
 
 from moe_study import cli
 from moe_study.design.config import LogConfig, RunConfig, RunSettings
-from moe_study.runs.folder import RunFolder, write_sweep_members
+from moe_study.runs.folder import RunFolder
+from moe_study.runs.members import write_sweep_members
 
 
 def run_in(runs_dir, seed: int) -> RunFolder:

@@ -20,7 +20,8 @@ from moe_study.design.config import DataConfig, LogConfig, RunConfig, RunSetting
 from moe_study.design.validation import validate
 from moe_study.launch.execute import execute
 from moe_study.runs.folder import RunFolder, State
-from moe_study.sweeps.compose import Composer, open_composer, project_root
+from moe_study.sweeps.compose import Composer, open_composer
+from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import plan_command
 from moe_study.training import run
 from moe_study.training.models import build_model

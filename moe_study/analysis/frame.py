@@ -15,7 +15,8 @@ import pandas as pd
 
 from moe_study.analysis import load as reading
 from moe_study.analysis.labels import add_labels
-from moe_study.design.config import RunConfig, to_plain
+from moe_study.design.config import RunConfig
+from moe_study.design.plain import to_plain
 from moe_study.errors import DataError, StudyError
 from moe_study.runs.folder import RunFolder
 

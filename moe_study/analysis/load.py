@@ -12,7 +12,8 @@ import pandas as pd
 import yaml
 
 from moe_study.errors import DataError
-from moe_study.runs.folder import RunFolder, Status, list_runs, read_sweep_members
+from moe_study.runs.folder import RunFolder, Status, list_runs
+from moe_study.runs.members import read_sweep_members
 
 ACTIVATION_COLUMNS = ("layer", "expert", "language", "topic", "count", "weight", "tokens")
 SECTIONS = ("model", "routing", "data", "optimizer", "run")  # what makes a run's identity

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.comparison import compare
+from moe_study.analysis.format import BATCH_MARK, LEAK_MARK, count, duration
 from moe_study.analysis.frame import EXPERT_RATES, done, each, not_done
 from moe_study.analysis.pairs import default_reference
 from moe_study.analysis.statistics import interval
 
-LEAK_MARK = "†"
-BATCH_MARK = "‡"
 NOTES = {
     LEAK_MARK: "routing reads later tokens, so this is no autoregressive perplexity; not ranked",
     BATCH_MARK: "routing reads other sequences of the batch, so the loss depends on what is read together",
@@ -190,28 +189,6 @@ def _pairs_note(table: pd.DataFrame) -> str:
 def _starts_leaking(table: pd.DataFrame, place: int) -> bool:
     leaks = table["leaks"].to_list()
     return not table.attrs["rank_leaking"] and place > 0 and leaks[place] and not leaks[place - 1]
-
-
-def count(value: float) -> str:
-    """1234567 as "1.23M"."""
-    if value is None or math.isnan(value):
-        return "–"
-    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Wall clock as "41s", "3m12s", "2h05m"."""
-    if math.isnan(seconds):
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.0f}s" if seconds >= 10 else f"{seconds:.1f}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def _number(value: float, form: str) -> str:

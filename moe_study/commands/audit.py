@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_study.commands.plan import add_overrides
 from moe_study.design.causality import Verdict
-from moe_study.design.config import KEY_DIGITS, RunConfig
+from moe_study.design.config import RunConfig
+from moe_study.design.identity import KEY_DIGITS
 from moe_study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py: +sweep=NAME, ...")
+    add_overrides(parser)
     parser.add_argument("--trials", type=int, metavar="N", help="models to measure for each point (32)")
     parser.add_argument(
         "--cost", action="append", default=[], metavar="RUN", help="folder or key of a finished run; may be repeated"
@@ -59,11 +61,9 @@ def run(options: argparse.Namespace) -> int:
 
 def print_audits(overrides: Sequence[str], trials: int | None) -> int:
     from moe_study.audit.audit import TRIALS, audit
-    from moe_study.sweeps.compose import open_composer, project_root
-    from moe_study.sweeps.plan import plan_command
+    from moe_study.sweeps.plan import plan_overrides
 
-    with open_composer() as composer:
-        plan = plan_command(composer, overrides, project_root())
+    plan = plan_overrides(overrides)
     plan.check()
     audits = {label: audit(config, trials or TRIALS) for label, config in distinct_points(plan)}
     print_lines(audit_lines(audits))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moe_study.design.config import KEY_DIGITS
+from moe_study.design.identity import KEY_DIGITS
 from moe_study.errors import StudyError
 from moe_study.files import write_json_atomic, write_text_atomic
 

@@ -24,7 +24,8 @@ import numpy as np
 from moe_study.data.download import sha256_of
 from moe_study.data.recipes import recipe_of
 from moe_study.data.tokenizers import Tokenizer, load_tokenizer
-from moe_study.design.config import DataConfig, TokenizerConfig, to_plain
+from moe_study.design.config import DataConfig, TokenizerConfig
+from moe_study.design.plain import to_plain
 from moe_study.errors import DataError
 
 if TYPE_CHECKING:

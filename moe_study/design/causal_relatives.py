@@ -21,7 +21,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from moe_study.design.causality import verdict
-from moe_study.design.config import to_plain
+from moe_study.design.plain import to_plain
 from moe_study.design.routing import (
     ChoiceScope,
     Context,

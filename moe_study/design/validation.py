@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from moe_study.design.config import IMAGE_RECIPES, RunConfig, to_plain
+from moe_study.design.config import IMAGE_RECIPES, RunConfig
+from moe_study.design.plain import to_plain
 from moe_study.design.routing import (
     BY_PROBABILITY,
     Context,

@@ -12,6 +12,7 @@ from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, guarded
 from moe_study.launch.execute import check_data, execute, planted_job
 from moe_study.runs.folder import RunFolder, State
 from moe_study.sweeps.compose import run_config
+from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
 
 _single: list[DictConfig] = []
 
@@ -34,7 +35,8 @@ def start(main: Callable[[], None]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors on instead of printing them
 
     def everything() -> int:
-        main()
+        with hydra_errors_as_sentences():
+            main()
         return train_one(_single.pop()) if _single else 0
 
     return guarded(everything)

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moe_study.design.config import RunConfig, to_plain
+from moe_study.design.config import RunConfig
+from moe_study.design.plain import to_plain
 from moe_study.errors import ConfigError, StudyError
 from moe_study.runs.folder import RunFolder, State, Status
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_study.design.config import KEY_DIGITS, RunConfig, from_plain, to_plain
+from moe_study.design.config import RunConfig
+from moe_study.design.identity import KEY_DIGITS
+from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError, StudyError
 from moe_study.files import write_json_atomic
 from moe_study.launch.execute import planted_job

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from moe_study.errors import StudyError
 from moe_study.launch.execute import check_data
 from moe_study.runs.folder import RunFolder, State, check_writable
-from moe_study.sweeps.compose import Composer, project_root
+from moe_study.sweeps.compose import Composer
+from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import TO_RETRY, TO_START, Plan, PlannedRun, flag, plan_command
 
 SHOWN = 5  # runs listed under one reason

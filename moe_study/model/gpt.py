@@ -19,7 +19,7 @@ from moe_study.errors import ConfigError
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Embedding, initialise
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
-from moe_study.model.mlp import build_ffn
+from moe_study.model.moe.build import build_ffn
 from moe_study.model.transformer import Block, Output, Transformer
 
 

@@ -15,7 +15,7 @@ from moe_study.design.routing import Routing
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Embedding, Linear, initialise
 from moe_study.model.loss import cross_entropy_of_logits
-from moe_study.model.mlp import build_ffn
+from moe_study.model.moe.build import build_ffn
 from moe_study.model.transformer import Block, Output, Transformer
 
 LARGEST = 255  # of a pixel

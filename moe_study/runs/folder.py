@@ -31,9 +31,11 @@ from typing import Any
 
 import yaml
 
-from moe_study.design.config import KEY_DIGITS, RunConfig, from_plain, key_of, to_plain
+from moe_study.design.config import RunConfig
+from moe_study.design.identity import KEY_DIGITS, key_of
+from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import StudyError
-from moe_study.files import clear_os_errors, write_json_atomic, write_text_atomic
+from moe_study.files import clear_os_errors, read_json, write_json_atomic, write_text_atomic
 from moe_study.runs import provenance
 from moe_study.runs.status import State, Status
 
@@ -83,7 +85,7 @@ class RunFolder:
 
     def status(self) -> Status:
         """What was last written; state MISSING when nothing was."""
-        plain = _read_json(self.status_file)
+        plain = read_json(self.status_file)
         if plain is None:
             return Status()
         try:
@@ -108,10 +110,10 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """The result, or None when the run is not done."""
-        return _read_json(self.result_file)
+        return read_json(self.result_file)
 
     def provenance(self) -> dict[str, Any] | None:
-        return _read_json(self.provenance_file)
+        return read_json(self.provenance_file)
 
     def is_locked(self) -> bool:
         """Whether a living process holds the run's lock."""
@@ -313,30 +315,6 @@ def check_writable(runs_dir: str | os.PathLike[str]) -> None:
     probe = Path(runs_dir) / ".writable"
     write_text_atomic(probe, "x")
     probe.unlink()
-
-
-def write_sweep_members(runs_dir: str | os.PathLike[str], sweep: str, keys: list[str]) -> Path:
-    """Record which runs the sweep `sweep` consists of, as last launched."""
-    path = Path(runs_dir) / ".sweeps" / f"{sweep}.json"
-    write_json_atomic(path, keys)
-    return path
-
-
-def read_sweep_members(runs_dir: str | os.PathLike[str], sweep: str) -> list[str]:
-    """Keys of the runs of `sweep`; StudyError when it was never launched into `runs_dir`."""
-    keys = _read_json(Path(runs_dir) / ".sweeps" / f"{sweep}.json")
-    if keys is None:
-        raise StudyError(f"no sweep {sweep} was launched into {runs_dir}; run python train.py -m +sweep={sweep} first")
-    return list(keys)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path} cannot be read: {_first_line(error)}") from error
 
 
 def _finite(value: Any) -> Any:

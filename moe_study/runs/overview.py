@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_study.errors import StudyError
-from moe_study.runs.folder import RunFolder, State, Status, list_runs, read_sweep_members
+from moe_study.runs.folder import RunFolder, State, Status, list_runs
+from moe_study.runs.members import read_sweep_members
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ so that the files in conf/ hold only what differs, and a misspelt override meets
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -20,41 +19,23 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from moe_study.design.config import RunConfig, from_plain, to_plain
+from moe_study.design.config import RunConfig
 from moe_study.design.matching import Match, Solution, resolve_match
+from moe_study.design.plain import from_plain
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError
+from moe_study.sweeps.conf import CONFIG_NAME, SETTINGS, defaults, project_root
+from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
 
-CONFIG_NAME = "config"
 HYDRA_VERSION_BASE = "1.3"
-SETTINGS = ("sweep", "skip_invalid", "retry_failed", "job")  # of the command, not of a run
-_HERE = Path(__file__).resolve().parent.parent.parent
-
-
-def project_root() -> Path:
-    """The folder that holds conf/ and sweeps/: the clone that this package runs from, else the current folder."""
-    for root in (_HERE, Path.cwd()):
-        if (root / "conf" / f"{CONFIG_NAME}.yaml").exists():
-            return root
-    raise ConfigError(f"there is no conf/{CONFIG_NAME}.yaml here or beside the package; run from a clone of moe_study")
-
-
-def defaults() -> dict[str, Any]:
-    """Every field that a configuration has, with its default."""
-    return {**to_plain(RunConfig()), "match": to_plain(Match())}
-
 
 ConfigStore.instance().store(name="study_defaults", node=defaults())
 
 
-def is_setting(key: str) -> bool:
-    """Whether `key` steers the command and is no part of a run's configuration."""
-    return key.partition(".")[0] in SETTINGS
-
-
 def read_composed(composed: DictConfig) -> tuple[RunConfig, Match]:
     """The typed configuration as it is written; ConfigError for an unknown key or a value of the wrong kind."""
-    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    with hydra_errors_as_sentences():
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     sections = {str(name): section for name, section in plain.items() if name not in SETTINGS}
     match = from_plain(Match, sections.pop("match", {}), "match.")
@@ -96,7 +77,8 @@ class Composer:
         self._composed: dict[tuple[str, ...], Composed] = {}
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
-        return self._parser.parse_overrides(list(overrides))
+        with hydra_errors_as_sentences():
+            return self._parser.parse_overrides(list(overrides))
 
     def compose(self, overrides: Sequence[str]) -> Composed:
         parsed = self.parse([*self._fixed, *overrides])
@@ -106,9 +88,10 @@ class Composer:
                     f"{override.input_line} lists several values: add -m to train each, or write "
                     f"{override.get_key_element()}=[...] for a list"
                 )
-        files = self._compose_files(tuple(str(o.input_line) for o in parsed if self._is_structural(o)))
-        config = copy.deepcopy(files.config)
-        ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not self._is_structural(o)], config)
+        with hydra_errors_as_sentences():
+            files = self._compose_files(tuple(str(o.input_line) for o in parsed if self._is_structural(o)))
+            config = copy.deepcopy(files.config)
+            ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not self._is_structural(o)], config)
         return Composed(config, files.choices)
 
     def _compose_files(self, overrides: tuple[str, ...]) -> Composed:

@@ -1,5 +1,6 @@
 """Hydra's and OmegaConf's errors as one sentence that says what to change."""
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterator, Mapping
@@ -8,13 +9,21 @@ from typing import Any
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from moe_study.sweeps.compose import SETTINGS, defaults, project_root
+from moe_study.errors import ConfigError
+from moe_study.sweeps.conf import SETTINGS, defaults, project_root
 
-EXPLAINED = (HydraException, OmegaConfBaseException)
+
+@contextlib.contextmanager
+def hydra_errors_as_sentences() -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise into a ConfigError of one sentence."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
 
 
-def explain(error: BaseException) -> str:
-    """One sentence for an error of class EXPLAINED."""
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """One sentence for an error of Hydra or OmegaConf."""
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error)
     if isinstance(error, OverrideParseException):

@@ -12,8 +12,10 @@ from moe_study.design.accounting import flops_per_token
 from moe_study.design.config import RunConfig
 from moe_study.design.matching import Solution
 from moe_study.errors import ConfigError
-from moe_study.runs.folder import RunFolder, State, write_sweep_members
-from moe_study.sweeps.compose import Composer, is_setting, read_composed, settle
+from moe_study.runs.folder import RunFolder, State
+from moe_study.runs.members import write_sweep_members
+from moe_study.sweeps.compose import Composer, open_composer, read_composed, settle
+from moe_study.sweeps.conf import is_setting, project_root
 from moe_study.sweeps.sweep_file import Grid, as_overrides, as_text, is_excluded, read_grid, with_overrides
 
 TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
@@ -170,3 +172,9 @@ def _planned(composed: DictConfig, overrides: tuple[str, ...]) -> PlannedRun:
     state = folder.state()
     reason = folder.status().message if state in TO_RETRY else ""
     return PlannedRun(config.key, overrides, config, state, reason, matched)
+
+
+def plan_overrides(overrides: Sequence[str]) -> Plan:
+    """The plan of a command line, for programs that are not started by Hydra."""
+    with open_composer() as composer:
+        return plan_command(composer, overrides, project_root())

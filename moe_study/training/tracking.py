@@ -8,7 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from moe_study.design.config import RunConfig, to_plain
+from moe_study.design.config import RunConfig
+from moe_study.design.plain import to_plain
 from moe_study.errors import ConfigError
 
 MODES = ("off", "offline", "online")

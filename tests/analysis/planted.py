@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from moe_study.design.config import LogConfig, ModelConfig, OptimizerConfig, RunConfig, RunSettings, to_plain
+from moe_study.design.config import LogConfig, ModelConfig, OptimizerConfig, RunConfig, RunSettings
+from moe_study.design.plain import to_plain
 from moe_study.design.routing import Balance, Context, Gate, RouterState, Routing, Selection, Unit
 
 LANGUAGES = ("de", "en", "fr", "it")

@@ -8,7 +8,7 @@ import yaml
 from moe_study.analysis import frame as frames
 from moe_study.analysis.frame import load_frame
 from moe_study.errors import DataError, StudyError
-from moe_study.runs.folder import write_sweep_members
+from moe_study.runs.members import write_sweep_members
 from tests.analysis import planted
 
 

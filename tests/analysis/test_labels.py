@@ -6,7 +6,8 @@ import pytest
 
 from moe_study.analysis.frame import flatten
 from moe_study.analysis.labels import add_labels, shortest_labels
-from moe_study.design.config import OptimizerConfig, RunConfig, to_plain
+from moe_study.design.config import OptimizerConfig, RunConfig
+from moe_study.design.plain import to_plain
 from moe_study.design.routing import (
     Balance,
     Capacity,
@@ -19,7 +20,8 @@ from moe_study.design.routing import (
     Selection,
     Unit,
 )
-from moe_study.sweeps.compose import open_composer, project_root
+from moe_study.sweeps.compose import open_composer
+from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import plan_command
 from tests.analysis import planted
 

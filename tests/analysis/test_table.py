@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from moe_study.analysis.format import count, duration
 from moe_study.analysis.frame import load_frame
-from moe_study.analysis.table import count, duration, missing_lines, perplexity_table, to_csv, to_markdown, to_text
+from moe_study.analysis.table import missing_lines, perplexity_table, to_csv, to_markdown, to_text
 from tests.analysis import planted
 
 

@@ -10,7 +10,8 @@ import pytest
 from moe_study.cli import main
 from moe_study.data import prepare
 from moe_study.design.accounting import flops_per_token
-from moe_study.design.config import ModelConfig, from_plain
+from moe_study.design.config import ModelConfig
+from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
 from moe_study.launch.execute import execute
 from moe_study.runs.folder import RunFolder

@@ -19,7 +19,8 @@ from moe_study.data.images import (
     open_images,
     split_images,
 )
-from moe_study.design.config import DataConfig, from_plain
+from moe_study.design.config import DataConfig
+from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError, DataError
 from tests.fixtures import tiny_digits
 

@@ -20,7 +20,8 @@ from moe_study.data.recipes.parliament_news import (
     repair_misread_utf8,
     tidy,
 )
-from moe_study.design.config import IMAGE_RECIPES, DataConfig, from_plain
+from moe_study.design.config import IMAGE_RECIPES, DataConfig
+from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError, DataError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"

@@ -121,7 +121,8 @@ def test_the_number_of_buckets_leaves_no_trace(
 STAGES = ["scatter", "encode_bucket", "assemble", "fingerprint_of"]
 KILLED = """
 import json, os, signal, sys
-from moe_study.design.config import DataConfig, from_plain
+from moe_study.design.config import DataConfig
+from moe_study.design.plain import from_plain
 from moe_study.data import preparation
 config = from_plain(DataConfig, json.loads(sys.argv[1]))
 stage, calls = sys.argv[2], 0
@@ -219,7 +220,8 @@ def test_processes_that_start_at_once_share_the_work(tmp_path: Path) -> None:
 
 LIMITED = """
 import json, resource, signal, sys
-from moe_study.design.config import DataConfig, from_plain
+from moe_study.design.config import DataConfig
+from moe_study.design.plain import from_plain
 from moe_study.data import prepare
 from moe_study.errors import DataError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -273,7 +273,8 @@ def hub(tmp_path: Path) -> Iterator[str]:
 
 HUB_RUN = """
 import json, sys
-from moe_study.design.config import DataConfig, from_plain
+from moe_study.design.config import DataConfig
+from moe_study.design.plain import from_plain
 from moe_study.data import prepare
 from moe_study.errors import DataError
 try:

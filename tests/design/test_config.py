@@ -13,7 +13,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_study.design.config import DataConfig, RunConfig, TokenizerConfig, from_plain, key_of, to_plain
+from moe_study.design.config import DataConfig, RunConfig, TokenizerConfig
+from moe_study.design.identity import key_of
+from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError
 from tests.design.points import DENSE, TOP_K, toy
 

@@ -7,7 +7,8 @@ import torch
 
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Selection
-from moe_study.model.mlp import MLP, build_ffn
+from moe_study.model.mlp import MLP
+from moe_study.model.moe.build import build_ffn
 
 
 def dense(model: ModelConfig, routing: Routing, layer: int = 0) -> MLP:

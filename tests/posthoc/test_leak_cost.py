@@ -11,7 +11,8 @@ import torch
 from moe_study.cli import main
 from moe_study.data import open_corpus, prepare
 from moe_study.design.causality import verdict
-from moe_study.design.config import DataConfig, ModelConfig, RunConfig, from_plain
+from moe_study.design.config import DataConfig, ModelConfig, RunConfig
+from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
 from moe_study.errors import StudyError
 from moe_study.launch.execute import execute

@@ -12,9 +12,12 @@ import time
 import pytest
 import yaml
 
-from moe_study.design.config import LogConfig, RunConfig, RunSettings, key_of, to_plain
+from moe_study.design.config import LogConfig, RunConfig, RunSettings
+from moe_study.design.identity import key_of
+from moe_study.design.plain import to_plain
 from moe_study.errors import StudyError
-from moe_study.runs.folder import RunFolder, State, list_runs, read_sweep_members, write_sweep_members
+from moe_study.runs.folder import RunFolder, State, list_runs
+from moe_study.runs.members import read_sweep_members, write_sweep_members
 
 
 def config_in(runs_dir, **run) -> RunConfig:

@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 from moe_study.design.config import RunConfig
 from moe_study.design.routing import RouterState, Selection, Unit
 from moe_study.guard import sentence_for
-from moe_study.sweeps.compose import CONFIG_NAME, project_root, run_config
+from moe_study.sweeps.compose import run_config
+from moe_study.sweeps.conf import CONFIG_NAME, project_root
 
 CONF = project_root() / "conf"
 

@@ -6,8 +6,9 @@ from collections import defaultdict
 import pytest
 
 from moe_study.errors import ConfigError
-from moe_study.runs.folder import RunFolder, State, read_sweep_members
-from moe_study.sweeps.compose import project_root
+from moe_study.runs.folder import RunFolder, State
+from moe_study.runs.members import read_sweep_members
+from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import PlannedRun, plan_command, plan_point
 
 SWEEPS = sorted(path.stem for path in (project_root() / "sweeps").glob("*.yaml"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moe_study.design.config import from_plain
+from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
 from moe_study.training import checkpoint
 from moe_study.training.loop import Trainer, clip_gradients, random_seed

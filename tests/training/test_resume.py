@@ -14,7 +14,7 @@ import sys
 import pytest
 import torch
 
-from moe_study.design.config import from_plain, to_plain
+from moe_study.design.plain import from_plain, to_plain
 from moe_study.design.routing import Balance, Routing
 from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint, run, tasks

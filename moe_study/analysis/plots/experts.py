@@ -16,12 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from moe_study.analysis.plots.style import EXPERTS, INK, PointStyle, house_style, new_figure, title
-from moe_study.analysis.table import LEAK_MARK, count
+from moe_study.analysis.format import LEAK_MARK, count
+from moe_study.analysis.plots.style import EXPERTS, INK, PointStyle, chosen_layers, house_style, new_figure, title
 
 ROWS = 6  # points on one page
 MANY = len(EXPERTS)  # with more experts than this, a heat map takes the place of bars and bands
-LAYERS = 3  # layers shown where there are more than four
 HEAT = LogNorm(0.25, 4)  # share over the fair share 1/N
 
 Panel = Callable[[Axes, pd.DataFrame], Any]  # draws the rows of one run and layer; a heat map is returned
@@ -105,14 +104,6 @@ def share_by_domain(
         heat=f"experts sorted by the {by} that uses them most, which makes a diagonal even of noise",
     )
     return list(_pages(activations, styles, panel, layers, words))
-
-
-def chosen_layers(layers: Sequence[int], most: int = LAYERS) -> list[int]:
-    """All of up to most + 1 layers; else first, last and evenly between (the paper's 0, 5 and 11 of twelve)."""
-    layers = sorted(layers)
-    if len(layers) <= most + 1:
-        return layers
-    return [layers[place] for place in np.linspace(0, len(layers) - 1, most).astype(int)]
 
 
 def _pages(

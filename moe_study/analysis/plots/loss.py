@@ -13,11 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import offset_copy
 
 from moe_study.analysis.comparison import MARGIN, compare, losses_by_seed
+from moe_study.analysis.format import LEAK_MARK, count
 from moe_study.analysis.frame import done, each
 from moe_study.analysis.pairs import default_reference
 from moe_study.analysis.plots.style import INK, PointStyle, house_style, labels_at_right, mean_mark, new_figure, title
 from moe_study.analysis.statistics import PairedDifference
-from moe_study.analysis.table import LEAK_MARK, count, perplexity_table
+from moe_study.analysis.table import perplexity_table
 
 COST_NAMES = {
     "num_active_params": "active parameters",

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
+from moe_study.analysis.format import LEAK_MARK
 from moe_study.analysis.frame import done, each
-from moe_study.analysis.table import LEAK_MARK
 from moe_study.files import atomic_file
 
 RC: dict[Any, Any] = {
@@ -164,3 +164,14 @@ def save(figure: Figure, out: Path, name: str) -> list[Path]:
                 figure.savefig(handle, format=path.suffix[1:], metadata=metadata)
             figure.set_layout_engine("none")  # it is settled now, and costly
     return paths
+
+
+LAYERS = 3  # layers shown where there are more than four
+
+
+def chosen_layers(layers: Sequence[int], most: int = LAYERS) -> list[int]:
+    """All of up to most + 1 layers; else first, last and evenly between (the paper's 0, 5 and 11 of twelve)."""
+    layers = sorted(layers)
+    if len(layers) <= most + 1:
+        return layers
+    return [layers[place] for place in np.linspace(0, len(layers) - 1, most).astype(int)]

@@ -7,9 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from moe_study.analysis.plots.experts import chosen_layers
-from moe_study.analysis.plots.style import PointStyle, house_style, labels_at_right, new_figure, title
-from moe_study.analysis.table import count
+from moe_study.analysis.format import count
+from moe_study.analysis.plots.style import PointStyle, chosen_layers, house_style, labels_at_right, new_figure, title
 
 SETTLED = 1e-9  # rates closer than this are the same
 

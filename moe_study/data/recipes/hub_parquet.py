@@ -17,7 +17,7 @@ from typing import Any
 from moe_study.data.documents import Document
 from moe_study.data.recipes.base import Recipe, Source
 from moe_study.data.recipes.reading import Fields, read_documents, stamp_of
-from moe_study.design.config import from_plain
+from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError, DataError
 
 _TEXT_PER_FILE_BYTE = 2  # text takes about half its size in a parquet file

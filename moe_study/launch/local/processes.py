@@ -12,10 +12,10 @@ from multiprocessing import connection, forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from moe_study.design.config import to_plain
+from moe_study.design.plain import to_plain
 from moe_study.launch.local.slots import Slot
 from moe_study.launch.local.worker import train_in_turn
-from moe_study.sweeps.compose import project_root
+from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import PlannedRun
 
 PATIENCE = 60.0  # seconds for a process without a run to end

@@ -14,7 +14,8 @@ import time
 from collections.abc import Mapping
 from multiprocessing import connection
 
-from moe_study.design.config import RunConfig, from_plain
+from moe_study.design.config import RunConfig
+from moe_study.design.plain import from_plain
 from moe_study.guard import EXIT_FAILED, print_error
 from moe_study.launch.execute import execute
 from moe_study.runs.folder import RunFolder

@@ -24,7 +24,7 @@ from moe_study.model.mlp import MLP
 from moe_study.model.moe.experts.dispatch import expert_ffn
 from moe_study.model.moe.experts.dispatch_plan import Plan, plan_pairs
 from moe_study.model.moe.experts.experts import Experts
-from moe_study.model.moe.experts.grouped import gather
+from moe_study.model.moe.experts.rows import gather
 from moe_study.model.moe.routing.balance import Balancer
 from moe_study.model.moe.routing.capacity import CapacityLimit
 from moe_study.model.moe.routing.context import Reading, read

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from moe_study.analysis import frame as frames
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.plots.all import draw_all, figures
-from moe_study.analysis.plots.experts import chosen_layers, share_by_domain, share_over_training
+from moe_study.analysis.plots.experts import share_by_domain, share_over_training
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
-from moe_study.analysis.plots.style import COLOURS, EXPERTS, GREYS, point_styles, spread
+from moe_study.analysis.plots.style import COLOURS, EXPERTS, GREYS, chosen_layers, point_styles, spread
 from moe_study.analysis.table import perplexity_table
 from moe_study.design.routing import Routing
 from tests.analysis import planted

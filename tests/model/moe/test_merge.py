@@ -29,7 +29,7 @@ from moe_study.design.routing import (
 from moe_study.design.validation import validate
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.gpt import GPT
-from moe_study.model.mlp import build_ffn
+from moe_study.model.moe.build import build_ffn
 from moe_study.model.moe.merge import MergeLayer
 from moe_study.model.moe.routing.balance import switch_loss
 

@@ -19,7 +19,7 @@ from moe_study.errors import StudyError
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
 from moe_study.model.gpt import GPT
 from moe_study.model.initialisation import Initialiser
-from moe_study.model.mlp import build_ffn
+from moe_study.model.moe.build import build_ffn
 from moe_study.model.moe.soft import SoftLayer
 from tests.model.moe.soft_reference import soft_layer
 

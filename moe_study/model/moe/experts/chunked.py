@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from moe_study.model.moe.experts.dispatch_plan import Plan
 from moe_study.model.moe.experts.experts import Experts
-from moe_study.model.moe.experts.grouped import by_block, sum_rows
+from moe_study.model.moe.experts.rows import by_block, sum_rows
 from moe_study.model.moe.experts.threads import in_threads
 
 CHUNK = 1024  # rows: at usual widths a chunk and its expert fit a core's cache

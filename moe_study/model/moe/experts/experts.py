@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_study.model.initialisation import Initialiser
-from moe_study.model.moe.experts.grouped import grouped_linear
+from moe_study.model.moe.experts.grouped_linear import grouped_linear
 
 
 class Experts(nn.Module):

@@ -16,7 +16,8 @@ from moe_study.model.moe.experts.chunked import CHUNK, chunked_ffn
 from moe_study.model.moe.experts.dispatch import Implementation
 from moe_study.model.moe.experts.dispatch_plan import Plan, plan_pairs
 from moe_study.model.moe.experts.experts import Experts
-from moe_study.model.moe.experts.grouped import combine, gather, grouped_ffn
+from moe_study.model.moe.experts.grouped import grouped_ffn
+from moe_study.model.moe.experts.rows import combine, gather
 from moe_study.model.moe.routing.gate import Picks
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_study.model.moe.experts.grouped import column_sums, column_sums_by_bag, grouped_linear
+from moe_study.model.moe.experts.grouped_linear import column_sums, column_sums_by_bag, grouped_linear
 
 COUNTS = [[3, 0, 5, 1], [0, 0, 0, 4], [4, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
 

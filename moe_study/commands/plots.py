@@ -1,0 +1,28 @@
+"""`moe-study plots`: pictures, the perplexity table and what it says, of the finished runs in a folder."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from moe_study.commands.status import add_runs
+
+DESCRIPTION = "Draw the pictures of the finished runs and print the perplexity table."
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add `plots` to the sub-commands of moe-study."""
+    parser: argparse.ArgumentParser = commands.add_parser("plots", help=DESCRIPTION, description=DESCRIPTION)
+    add_runs(parser)
+    parser.add_argument("--out", type=Path, default=Path("plots"), help="where pictures and table go (plots)")
+    parser.add_argument("--reference", metavar="LABEL", help="point to compare with (the smallest dense one)")
+    parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw, write and print."""
+    from moe_study.analysis.report import draw
+
+    wishes = {"reference": options.reference, "rank_leaking": options.rank_leaking}
+    draw([Path(options.runs_dir)], options.out, sweep=options.sweep, **wishes)

@@ -1,0 +1,28 @@
+"""`moe-study status`: what has become of the runs in a folder."""
+
+import argparse
+from typing import Any
+
+DESCRIPTION = "Say what has become of the runs in a folder."
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add `status` to the sub-commands of moe-study."""
+    parser: argparse.ArgumentParser = commands.add_parser("status", help=DESCRIPTION, description=DESCRIPTION)
+    add_runs(parser)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that works on the runs of a folder."""
+    parser.add_argument("runs_dir", nargs="?", default="runs", help="the folder that holds the runs (runs)")
+    parser.add_argument("--sweep", metavar="NAME", help="only the runs of this sweep, as last launched")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the overview."""
+    from moe_study.runs.overview import look, report
+
+    for line in report(look(options.runs_dir, options.sweep)):
+        print(line)
