@@ -47,10 +47,10 @@ def test_the_newest_commit_comes_first_with_must_aim_and_quartiles(keep: Any) ->
 
 
 def test_a_row_over_its_must_is_marked_and_one_at_it_is_not(keep: Any) -> None:
-    page = draw(keep(CPU, 1, {"layer 8x1": row(1.23), "layer 8x2": row(1.22), "peer a b 8x1": row(0.95)}), 4)
+    page = draw(keep(CPU, 1, {"layer 8x1": row(1.23), "layer 8x2": row(1.22), "peer a b 8x1, 2 threads": row(0.95)}), 4)
     assert cells(page, "layer 8x1")[2] == "1.23 ✗"
     assert cells(page, "layer 8x2")[2] == "1.22"
-    assert cells(page, "peer a b 8x1")[:3] == ["0.90", "0.75", "0.95 ✗"]
+    assert cells(page, "peer a b 8x1, 2 threads")[:3] == ["0.90", "0.75", "0.95 ✗"]
 
 
 def test_a_regression_is_marked_only_beyond_both_spreads(keep: Any) -> None:
