@@ -115,7 +115,8 @@ def test_an_import_within_a_function_that_runs_up_is_found(tmp_path):
 def test_a_circle_of_relative_and_type_checking_imports_is_found(tmp_path):
     (tmp_path / "moe_study").mkdir()
     (tmp_path / "moe_study" / "__init__.py").write_text("")
-    (tmp_path / "moe_study" / "a.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  from . import b\n")
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import b\n"
+    (tmp_path / "moe_study" / "a.py").write_text(typed)
     (tmp_path / "moe_study" / "b.py").write_text("from .a import x\n")
     known = modules(tmp_path)
     graph = {name: imports(name, path, known) for name, path in known.items()}
