@@ -8,7 +8,7 @@ import pytest
 from moe_study import cli
 from moe_study.design.config import LogConfig, RunConfig, RunSettings
 from moe_study.runs.folder import RunFolder
-from moe_study.runs.members import write_sweep_members
+from moe_study.runs.members import Launch, record_launch
 
 
 def run_in(runs_dir, seed: int) -> RunFolder:
@@ -70,7 +70,7 @@ def test_status_counts_and_gives_reasons(capsys, some_runs):
 
 
 def test_status_of_a_sweep_counts_runs_that_never_started(capsys, some_runs):
-    write_sweep_members(some_runs, "mine", [run_in(some_runs, seed).key for seed in (0, 8, 9)])
+    record_launch(some_runs, "mine", Launch(runs=tuple(run_in(some_runs, seed).key for seed in (0, 8, 9))))
     assert cli.main(["status", "--sweep", "mine", str(some_runs)]) == 0
     assert capsys.readouterr().out == "2 missing, 1 done\n"
 

@@ -13,7 +13,7 @@ import yaml
 
 from moe_study.errors import DataError
 from moe_study.runs.folder import RunFolder, Status, list_runs
-from moe_study.runs.members import read_sweep_members
+from moe_study.runs.members import read_members
 
 ACTIVATION_COLUMNS = ("layer", "expert", "language", "topic", "count", "weight", "tokens")
 SECTIONS = ("model", "routing", "data", "optimizer", "run")  # what makes a run's identity
@@ -32,7 +32,7 @@ def find_runs(roots: Iterable[Path], sweep: str | None = None) -> list[RunFolder
         if not root.is_dir():
             raise DataError(f"there is no folder {root}; name the folder that holds the runs")
         if sweep is not None:
-            folders = [RunFolder(root / key) for key in read_sweep_members(root, sweep)]
+            folders = [RunFolder(root / key) for key in read_members(root, sweep).runs]
         elif (root / "config.yaml").exists():
             folders = [RunFolder(root)]
         else:

@@ -1,22 +1,146 @@
-"""Which runs a sweep consists of, kept beside the runs."""
+"""Which runs a sweep consists of, and what it compares: RUNS_DIR/.sweeps/NAME.json.
+
+A sweep can be launched as its file stands, or with more on the command line (`+sweep=x run.seed=4`). Each launch
+replaces what a launch with the same command line recorded before and leaves the others, so that the sweep file is the
+desired state of what it names, and runs that a command line has added stay members:
+
+    {"launches": [{"overrides": [], "runs": [KEY, ...], "comparisons": [...]},
+                  {"overrides": ["run.seed=4"], "runs": [KEY, ...], "comparisons": [...]}]}
+
+The last launch is at the end. Older files hold a list of keys, which is read as a launch of the file as it stood.
+"""
 
 import os
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from moe_study.errors import StudyError
+from moe_study.design.plain import from_plain, to_plain
+from moe_study.errors import ConfigError, StudyError
 from moe_study.files import read_json, write_json_atomic
+from moe_study.runs.lock import LockHeld, hold
+
+LOCK_PATIENCE = 10.0  # seconds; others hold it for as long as one small file takes
 
 
-def write_sweep_members(runs_dir: str | os.PathLike[str], sweep: str, keys: list[str]) -> Path:
-    """Record which runs the sweep `sweep` consists of, as last launched."""
-    path = Path(runs_dir) / ".sweeps" / f"{sweep}.json"
-    write_json_atomic(path, keys)
+@dataclass(frozen=True)
+class PlannedComparison:
+    """Two sides that a sweep file asks to compare, and the runs that are meant."""
+
+    left: str  # as the sweep file has it, in one line
+    right: str
+    left_runs: tuple[str, ...] = ()  # keys
+    right_runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What one command line meant when it was last given."""
+
+    overrides: tuple[str, ...] = ()  # what stood on it besides the sweep; without what changes no run
+    runs: tuple[str, ...] = ()  # keys
+    comparisons: tuple[PlannedComparison, ...] = ()
+
+
+@dataclass(frozen=True)
+class Members:
+    """What a sweep consists of, over all of its launches."""
+
+    launches: tuple[Launch, ...]
+
+    @property
+    def runs(self) -> list[str]:
+        """The keys of all runs, each once."""
+        return _each_once(launch.runs for launch in self.launches)
+
+    @property
+    def comparisons(self) -> list[PlannedComparison]:
+        """What the sweep file asked for at the last launch, with the runs of all launches on either side."""
+        return [self._over_all_launches(asked) for asked in self.launches[-1].comparisons] if self.launches else []
+
+    def _over_all_launches(self, asked: PlannedComparison) -> PlannedComparison:
+        same = [
+            comparison
+            for launch in self.launches
+            for comparison in launch.comparisons
+            if (comparison.left, comparison.right) == (asked.left, asked.right)
+        ]
+        left = _each_once(comparison.left_runs for comparison in same)
+        right = _each_once(comparison.right_runs for comparison in same)
+        return PlannedComparison(asked.left, asked.right, tuple(left), tuple(right))
+
+
+def read_members(runs_dir: str | os.PathLike[str], sweep: str) -> Members:
+    """The members of `sweep`; StudyError when it was never launched into `runs_dir`, or its list is damaged."""
+    path = _file(runs_dir, sweep)
+    plain = read_json(path)
+    if plain is None:
+        raise StudyError(f"no sweep {sweep} was launched into {runs_dir}; run python train.py -m +sweep={sweep} first")
+    if isinstance(plain, list):
+        plain = {"launches": [{"runs": plain}]}
+    try:
+        members: Members = from_plain(Members, plain)
+    except ConfigError as error:
+        raise StudyError(f"{path} is damaged ({error}); delete it, then start the sweep again") from error
+    return members
+
+
+def record_launch(runs_dir: str | os.PathLike[str], sweep: str, launch: Launch) -> Path:
+    """Note what a command line means by `sweep`, in place of what the same one meant before; the file's path."""
+
+    def with_launch(launches: tuple[Launch, ...]) -> list[Launch]:
+        return [*(other for other in launches if set(other.overrides) != set(launch.overrides)), launch]
+
+    return _change(runs_dir, sweep, with_launch)
+
+
+def drop_added_runs(runs_dir: str | os.PathLike[str], keys: Collection[str]) -> None:
+    """Let `keys` be members of no sweep to which only a command line has added them.
+
+    A run that the sweep file names stays a member: it is missing, and the sweep trains it again.
+    """
+
+    def without(launches: tuple[Launch, ...]) -> list[Launch]:
+        kept = [launch if not launch.overrides else _without(launch, keys) for launch in launches]
+        return [launch for launch in kept if launch.runs or not launch.overrides]
+
+    for sweep in list_sweeps(runs_dir):
+        if any(set(launch.runs) & set(keys) for launch in read_members(runs_dir, sweep).launches if launch.overrides):
+            _change(runs_dir, sweep, without)
+
+
+def list_sweeps(runs_dir: str | os.PathLike[str]) -> list[str]:
+    """The names of all sweeps that were launched into `runs_dir`; those in folders as paths."""
+    root = Path(runs_dir) / ".sweeps"
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.json"))
+
+
+def _change(runs_dir: str | os.PathLike[str], sweep: str, change: Callable[[tuple[Launch, ...]], list[Launch]]) -> Path:
+    """Rewrite a sweep's launches; two processes that do so at the same time lose nothing."""
+    path = _file(runs_dir, sweep)
+    try:
+        with hold(path.with_suffix(".lock"), LOCK_PATIENCE):
+            before = read_members(runs_dir, sweep).launches if path.exists() else ()
+            write_json_atomic(path, to_plain(Members(tuple(change(before)))))
+    except LockHeld:
+        raise StudyError(f"{path} is in use by another process; start the sweep again in a moment") from None
     return path
 
 
-def read_sweep_members(runs_dir: str | os.PathLike[str], sweep: str) -> list[str]:
-    """Keys of the runs of `sweep`; StudyError when it was never launched into `runs_dir`."""
-    keys = read_json(Path(runs_dir) / ".sweeps" / f"{sweep}.json")
-    if keys is None:
-        raise StudyError(f"no sweep {sweep} was launched into {runs_dir}; run python train.py -m +sweep={sweep} first")
-    return list(keys)
+def _without(launch: Launch, keys: Collection[str]) -> Launch:
+    def kept(runs: Iterable[str]) -> tuple[str, ...]:
+        return tuple(key for key in runs if key not in keys)
+
+    comparisons = tuple(
+        PlannedComparison(asked.left, asked.right, kept(asked.left_runs), kept(asked.right_runs))
+        for asked in launch.comparisons
+    )
+    return Launch(launch.overrides, kept(launch.runs), comparisons)
+
+
+def _each_once(groups: Iterable[Iterable[str]]) -> list[str]:
+    return list(dict.fromkeys(key for group in groups for key in group))
+
+
+def _file(runs_dir: str | os.PathLike[str], sweep: str) -> Path:
+    return Path(runs_dir) / ".sweeps" / f"{sweep}.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, Status, list_runs
-from moe_study.runs.members import read_sweep_members
+from moe_study.runs.members import read_members
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Seen:
 def look(runs_dir: str | Path, sweep: str | None = None) -> list[Seen]:
     """All runs of a sweep (those never started, too), or all runs in the folder."""
     if sweep is not None:
-        folders = [RunFolder(Path(runs_dir) / key) for key in read_sweep_members(runs_dir, sweep)]
+        folders = [RunFolder(Path(runs_dir) / key) for key in read_members(runs_dir, sweep).runs]
     else:
         folders = list_runs(runs_dir)
         if not folders:

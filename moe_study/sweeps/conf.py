@@ -29,3 +29,8 @@ def defaults() -> dict[str, Any]:
 def is_setting(key: str) -> bool:
     """Whether `key` steers the command and is no part of a run's configuration."""
     return key.partition(".")[0] in SETTINGS
+
+
+def is_outside_the_key(key: str) -> bool:
+    """Whether `key` belongs to a run without making it another run: what is logged, and where data lies."""
+    return key.partition(".")[0] in ("log", "hydra") or key == "data.root"

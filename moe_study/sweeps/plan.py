@@ -1,5 +1,6 @@
 """From a grid to the runs it means: composed, validated, each once, with what has become of each so far."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from moe_study.design.config import RunConfig
 from moe_study.design.matching import Solution
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
-from moe_study.runs.members import write_sweep_members
+from moe_study.runs.members import Launch, record_launch
 from moe_study.sweeps.compose import Composer, open_composer, read_composed, settle
-from moe_study.sweeps.conf import is_setting, project_root
+from moe_study.sweeps.conf import is_outside_the_key, is_setting, project_root
 from moe_study.sweeps.sweep_file import Grid, as_overrides, as_text, is_excluded, read_grid, with_overrides
 
 TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
@@ -57,6 +58,7 @@ class Plan:
     excluded: int = 0
     duplicates: int = 0
     skip_invalid: bool = False
+    added: tuple[str, ...] = ()  # overrides beside the sweep file that change what its runs are
 
     def to_start(self, retry_failed: bool = False) -> list[PlannedRun]:
         """What a launcher shall train: longest first, so that the last one does not run alone."""
@@ -94,7 +96,8 @@ class Plan:
     def record_members(self) -> None:
         """Let analysis know which runs the sweep consists of."""
         if self.name is not None and self.runs:
-            write_sweep_members(self.runs[0].config.log.runs_dir, self.name, [run.key for run in self.runs])
+            launch = Launch(self.added, tuple(run.key for run in self.runs))
+            record_launch(self.runs[0].config.log.runs_dir, self.name, launch)
 
 
 def plan_command(composer: Composer, arguments: Sequence[str], root: Path) -> Plan:
@@ -105,8 +108,10 @@ def plan_command(composer: Composer, arguments: Sequence[str], root: Path) -> Pl
     overrides = composer.parse(arguments)
     settings = {o.key_or_group: o.value() for o in overrides if is_setting(o.key_or_group)}
     grid = Grid(None, ({},)) if settings.get("sweep") is None else read_grid(str(settings["sweep"]), root)
-    grid = with_overrides(grid, [o for o in overrides if not is_setting(o.key_or_group)])
-    return plan_grid(composer, grid, flag(settings, "skip_invalid"))
+    of_runs = [o for o in overrides if not is_setting(o.key_or_group)]
+    added = sorted(str(o.input_line) for o in of_runs if not is_outside_the_key(o.key_or_group))
+    plan = plan_grid(composer, with_overrides(grid, of_runs), flag(settings, "skip_invalid"))
+    return dataclasses.replace(plan, added=tuple(added))
 
 
 def plan_point(composer: Composer, overrides: Sequence[str]) -> Plan:

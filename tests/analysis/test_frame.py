@@ -8,7 +8,7 @@ import yaml
 from moe_study.analysis import frame as frames
 from moe_study.analysis.frame import load_frame
 from moe_study.errors import DataError, StudyError
-from moe_study.runs.members import write_sweep_members
+from moe_study.runs.members import Launch, record_launch
 from tests.analysis import planted
 
 
@@ -117,7 +117,7 @@ def test_a_key_in_two_folders_is_taken_once_and_done_first(tmp_path, folders):
 
 def test_a_sweep_is_its_members_and_those_never_started(tmp_path, folders):
     runs = folders[0].parent
-    write_sweep_members(runs, "mine", [folders[0].name, folders[1].name, "0" * 16])
+    record_launch(runs, "mine", Launch(runs=(folders[0].name, folders[1].name, "0" * 16)))
     frame = load_frame([runs], sweep="mine")
     assert sorted(frame["state"]) == ["done", "done", "missing"]
     with pytest.raises(StudyError, match="no sweep yours"):

@@ -1,6 +1,5 @@
 """Sweeps through each launcher: the project's own, Hydra's, and the stock submitit one."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import pytest
 from moe_study.errors import StudyError
 from moe_study.launch.run_sweep import conclude
 from moe_study.runs.folder import State, list_runs
+from moe_study.runs.members import read_members
 from moe_study.sweeps.plan import plan_command
 from tests.launch.driving import command, train, wait_until
 
@@ -40,8 +40,7 @@ def test_sweep_file_from_plan_to_summary(runs_dir, sweep_file, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "mine: 6 runs (6 missing); 6 to train now" in done.stderr
     assert "mine: 6 done" in done.stderr
-    members = json.loads((runs_dir / ".sweeps" / "mine.json").read_text())
-    assert sorted(members) == [folder.key for folder in list_runs(runs_dir)]
+    assert sorted(read_members(runs_dir, "mine").runs) == [folder.key for folder in list_runs(runs_dir)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "runs"]
     again = train("quick", runs_dir, "-m", f"+sweep={sweep_file}", "skip_invalid=true")
     assert again.returncode == 0

@@ -17,7 +17,6 @@ from moe_study.design.identity import key_of
 from moe_study.design.plain import to_plain
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, list_runs
-from moe_study.runs.members import read_sweep_members, write_sweep_members
 
 
 def config_in(runs_dir, **run) -> RunConfig:
@@ -98,7 +97,7 @@ def test_failure_keeps_the_traceback(started):
     assert status.state is State.FAILED
     assert status.message == "last line"
     assert status.error["type"] == "ValueError"
-    assert "test_runs.py" in status.error["traceback"]
+    assert "test_folder.py" in status.error["traceback"]
 
 
 def hold(config, ready):
@@ -209,10 +208,3 @@ def test_list_runs_finds_run_folders_only(config, tmp_path):
     (tmp_path / ("0" * 16)).mkdir()  # no config.yaml
     assert [folder.key for folder in list_runs(tmp_path)] == [config.key]
     assert list_runs(tmp_path / "absent") == []
-
-
-def test_sweep_members_are_remembered(tmp_path):
-    write_sweep_members(tmp_path, "mine", ["a", "b"])
-    assert read_sweep_members(tmp_path, "mine") == ["a", "b"]
-    with pytest.raises(StudyError, match="no sweep yours"):
-        read_sweep_members(tmp_path, "yours")

@@ -7,7 +7,7 @@ import pytest
 
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
-from moe_study.runs.members import read_sweep_members
+from moe_study.runs.members import read_members
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import PlannedRun, plan_command, plan_point
 
@@ -139,7 +139,20 @@ def test_runs_know_their_sweep_without_changing_identity(plan, sweep_file, tmp_p
     assert {run.config.log.sweep for run in made.runs} == {"mine"}
     assert [run.key for run in made.runs] == [run.key for run in plan("run.seed=0,1").runs]
     made.record_members()
-    assert read_sweep_members(tmp_path / "runs", "mine") == [run.key for run in made.runs]
+    assert read_members(tmp_path / "runs", "mine").runs == [run.key for run in made.runs]
+
+
+def test_seeds_from_the_command_line_join_the_members_and_points_out_of_the_file_leave(plan, sweep_file, tmp_path):
+    sweep_file("{seeds: [0], points: [{routing: [dense, token_top1]}]}")
+    first = plan("+sweep=mine", "log.log_every=5", "data.root=/elsewhere")  # neither makes another run
+    first.record_members()
+    more = plan("+sweep=mine", "run.seed=4,5")
+    more.record_members()
+    sweep_file("{seeds: [0], points: [{routing: dense}]}")
+    plan("+sweep=mine").record_members()
+    expected = {first.runs[0].key, *(run.key for run in more.runs)}
+    assert set(read_members(tmp_path / "runs", "mine").runs) == expected
+    assert len(expected) == 5
 
 
 def test_plan_point_refuses_what_has_no_meaning(composer):
