@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from moe_study.analysis import load as reading
 from moe_study.analysis.labels import add_labels
 from moe_study.design.config import RunConfig
 from moe_study.design.plain import to_plain
 from moe_study.errors import DataError, StudyError
+from moe_study.runs.activations import COLUMNS as ACTIVATION_COLUMNS
 from moe_study.runs.folder import RunFolder
+from moe_study.runs.listing import find_runs
 
 Row = Mapping[Hashable, Any]  # one row of a frame
 RESULT_NUMBERS = (
@@ -39,7 +40,7 @@ def load_frame(folders: Iterable[Path], sweep: str | None = None) -> pd.DataFram
     on: only losses with the same one can be compared). A key that stands in two folders is taken once, a done
     one first. `sweep` keeps the runs that were planned by the sweep of that name.
     """
-    rows = [_row(folder) for folder in reading.find_runs(folders, sweep)]
+    rows = [_row(folder) for folder in find_runs(folders, sweep)]
     frame = pd.DataFrame(rows)
     for name in (*RESULT_NUMBERS, *EXPERT_RATES):
         frame[name] = pd.to_numeric(frame[name]) if name in frame else math.nan
@@ -96,11 +97,11 @@ def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> p
 
 def activations(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
     """Activation counts over the validation set after training. Columns: label, point, key, seed and
-    reading.ACTIVATION_COLUMNS; runs without a router have no rows."""
-    columns = list(reading.ACTIVATION_COLUMNS)
+    ACTIVATION_COLUMNS; runs without a router have no rows."""
+    columns = list(ACTIVATION_COLUMNS)
 
     def one(run: Row) -> pd.DataFrame:
-        counts = reading.read_routing(RunFolder(run["folder"]))
+        counts = RunFolder(run["folder"]).read_activations()
         return pd.DataFrame(columns=columns) if counts is None else counts[columns]
 
     return _long(frame, one, columns, problems)
@@ -114,7 +115,7 @@ def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.
     columns = ["by", "name", "loss", "tokens"]
 
     def one(run: Row) -> pd.DataFrame:
-        result = reading.read_result(RunFolder(run["folder"]))
+        result = _read_result(RunFolder(run["folder"]))
         rows = [
             {"by": by, "name": name, "loss": value["loss"], "tokens": value["tokens"]}
             for by in ("language", "topic")
@@ -158,15 +159,15 @@ def _row(folder: RunFolder) -> dict[str, Any]:
     """One run as a flat row; a damaged file becomes the state `damaged` with its sentence."""
     row: dict[str, Any] = {"folder": str(folder.path), "key": folder.key, "state": "damaged", "error": None}
     try:
-        status, state = reading.read_status(folder)
+        status, state = folder.status(), folder.state().value
         if not folder.path.exists():
             return {**row, "state": state}
-        row.update(_identity(reading.read_config(folder)))
+        row.update(_identity(folder.read_plain_config()))
         row["step"], row["total_steps"], row["attempts"] = status.step, status.total_steps, status.attempts
         if status.error:
             row["error"] = f"{status.error['type']}: {status.message}"
         if state == "done":
-            row.update(_result(folder, reading.read_result(folder), row))
+            row.update(_result(folder, _read_result(folder), row))
         row["state"] = state
     except StudyError as error:
         row["error"] = str(error)
@@ -187,6 +188,14 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
         if not name.startswith("log.") and name not in ("data.root", "run.seed")
     }
     return {"seed": flat["run.seed"], "point": _hash(design), **flat}
+
+
+def _read_result(folder: RunFolder) -> dict[str, Any]:
+    """The result of a run that says it is done."""
+    result = folder.result()
+    if result is None:
+        raise DataError(f"{folder.result_file} is missing; start the run again")
+    return result
 
 
 def _result(folder: RunFolder, result: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

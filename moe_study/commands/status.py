@@ -22,7 +22,7 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the overview."""
-    from moe_study.runs.overview import look, report
+    from moe_study.runs.overview import find_states, status_lines
 
-    for line in report(look(options.runs_dir, options.sweep)):
+    for line in status_lines(find_states(options.runs_dir, options.sweep)):
         print(line)

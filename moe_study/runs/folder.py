@@ -1,8 +1,9 @@
-"""One run's folder, runs/KEY: its identity, state, curve and result. Only this file knows the file names.
+"""One run's folder, runs/KEY: its identity, state, curve and result. The files' names stand here alone.
 
 A run is claimed (one process at a time, by a lock that dies with the process), started, and ends as done, failed,
 diverged or preempted; what status.json says is checked against the lock, so that a killed process leaves no run
-"running" for ever. All files but the growing metrics.jsonl and log.txt are written whole or not at all.
+"running" for ever. All files but the growing metrics.jsonl and log.txt are written whole or not at all. What the
+files hold is known to the modules beside this one: stored_config, status, curve, activations, provenance.
 
     folder = RunFolder.of(config)
     with folder.claim(config):
@@ -15,10 +16,6 @@ diverged or preempted; what status.json says is checked against the lock, so tha
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
-import json
-import math
 import os
 import re
 import shutil
@@ -27,22 +24,24 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from moe_study.design.config import RunConfig
-from moe_study.design.identity import KEY_DIGITS, key_of
-from moe_study.design.plain import from_plain, to_plain
-from moe_study.errors import StudyError
-from moe_study.files import clear_os_errors, read_json, write_json_atomic, write_text_atomic
-from moe_study.runs import provenance
+from moe_study.design.identity import KEY_DIGITS
+from moe_study.design.plain import to_plain
+from moe_study.errors import DataError, StudyError
+from moe_study.files import read_json, write_json_atomic, write_text_atomic
+from moe_study.runs import activations, curve, provenance, stored_config
+from moe_study.runs.lock import LockHeld, hold, is_held
 from moe_study.runs.status import State, Status
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 KEY_PATTERN = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
-SILENCE = 900.0  # seconds without a word after which a run on another host counts as stale
+STALE_AFTER = 900.0  # seconds without a sign of life after which a run on another host counts as stale
 PROGRESS_EVERY = 1.0  # seconds between two writes of status.json by `progress`
-CLAIM_PATIENCE = 0.5  # seconds; a reader that looks at the lock holds it for microseconds
+CLAIM_PATIENCE = 0.5  # seconds; a reader that tests the lock holds it for microseconds
 
 
 class RunFolder:
@@ -77,11 +76,11 @@ class RunFolder:
 
     def read_config(self) -> RunConfig:
         """The configuration; StudyError names the file when it cannot be read or is from another version."""
-        plain = self._read_plain_config()
-        try:
-            return from_plain(RunConfig, plain)  # type: ignore[no-any-return]
-        except StudyError as error:
-            raise StudyError(f"{self.config_file} does not fit this version of moe_study: {error}") from error
+        return stored_config.read(self.config_file)
+
+    def read_plain_config(self) -> dict[str, Any]:
+        """The configuration as it was written, in plain values; one of another version, too."""
+        return stored_config.read_plain(self.config_file)
 
     def status(self) -> Status:
         """What was last written; state MISSING when nothing was."""
@@ -105,65 +104,37 @@ class RunFolder:
         return status.state
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of the curve; a last line that a killed process left unfinished is ignored."""
-        return [record for _, record in self._metric_lines()]
+        """All records of the curve; a last line that a killed process left unfinished is ignored."""
+        return curve.read(self.metrics_file)
 
     def result(self) -> dict[str, Any] | None:
-        """The result, or None when the run is not done."""
-        return read_json(self.result_file)
+        """The result, or None when the run is not done; DataError when the file is damaged."""
+        result = read_json(self.result_file)
+        if result is not None and not isinstance(result, dict):
+            raise DataError(f"{self.result_file} is damaged: it holds no fields; start the run again")
+        return result
+
+    def read_activations(self) -> "pd.DataFrame | None":
+        """How often each expert was used (activations.COLUMNS), or None for a run that was not evaluated yet."""
+        return activations.read(self.routing_file)
 
     def provenance(self) -> dict[str, Any] | None:
         return read_json(self.provenance_file)
 
     def is_locked(self) -> bool:
         """Whether a living process holds the run's lock."""
-        try:
-            handle = os.open(self._lock_file, os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # no locks on this file system
+        held = is_held(self._lock_file)
+        if held is None:  # no locks on this file system
             status = self.status()
             return status.host == socket.gethostname() and _process_exists(status.pid)
-        finally:
-            os.close(handle)
-        return False
+        return held
 
     def _is_alive(self, status: Status) -> bool:
         if self.is_locked():
             return True
         if status.host == socket.gethostname():
             return False
-        return time.time() - status.updated < SILENCE  # a lock may not be seen across hosts
-
-    def _read_plain_config(self) -> dict[str, Any]:
-        try:
-            plain = yaml.safe_load(self.config_file.read_text())
-        except FileNotFoundError as error:
-            raise StudyError(f"{self.path} is no run folder: it has no config.yaml") from error
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StudyError(f"{self.config_file} cannot be read: {_first_line(error)}") from error
-        if not isinstance(plain, dict):
-            raise StudyError(f"{self.config_file} is damaged: it holds no sections")
-        return plain
-
-    def _metric_lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        try:
-            lines = self.metrics_file.read_text().split("\n")
-        except FileNotFoundError:
-            return
-        except (OSError, UnicodeDecodeError) as error:
-            raise StudyError(f"{self.metrics_file} cannot be read: {_first_line(error)}") from error
-        for number, line in enumerate(lines[:-1], start=1):  # the rest after the last newline is unfinished
-            try:
-                record = json.loads(line)
-                record["kind"], record["step"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise StudyError(f"{self.metrics_file} is damaged at line {number}") from error
-            yield line, record
+        return time.time() - status.updated < STALE_AFTER  # a lock may not be seen across hosts
 
     # Claiming -----------------------------------------------------------------------------------------------
 
@@ -173,49 +144,19 @@ class RunFolder:
 
         Also refused: a folder whose name, or whose config.yaml, belongs to another configuration.
         """
-        with clear_os_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            self._lock(handle)
-            self._write_config(config)
-            self._status = self.status()
-            yield self
-        finally:
-            os.close(handle)
-
-    def _lock(self, handle: int) -> None:
-        deadline = time.monotonic() + CLAIM_PATIENCE
-        while True:
-            try:
-                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.02)
-                    continue
-                status = self.status()
-                raise StudyError(
-                    f"{self.path} is being trained by process {status.pid} on {status.host}; wait for it, or stop it"
-                ) from None
-            except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    return None  # a file system without locks: the process id in status.json must do
-                raise
-
-    def _write_config(self, config: RunConfig) -> None:
         if self.key != config.key:
             raise StudyError(f"{self.path} is not the folder of this configuration, whose key is {config.key}")
-        if not self.config_file.exists():
-            write_text_atomic(self.config_file, yaml.safe_dump(to_plain(config), sort_keys=False))
-            return
-        try:
-            stored = key_of(self._read_plain_config())
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StudyError(f"{self.config_file} is damaged: section {_first_line(error)} is missing") from error
-        if stored != self.key:
-            raise StudyError(
-                f"{self.config_file} was changed and now belongs to key {stored}; restore it, or move {self.path} away"
-            )
+        with contextlib.ExitStack() as lock:
+            try:
+                lock.enter_context(hold(self._lock_file, CLAIM_PATIENCE))
+            except LockHeld:
+                owner = self.status()
+                raise StudyError(
+                    f"{self.path} is being trained by process {owner.pid} on {owner.host}; wait for it, or stop it"
+                ) from None
+            stored_config.write(self.config_file, config)
+            self._status = self.status()
+            yield self
 
     # Writing, by the process that claimed it ----------------------------------------------------------------
 
@@ -241,7 +182,7 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, then the state done. Numbers that are not finite become null."""
-        write_json_atomic(self.result_file, _finite(to_plain(result)))
+        write_json_atomic(self.result_file, curve.finite(to_plain(result)))
         self._write_status(state=State.DONE, step=self._status.total_steps, error=None)
 
     def diverge(self, message: str, step: int) -> None:
@@ -278,16 +219,16 @@ class RunFolder:
         write_json_atomic(self.provenance_file, {**(self.provenance() or {}), **to_plain(facts)})
 
     def append_metrics(self, *records: Mapping[str, Any]) -> None:
-        """Add lines to the curve in one write; each record has `kind` and `step`. Not finite becomes null."""
-        lines = "".join(json.dumps(_finite(to_plain(record)), allow_nan=False) + "\n" for record in records)
-        with clear_os_errors(self.metrics_file), open(self.metrics_file, "a", encoding="utf-8") as handle:
-            handle.write(lines)
+        """Add records to the curve in one write; each has `kind` and `step`. Not finite becomes null."""
+        curve.append(self.metrics_file, *records)
 
     def drop_metrics_after(self, step: int) -> None:
-        """Forget every line with a later step, so that none stands twice when training goes on from `step`."""
-        if self.metrics_file.exists():
-            kept = [line + "\n" for line, record in self._metric_lines() if record["step"] <= step]
-            write_text_atomic(self.metrics_file, "".join(kept))
+        """Forget every record of a later step, so that none stands twice when training goes on from `step`."""
+        curve.drop_after(self.metrics_file, step)
+
+    def write_activations(self, counts: "pd.DataFrame") -> None:
+        """Keep how often each expert was used: activations.COLUMNS."""
+        activations.write(self.routing_file, counts)
 
     def forget_training(self) -> None:
         """Remove checkpoints, curve and result, so that the next start begins at step 0."""
@@ -317,19 +258,5 @@ def check_writable(runs_dir: str | os.PathLike[str]) -> None:
     probe.unlink()
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value
-
-
 def _process_exists(pid: int | None) -> bool:
     return pid is not None and Path(f"/proc/{pid}").exists()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

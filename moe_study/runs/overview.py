@@ -9,41 +9,41 @@ from pathlib import Path
 
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, Status, list_runs
-from moe_study.runs.members import read_members
+from moe_study.runs.listing import runs_of_sweep
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One run as found."""
+class FoundRun:
+    """One run with the state that it was found in."""
 
     folder: RunFolder
     state: State
     status: Status
 
 
-def look(runs_dir: str | Path, sweep: str | None = None) -> list[Seen]:
+def find_states(runs_dir: str | Path, sweep: str | None = None) -> list[FoundRun]:
     """All runs of a sweep (those never started, too), or all runs in the folder."""
     if sweep is not None:
-        folders = [RunFolder(Path(runs_dir) / key) for key in read_members(runs_dir, sweep).runs]
+        folders = runs_of_sweep(runs_dir, sweep)
     else:
         folders = list_runs(runs_dir)
         if not folders:
             raise StudyError(f"there are no runs in {runs_dir}")
-    return [_look(folder) for folder in folders]
+    return [_find_state(folder) for folder in folders]
 
 
-def _look(folder: RunFolder) -> Seen:
+def _find_state(folder: RunFolder) -> FoundRun:
     try:
-        return Seen(folder, folder.state(), folder.status())
+        return FoundRun(folder, folder.state(), folder.status())
     except StudyError as error:
         unreadable = Status(State.FAILED, error={"type": "StudyError", "message": str(error), "traceback": ""})
-        return Seen(folder, State.FAILED, unreadable)
+        return FoundRun(folder, State.FAILED, unreadable)
 
 
-def report(seen: Iterable[Seen]) -> Iterator[str]:
+def status_lines(found: Iterable[FoundRun]) -> Iterator[str]:
     """Counts, then what is running, then what failed and why."""
-    by_state: dict[State, list[Seen]] = {}
-    for run in seen:
+    by_state: dict[State, list[FoundRun]] = {}
+    for run in found:
         by_state.setdefault(run.state, []).append(run)
     counts = Counter({state: len(runs) for state, runs in by_state.items()})
     yield ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
@@ -52,7 +52,7 @@ def report(seen: Iterable[Seen]) -> Iterator[str]:
             yield f"  {state:<9} {run.folder.path}  {_detail(run)}"
 
 
-def _detail(run: Seen) -> str:
+def _detail(run: FoundRun) -> str:
     status = run.status
     share = f"step {status.step} of {status.total_steps}" if status.total_steps else ""
     if run.state is State.RUNNING:

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from moe_study.errors import DataError
 from moe_study.model.forward_pass import RoutingStats
+from moe_study.runs.activations import COLUMNS as ROUTING_COLUMNS
 from moe_study.training.device import autocast
-
-ROUTING_COLUMNS = ("layer", "expert", "language", "topic", "count", "weight", "tokens")
 
 
 @dataclass

@@ -11,7 +11,6 @@ from moe_study.audit.audit import RUN_TRIALS, audit
 from moe_study.audit.cache import KeptAudits
 from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError, StudyError
-from moe_study.files import atomic_file
 from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint
 from moe_study.training.device import configure, device_name, peak_memory_bytes
@@ -209,8 +208,7 @@ class Session:
         evaluation = self._evaluate(detail=True)
         if not any(r["kind"] == "validation" and r["step"] == self.trainer.step for r in self.folder.metrics()):
             self._record_validation(evaluation)  # an earlier process may have died right after this line
-        with atomic_file(self.folder.routing_file) as handle:
-            evaluation.routing.to_parquet(handle, index=False)
+        self.folder.write_activations(evaluation.routing)
         result = make_result(self.config, self.causality, self.corpus.fingerprint, self.trainer, evaluation)
         self.folder.finish(result)
         checkpoint.delete_steps(self.folder.checkpoint_folder)

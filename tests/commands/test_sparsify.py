@@ -110,7 +110,7 @@ def test_a_run_without_checkpoint_or_folder_is_one_sentence(tmp_path, data, caps
     folder = RunFolder.of(config)
     with folder.claim(config):
         folder.start(8)
-    for path, words in ((folder.path, "no checkpoint"), (tmp_path / "nothing", "is no run folder")):
+    for path, words in ((folder.path, "no checkpoint"), (tmp_path / "nothing", "is not a run's folder")):
         assert main(["sparsify", str(path)]) == 1
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from moe_study.errors import DataError
-from moe_study.training.evaluation import ROUTING_COLUMNS, evaluate
+from moe_study.runs.activations import COLUMNS as ROUTING_COLUMNS
+from moe_study.training.evaluation import evaluate
 from tests.training.doubles import CONTEXT, EXPERTS, TinyCorpus, TinyModel, TinySampler, tiny_validation
 
 CPU = torch.device("cpu")

@@ -1,0 +1,37 @@
+"""Finding runs: in folders, in a sweep, by the beginning of a key."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from moe_study.errors import DataError
+from moe_study.runs.folder import RunFolder, list_runs
+from moe_study.runs.members import read_members
+
+
+def find_runs(roots: Iterable[Path], sweep: str | None = None) -> list[RunFolder]:
+    """Run folders among `roots` and directly inside them; of `sweep` only, with those it never started too.
+
+    Errors: DataError when a root is missing, or when none of them holds a run; StudyError for a sweep that was
+    never launched.
+    """
+    roots = [Path(root) for root in roots]
+    found: dict[Path, RunFolder] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"there is no folder {root}; name the folder that holds the runs")
+        if sweep is not None:
+            folders = runs_of_sweep(root, sweep)
+        elif (root / "config.yaml").exists():
+            folders = [RunFolder(root)]
+        else:
+            folders = list_runs(root)
+        found.update((folder.path, folder) for folder in folders)
+    if not found:
+        names = ", ".join(str(root) for root in roots) or "nothing"
+        raise DataError(f"no runs in {names}; start some with python train.py, or name another folder")
+    return list(found.values())
+
+
+def runs_of_sweep(runs_dir: str | Path, sweep: str) -> list[RunFolder]:
+    """The folders of all members of `sweep`, which need not exist; StudyError for a sweep never launched."""
+    return [RunFolder(Path(runs_dir) / key) for key in read_members(runs_dir, sweep).runs]

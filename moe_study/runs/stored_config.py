@@ -1,0 +1,54 @@
+"""A run's config.yaml: what it was trained with, as the version of that day wrote it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moe_study.design.config import RunConfig
+from moe_study.design.identity import key_of
+from moe_study.design.plain import from_plain, to_plain
+from moe_study.errors import DataError, StudyError
+from moe_study.files import write_text_atomic
+
+SECTIONS = ("model", "routing", "data", "optimizer", "run")  # what makes a run's identity
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """The configuration as nested plain values, of whichever version; DataError names a file that is not one."""
+    try:
+        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{path.parent} is not a run's folder: it has no {path.name}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: it is not YAML; restore it, or move {path.parent} away") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(plain, dict) or not all(isinstance(plain.get(name), dict) for name in SECTIONS):
+        raise DataError(
+            f"{path} is damaged: it lacks one of the sections {', '.join(SECTIONS)}; restore it, or move"
+            f" {path.parent} away"
+        )
+    return plain
+
+
+def read(path: Path) -> RunConfig:
+    """The typed configuration; StudyError names a file that is damaged or of a version that this one cannot read."""
+    try:
+        config: RunConfig = from_plain(RunConfig, read_plain(path))
+    except DataError:
+        raise
+    except StudyError as error:
+        raise StudyError(f"{path} does not fit this version of moe_study: {error}") from error
+    return config
+
+
+def write(path: Path, config: RunConfig) -> None:
+    """Write `config` unless it is there already; StudyError if the file is of another configuration."""
+    if not path.exists():
+        return write_text_atomic(path, yaml.safe_dump(to_plain(config), sort_keys=False))
+    stored = key_of(read_plain(path))
+    if stored != config.key:
+        raise StudyError(f"{path} was changed and now belongs to key {stored}; restore it, or move {path.parent} away")
+    return None
