@@ -63,6 +63,7 @@ def plan_lines(planned: "Plan") -> Iterator[str]:
     if planned.invalid:
         yield f"{len(planned.invalid)} invalid point(s){' (skipped)' if planned.skip_invalid else ''}:"
         yield planned.invalid_listing()
+    yield from planned.warnings()
 
 
 def _hours(planned: "Plan", missing: Sequence["PlannedRun"]) -> str:

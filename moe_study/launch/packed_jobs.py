@@ -19,7 +19,7 @@ from moe_study.launch.execute import planted_job
 from moe_study.launch.local.pool import PoolSettings, run_pool
 from moe_study.runs.folder import RunFolder, State
 from moe_study.sweeps.plan import PlannedRun
-from moe_study.sweeps.sweep_file import as_text
+from moe_study.sweeps.values import as_text
 
 MEMBERS = "job.members"  # the override that names a job's file
 

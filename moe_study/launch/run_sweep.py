@@ -54,6 +54,7 @@ def opening(plan: Plan, missing: Sequence[PlannedRun]) -> str:
         lines.append(f"left out: {notes}")
     if plan.invalid:
         lines.append(plan.invalid_listing())
+    lines += plan.warnings()
     return "\n".join(lines)
 
 

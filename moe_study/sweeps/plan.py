@@ -17,7 +17,8 @@ from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.members import Launch, record_launch
 from moe_study.sweeps.compose import Composer, open_composer, read_composed, settle
 from moe_study.sweeps.conf import is_outside_the_key, is_setting, project_root
-from moe_study.sweeps.sweep_file import Grid, as_overrides, as_text, is_excluded, read_grid, with_overrides
+from moe_study.sweeps.sweep_file import Grid, as_overrides, matching_excludes, read_grid, with_overrides
+from moe_study.sweeps.values import as_text
 
 TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
 TO_RETRY = (State.FAILED, State.DIVERGED)
@@ -59,6 +60,7 @@ class Plan:
     duplicates: int = 0
     skip_invalid: bool = False
     added: tuple[str, ...] = ()  # overrides beside the sweep file that change what its runs are
+    idle_excludes: tuple[str, ...] = ()  # entries of exclude that match no point
 
     def to_start(self, retry_failed: bool = False) -> list[PlannedRun]:
         """What a launcher shall train: longest first, so that the last one does not run alone."""
@@ -86,6 +88,10 @@ class Plan:
     def label(self, point: "PlannedRun | InvalidPoint") -> str:
         """What tells the point from the others of the plan."""
         return " ".join(override for override in point.overrides if override not in self._shared)
+
+    def warnings(self) -> list[str]:
+        """What somebody who wrote the sweep did not mean, a line each."""
+        return [f"exclude: {entry} matches no point of the sweep" for entry in self.idle_excludes]
 
     @functools.cached_property
     def _shared(self) -> set[str]:
@@ -138,12 +144,14 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
     runs: dict[str, PlannedRun] = {}
     invalid: dict[tuple[str, ...], InvalidPoint] = {}
     excluded = duplicates = 0
+    idle = set(range(len(grid.exclude)))
     for point in grid.points:
         overrides = as_overrides(point)
         if grid.name is not None and "log.sweep" not in point:
             overrides += (f"log.sweep={as_text(grid.name)}",)
         composed = composer.compose(overrides)
-        if is_excluded(grid.exclude, composed):
+        if matching := matching_excludes(grid.exclude, composed):
+            idle -= set(matching)
             excluded += 1
             continue
         try:
@@ -160,6 +168,7 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
         excluded,
         duplicates,
         skip_invalid or grid.skip_invalid,
+        idle_excludes=tuple(as_text(dict(grid.exclude[place])) for place in sorted(idle)),
     )
 
 

@@ -10,27 +10,25 @@
       - {routing: token_top2, routing.num_experts: 2}
     skip_invalid: false                             # true: leave points out that have no meaning
 
-Keys and values are those of the command line; in `points` a list is a list of alternatives, so that a value which
-is itself a list is written twice: routing.layers: [[0, 2], [1]].
+Keys and values are those of the command line (see values.py); in `points` a list is a list of alternatives, so that a
+value which is itself a list is written twice: routing.layers: [[0, 2], [1]].
 """
 
 import difflib
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from moe_study.errors import ConfigError
 from moe_study.sweeps.compose import Composed
+from moe_study.sweeps.values import as_text, read_yaml
 
 KEYS = ("base", "seeds", "points", "exclude", "skip_invalid")
-PLAIN = re.compile(r"[\w./:+%@*-]+|\$\{.+\}", re.ASCII)  # texts that Hydra reads without quotes
 
 Point = dict[str, str]  # override key -> value as it stands on the command line
 
@@ -48,10 +46,7 @@ class Grid:
 def read_grid(name: str, root: Path) -> Grid:
     """The grid of sweeps/NAME.yaml below `root`, or of the file `name`; ConfigError says what is wrong in it."""
     path = find_sweep(name, root)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold some of {', '.join(KEYS)}")
     for key in content:
@@ -59,11 +54,13 @@ def read_grid(name: str, root: Path) -> Grid:
             close = difflib.get_close_matches(str(key), KEYS, n=1)
             advice = f"did you mean {close[0]}?" if close else f"use {', '.join(KEYS)}"
             raise ConfigError(f"{path}: unknown key {key}; {advice}")
-    base = {key: as_text(value) for key, value in _mapping(content, "base", path).items()}
+    base = {key: _text(key, value, path) for key, value in _mapping(content, "base", path).items()}
     blocks = _list_of_mappings(content, "points", path) or [{}]
     seeds = content.get("seeds")
     if seeds is not None and (not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds) or not seeds):
         raise ConfigError(f"{path}: seeds must be a list of whole numbers, not {seeds!r}")
+    if seeds and len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{path}: seeds must be different numbers, not {seeds!r}")
     points = [
         {**base, **point, **({} if seed is None else {"run.seed": str(seed)})}
         for block in blocks
@@ -110,24 +107,24 @@ def _product(block: Mapping[str, Any], path: Path) -> Iterable[Point]:
         alternatives = values if isinstance(values, list) else [values]
         if not alternatives:
             raise ConfigError(f"{path}: {key} has an empty list of values")
-        axes.append([(key, as_text(value)) for value in alternatives])
+        texts = [_text(key, value, path) for value in alternatives]
+        if len(set(texts)) < len(texts):
+            whole = as_text(alternatives)
+            raise ConfigError(
+                f"{path}: {key} has a value twice; write each once, or {key}: [{whole}] for the one value {whole}"
+            )
+        axes.append([(key, text) for text in texts])
     return (dict(choice) for choice in itertools.product(*axes))
 
 
-def as_text(value: Any) -> str:
-    """A YAML value as Hydra reads it on the command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ",".join(as_text(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
-    text = str(value)
-    if PLAIN.fullmatch(text):
-        return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _text(key: str, value: Any, path: Path) -> str:
+    """The value as it stands on the command line; nothing where a key is only to be deleted."""
+    if key.startswith("~") and value is None:
+        return ""
+    try:
+        return as_text(value)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {key}: {error}") from error
 
 
 def with_overrides(grid: Grid, overrides: Sequence[Override]) -> Grid:
@@ -150,27 +147,22 @@ def as_overrides(point: Point) -> tuple[str, ...]:
     return tuple(key if key.startswith("~") and not value else f"{key}={value}" for key, value in point.items())
 
 
-def is_excluded(exclude: Iterable[Mapping[str, Any]], composed: Composed) -> bool:
-    """Whether the composed point matches all keys of some entry; keys are groups or dotted names of values."""
-    return any(all(_matches(key, wanted, composed) for key, wanted in entry.items()) for entry in exclude)
+def matching_excludes(exclude: Iterable[Mapping[str, Any]], composed: Composed) -> list[int]:
+    """Places of the entries of which the composed point matches all keys: groups, or dotted names of values."""
+    entries = enumerate(exclude)
+    return [place for place, entry in entries if all(_matches(key, entry[key], composed) for key in entry)]
 
 
 def _matches(key: str, wanted: Any, composed: Composed) -> bool:
-    value = composed.choices.get(key, _ABSENT)
-    if value is _ABSENT:
-        value = OmegaConf.select(composed.config, key, default=_ABSENT)
+    alternatives = wanted if isinstance(wanted, list) else [wanted]
+    if (choice := composed.choices.get(key, _ABSENT)) is not _ABSENT:
+        return str(choice) in map(str, alternatives)
+    value = OmegaConf.select(composed.config, key, default=_ABSENT)
     if value is _ABSENT:
         raise ConfigError(f"exclude: unknown key {key}; it is neither a group nor a value of the configuration")
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
-    alternatives = wanted if isinstance(wanted, list) else [wanted]
-    return any(_same(value, alternative) for alternative in alternatives)
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in alternatives)
 
 
 _ABSENT = object()
-
-
-def _same(value: Any, wanted: Any) -> bool:
-    if value == wanted and isinstance(value, bool) == isinstance(wanted, bool):
-        return True
-    return as_text(value) == as_text(wanted)

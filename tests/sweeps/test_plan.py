@@ -104,6 +104,16 @@ def test_excluded_points_are_counted_and_need_not_be_valid(plan, sweep_file):
     assert (len(made.runs), made.excluded, made.invalid) == (3, 1, ())
 
 
+def test_an_exclude_that_matches_no_point_is_named(plan, sweep_file):
+    sweep_file("""
+        points: [{routing: [token_top1, token_top2]}]
+        exclude: [{routing: token_top1}, {routing: token_top3, routing.k: 2}, {routing.selection: top_k}]
+    """)
+    made = plan("+sweep=mine")
+    assert made.excluded == 2
+    assert made.warnings() == ["exclude: {routing:token_top3,routing.k:2} matches no point of the sweep"]
+
+
 def test_states_decide_what_starts(plan):
     runs = plan("run.seed=0,1,2,3,4").runs
     for run, state in zip(runs, (State.DONE, State.FAILED, State.DIVERGED, State.PREEMPTED), strict=False):
