@@ -46,7 +46,8 @@ def test_an_unquoted_value_is_read_as_on_the_command_line(text, value):
 def test_a_number_of_yaml_that_hydra_does_not_know_is_refused(text, number):
     with pytest.raises(ConfigError) as caught:
         read_unquoted(text)
-    assert str(caught.value) == f'{text} is a text on the command line, and {number} in YAML; write {number} or "{text}"'
+    advice = f'write {number} or "{text}"'
+    assert str(caught.value) == f"{text} is a text on the command line, and {number} in YAML; {advice}"
     assert read_unquoted(str(number)) == number  # the advice works
 
 
@@ -91,8 +92,8 @@ def test_what_cannot_be_meant_is_one_sentence_with_file_and_line(read, text, sai
 VALUES = [
     None, True, False, 3, -2, 0.25, 1e-7, 1e300, "plain", "with space", "it's", 'say "it"', "both ' and \"", "a,b", "",
     [1, "x y"], [[1, 2], []], {"a": [1, 2], "b": {"c.d": "2024"}}, "2024", "1e-3", "null", "TRUE", "inf", "nan", "1_0",
-    "C:\\texts", "C:\\", "\\\\host\\x'", "a\\'", 'a\\"', "\n\n", "tab\t", "ä 中", "$5 to $10", "{a}", "[1]", "range(1,3)",
-    "~", "a=b", "#x", "-", "--x", "*", "010", "0x1f", "1:30", "on",
+    "C:\\texts", "C:\\", "\\\\host\\x'", "a\\'", 'a\\"', "\n\n", "tab\t", "ä 中", "$5 to $10", "{a}", "[1]",
+    "range(1,3)", "~", "a=b", "#x", "-", "--x", "*", "010", "0x1f", "1:30", "on",
 ]  # fmt: skip
 
 
