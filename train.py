@@ -7,16 +7,7 @@
 
 import sys
 
-import hydra
-from omegaconf import DictConfig
-
 from moe_study.launch import entry
 
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> str | None:
-    return entry.task(config)
-
-
 if __name__ == "__main__":
-    sys.exit(entry.start(main))
+    sys.exit(entry.main())

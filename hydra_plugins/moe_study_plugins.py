@@ -1,4 +1,4 @@
-"""Hydra accepts plugin classes in this namespace only; the work is done in moe_study/sweeps, imported when needed."""
+"""Hydra accepts plugin classes in this namespace only; the work is done in moe_study/launch, imported when needed."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class PlanSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        self._config, self._context = config, hydra_context
+        self._config, self._context, self._job = config, hydra_context, task_function.job  # an entry.Task
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -25,7 +25,7 @@ class PlanSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list[str]:
         from moe_study.launch.run_sweep import sweep
 
-        return sweep(self._config, self._context.config_loader, arguments, self._launch)
+        return sweep(self._config, self._context.config_loader, arguments, self._launch, self._job)
 
     def _launch(self, runs: list[Any]) -> None:
         if isinstance(self._launcher, LocalLauncher):
@@ -41,20 +41,20 @@ class PlanSweeper(Sweeper):
 
 
 class LocalLauncher(Launcher):
-    """A bounded pool of processes on this machine; its settings are in conf/hydra/launcher/local.yaml."""
+    """A bounded pool of processes on this machine; its settings are those of `job` in conf/config.yaml."""
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._config, self._context = config, hydra_context
+        self._config, self._context, self._job = config, hydra_context, task_function.job  # an entry.Task
 
     def train(self, runs: Sequence[Any]) -> dict[str, Any]:
         """Train planned runs; how each ended, by key."""
-        from moe_study.launch.execute import planted_job
-        from moe_study.launch.local.pool import PoolSettings, run_pool
+        from moe_study.launch.local.pool import run_pool
+        from moe_study.launch.local.settings import PoolSettings
 
-        return run_pool(runs, PoolSettings(**self._settings), planted_job())
+        return run_pool(runs, PoolSettings.of(self._settings), self._job)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train points that another sweeper chose (hydra/sweeper=basic and others)."""

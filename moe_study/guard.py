@@ -9,7 +9,7 @@ from moe_study.files import clear_os_errors
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL: the same command goes on
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL: rerunning the command resumes the run
 
 
 def guarded(function: Callable[[], int | None]) -> int:

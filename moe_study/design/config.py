@@ -119,7 +119,7 @@ class LogConfig:
     routing_every: int = 50  # steps between records of expert shares
     checkpoint_every: int = 200  # steps; 0: only on a signal
     keep_checkpoints: int = 2
-    threads: int | None = None  # CPU threads; None: torch's default
+    threads: int | None = None  # CPU threads; None: what job.threads_per_run says, 1 where a run is on a CPU
     wandb: str = "off"  # off | offline | online
     wandb_project: str = "moe_study"
     progress: bool = True

@@ -1,48 +1,68 @@
 """What train.py does: one run, or (with -m) inside a launcher's job one run of a sweep, or some of them."""
 
 import os
-from collections.abc import Callable
+from typing import Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError, StudyError
 from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, guarded
-from moe_study.launch.execute import check_data, execute, planted_job
+from moe_study.launch.execute import TRAINING, Job, check_data, execute
+from moe_study.launch.local.settings import PoolSettings
+from moe_study.launch.local.slots import threads_of_a_run
 from moe_study.runs.folder import RunFolder, State
-from moe_study.sweeps.compose import run_config
+from moe_study.sweeps.compose import HYDRA_VERSION_BASE, run_config
+from moe_study.sweeps.conf import CONFIG_NAME, project_root
 from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
 
-_single: list[DictConfig] = []
+
+class Task:
+    """Hydra's task function, which also carries the job of a launch to the launcher that Hydra hands it to."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.single: tuple[DictConfig, PoolSettings] | None = None  # a single run, to be trained after Hydra's part
+
+    def __call__(self, composed: DictConfig) -> str | None:
+        """A single run is only noted, so that it trains outside of Hydra's error handling."""
+        settings = pool_settings(composed)
+        if HydraConfig.get().mode is RunMode.RUN:
+            self.single = composed, settings
+            return None
+        if composed.job.members is not None:
+            from moe_study.launch.packed_jobs import train_job
+
+            train_job(composed.job.members, self.job)
+            return None
+        config = run_config(composed)
+        return str(execute(config, self.job, threads_of_a_run(settings, config.run.device)).state)
 
 
-def task(composed: DictConfig) -> str | None:
-    """Hydra's task function: a single run is only noted, so that it trains outside of Hydra's error handling."""
-    if HydraConfig.get().mode is RunMode.RUN:
-        _single.append(composed)
-        return None
-    if composed.job.members is not None:
-        from moe_study.launch.packed_jobs import train_job
-
-        train_job(composed.job.members)
-        return None
-    return str(execute(run_config(composed), planted_job()).state)
-
-
-def start(main: Callable[[], None]) -> int:
-    """Run Hydra's `main` and then the single run it noted, if any; the exit code."""
+def main(job: Job = TRAINING) -> int:
+    """Do what the command line says, `job` with each run; the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors on instead of printing them
 
     def everything() -> int:
+        task = Task(job)
+        conf = str(project_root() / "conf")
         with hydra_errors_as_sentences():
-            main()
-        return train_one(_single.pop()) if _single else 0
+            hydra.main(version_base=HYDRA_VERSION_BASE, config_path=conf, config_name=CONFIG_NAME)(task)()
+        return train_one(*task.single, job) if task.single is not None else 0
 
     return guarded(everything)
 
 
-def train_one(composed: DictConfig) -> int:
+def pool_settings(composed: DictConfig) -> PoolSettings:
+    """What the launcher says, where it is the local one, and for all else the section `job`."""
+    launcher: Any = HydraConfig.get().launcher
+    return PoolSettings.of({name: launcher.get(name, value) for name, value in composed.job.items()})
+
+
+def train_one(composed: DictConfig, settings: PoolSettings, job: Job) -> int:
     """Train one run in the foreground unless it is done; prints where it lies, returns the exit code."""
     if composed.sweep is not None:
         raise ConfigError(f"a sweep has many runs: add -m, as in python train.py -m +sweep={composed.sweep}")
@@ -54,17 +74,23 @@ def train_one(composed: DictConfig) -> int:
         return 0
     if state is State.DIVERGED and not composed.retry_failed:
         raise StudyError(f"{folder.path}: {folder.status().message}; retry_failed=true trains it from the start")
-    check_data([config])
-    print(f"{folder.path}: {'training' if state is State.MISSING else 'going on with'} {config.total_steps} steps")
-    status = execute(config, planted_job())
+    check_data([config], job)
+    threads = threads_of_a_run(settings, config.run.device)
+    print(f"{folder.path}: {_opening(config, state, config.log.threads or threads)}")
+    status = execute(config, job, threads)
     if status.state is State.DONE:
         print(f"{folder.path} is done: {headline(folder)}")
         return 0
     if status.state is State.PREEMPTED:
-        print(f"{folder.path} saved itself at step {status.step}; the same command goes on from there")
+        print(f"{folder.path} is saved at step {status.step}; rerun the command to resume it")
         return EXIT_PREEMPTED
     print(f"{folder.path} ended as {status.state} at step {status.step}: {status.message}")
     return EXIT_FAILED
+
+
+def _opening(config: RunConfig, state: State, threads: int) -> str:
+    verb = "training" if state is State.MISSING else "resuming; in all"
+    return f"{verb} {config.total_steps} steps on {threads} CPU thread{'s' if threads > 1 else ''}"
 
 
 def headline(folder: RunFolder) -> str:
@@ -77,5 +103,5 @@ def headline(folder: RunFolder) -> str:
         return "its result has no perplexity"
     verdicts = (result.get(name) or {} for name in ("causality", "causality_measured"))
     leaks = any(verdict.get("own_future") or verdict.get("others_future") for verdict in verdicts)
-    mark = " † (its routing reads later tokens, so this is no autoregressive perplexity)" if leaks else ""
+    mark = " † (its routing reads later tokens, so this is not an autoregressive perplexity)" if leaks else ""
     return f"validation perplexity {perplexity:.2f}{mark}"

@@ -1,28 +1,47 @@
 """One run from claim to end, in the process that trains it."""
 
 import contextlib
-import importlib
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from moe_study.design.config import RunConfig
 from moe_study.design.plain import to_plain
-from moe_study.errors import ConfigError, StudyError
+from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, Status
 
-Job = Callable[[RunConfig, RunFolder], Mapping[str, Any] | None]
-TRAIN = "moe_study.training.run:train"
-JOB_VARIABLE = "MOE_STUDY_JOB"  # names another function than the training, to test what surrounds it
 
+@dataclass(frozen=True)
+class Job:
+    """What is done with each run of a launch. Handed down to whichever process does it, so `run` must be picklable.
 
-def execute(config: RunConfig, job: str = TRAIN) -> Status:
-    """Train `config` in its folder and return how it ended; an error is recorded there and raised again.
-
-    `job` names an importable function. It may end the run itself (finish, diverge, preempt); a run that it leaves
-    running is finished with what it returns.
+    `run` may end the run itself (finish, diverge, preempt); a run that it leaves running is finished with what it
+    returns.
     """
+
+    run: Callable[[RunConfig, RunFolder], Mapping[str, Any] | None]
+    preload: tuple[str, ...] = ()  # modules that it needs, which the pool imports once for all runs
+    reads_data: bool = True  # whether its data must be there before anything starts
+
+
+def _train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    from moe_study.training.run import train  # imports torch, which no launching process needs
+
+    return train(config, folder)
+
+
+TRAINING = Job(_train, preload=("moe_study.training.run",))
+
+
+def execute(config: RunConfig, job: Job = TRAINING, threads: int = 1) -> Status:
+    """Do `job` in the folder of `config` and return how it ended; an error is recorded there and raised again.
+
+    It computes on `threads` CPU threads, unless the configuration says how many (log.threads).
+    """
+    config = dataclasses.replace(config, log=dataclasses.replace(config.log, threads=config.log.threads or threads))
     folder = RunFolder.of(config)
     with folder.claim(config):
         if folder.status().state is State.DIVERGED:
@@ -31,7 +50,7 @@ def execute(config: RunConfig, job: str = TRAIN) -> Status:
         os.environ.update(compile_caches(folder))
         try:
             folder.write_provenance()
-            result = load_job(job)(config, folder)
+            result = job.run(config, folder)
             if folder.status().state is State.RUNNING:
                 folder.finish(result or {})
         except (KeyboardInterrupt, SystemExit):
@@ -54,26 +73,11 @@ def compile_caches(folder: RunFolder) -> dict[str, str]:
     return {variable: str(kept / name) for variable, name in places.items() if variable not in os.environ}
 
 
-def planted_job() -> str:
-    """The function that runs shall call: the training, unless the environment names another."""
-    return os.environ.get(JOB_VARIABLE) or TRAIN
-
-
-def check_data(configs: Sequence[RunConfig]) -> None:
-    """DataError if a corpus that the training would read is not there, before anything has started."""
-    if planted_job() != TRAIN:
+def check_data(configs: Sequence[RunConfig], job: Job) -> None:
+    """DataError if a corpus that `job` would read is not there, before anything has started."""
+    if not job.reads_data:
         return
     from moe_study.data import open_data  # imports NumPy
 
     for data in {json.dumps(to_plain(config.data), sort_keys=True): config.data for config in configs}.values():
         open_data(data)
-
-
-def load_job(name: str) -> Job:
-    """The function that `module:function` names."""
-    module, _, function = name.partition(":")
-    try:
-        found: Job = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"the job {name} cannot be imported ({error}); write it as module:function") from error
-    return found

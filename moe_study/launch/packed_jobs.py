@@ -1,7 +1,7 @@
 """Several runs in one job of a scheduler: handed over as a file, trained side by side by the local pool in the job.
 
-A job that is stopped (SIGUSR2 before the time limit, SIGTERM) passes that on to its runs, which save themselves; one
-that is started again goes on with all of its runs that are not done.
+A job that is stopped (SIGUSR2 before the time limit, SIGTERM) passes that on to its runs, which save a checkpoint; one
+that is started again resumes all of its runs that are not done.
 """
 
 import hashlib
@@ -15,8 +15,9 @@ from moe_study.design.identity import KEY_DIGITS
 from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError, StudyError
 from moe_study.files import write_json_atomic
-from moe_study.launch.execute import planted_job
-from moe_study.launch.local.pool import PoolSettings, run_pool
+from moe_study.launch.execute import Job
+from moe_study.launch.local.pool import run_pool
+from moe_study.launch.local.settings import PoolSettings
 from moe_study.runs.folder import RunFolder, State
 from moe_study.sweeps.plan import PlannedRun
 from moe_study.sweeps.values import as_text
@@ -33,18 +34,18 @@ def job_overrides(runs: Sequence[PlannedRun], job: Mapping[str, Any]) -> list[li
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigError(f"job.runs={number} must be at least 1")
     if number == 1:
-        return [list(run.overrides) for run in runs]
+        return [[*run.overrides, f"job.threads_per_run={job['threads_per_run']}"] for run in runs]
     settings = {name: value for name, value in job.items() if name not in ("runs", "members")}
     jobs = -(-len(runs) // number)
     return [[f"{MEMBERS}={as_text(_write(runs[first::jobs], settings))}"] for first in range(jobs)]
 
 
-def train_job(file: str) -> None:
-    """Train the runs of a job that are not done; how each ended is in its folder."""
+def train_job(file: str, job: Job) -> None:
+    """Do `job` with the runs listed in `file` that are not done; how each ended is in its folder."""
     plain, settings = _read(Path(file))
     configs = [from_plain(RunConfig, config) for config in plain.values()]
     runs = [PlannedRun(config.key, (), config, RunFolder.of(config).state()) for config in configs]
-    run_pool([run for run in runs if run.state is not State.DONE], PoolSettings(**settings), planted_job())
+    run_pool([run for run in runs if run.state is not State.DONE], PoolSettings.of(settings), job)
 
 
 def _write(runs: Sequence[PlannedRun], settings: Mapping[str, Any]) -> str:
@@ -60,5 +61,5 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise StudyError(f"the list of a job's runs cannot be read ({error}); start the sweep again") from error
+        raise StudyError(f"the list of a job's runs cannot be read ({error}); rerun the sweep's command") from error
     return content["runs"], content["settings"]

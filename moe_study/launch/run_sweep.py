@@ -9,7 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from moe_study.errors import StudyError
-from moe_study.launch.execute import check_data
+from moe_study.launch.execute import Job, check_data
 from moe_study.runs.folder import RunFolder, State, check_writable
 from moe_study.sweeps.compose import Composer
 from moe_study.sweeps.conf import project_root
@@ -20,11 +20,11 @@ SHOWN = 5  # runs listed under one reason
 Launch = Callable[[list[PlannedRun]], Any]
 
 
-def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], launch: Launch) -> list[str]:
+def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], launch: Launch, job: Job) -> list[str]:
     """Train what is missing of the sweep that `arguments` describe; the keys of all its runs.
 
-    `config` is Hydra's composed one, for the command's settings; `launch` trains the planned runs that it is given
-    and leaves the outcome in their folders. Raises StudyError when the plan is invalid or a run has failed.
+    `config` is Hydra's composed one, for the command's settings; `launch` does `job` with the planned runs that
+    it is given and leaves the outcome in their folders. Raises StudyError when the plan is invalid or a run has failed.
     """
     fixed = OmegaConf.to_container(config.hydra.overrides.hydra)
     assert isinstance(fixed, list)
@@ -34,7 +34,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], la
     missing = plan.to_start(retry_failed)
     say(opening(plan, missing))
     if missing:
-        check_data([run.config for run in missing])
+        check_data([run.config for run in missing], job)
         check_writable(missing[0].config.log.runs_dir)
     plan.record_members()
     if missing:
@@ -59,7 +59,7 @@ def opening(plan: Plan, missing: Sequence[PlannedRun]) -> str:
 
 
 def conclude(plan: Plan, launched: Sequence[PlannedRun]) -> None:
-    """Print what became of every run; StudyError when some failed, or of those launched some did not end."""
+    """Print what became of every run; StudyError when some failed, or some of those launched are unfinished."""
     states = {run.key: _state(run.folder) for run in plan.runs}
     counts = Counter(states.values())
     runs_dir = plan.runs[0].config.log.runs_dir
@@ -71,7 +71,7 @@ def conclude(plan: Plan, launched: Sequence[PlannedRun]) -> None:
         raise StudyError(f"{counts[State.FAILED]} of {len(plan.runs)} runs failed; retry_failed=true trains them again")
     left = sum(states[run.key] in TO_START for run in launched)
     if left:
-        raise StudyError(f"{left} of {len(plan.runs)} runs did not end; the same command goes on with them")
+        raise StudyError(f"{left} of {len(plan.runs)} runs are unfinished; rerun the command to resume them")
 
 
 def _failures(plan: Plan, states: Mapping[str, State]) -> Iterator[str]:

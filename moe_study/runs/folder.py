@@ -92,7 +92,7 @@ class RunFolder:
             known = {name: value for name, value in plain.items() if name in names}
             return Status(**{**known, "state": State(plain["state"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StudyError(f"{self.status_file} is damaged ({error}); delete it to start the run again") from error
+            raise StudyError(f"{self.status_file} is damaged ({error}); delete it and rerun the command") from error
 
     def state(self) -> State:
         """The state as it is now: a run whose process is gone is STALE, whatever it last wrote."""
@@ -223,7 +223,7 @@ class RunFolder:
         curve.append(self.metrics_file, *records)
 
     def drop_metrics_after(self, step: int) -> None:
-        """Forget every record of a later step, so that none stands twice when training goes on from `step`."""
+        """Forget every record of a later step, so that none stands twice when training resumes at `step`."""
         curve.drop_after(self.metrics_file, step)
 
     def write_activations(self, counts: "pd.DataFrame") -> None:

@@ -81,7 +81,7 @@ def read_members(runs_dir: str | os.PathLike[str], sweep: str) -> Members:
     try:
         members: Members = from_plain(Members, plain)
     except ConfigError as error:
-        raise StudyError(f"{path} is damaged ({error}); delete it, then start the sweep again") from error
+        raise StudyError(f"{path} is damaged ({error}); delete it, then rerun the sweep's command") from error
     return members
 
 
@@ -123,7 +123,7 @@ def _change(runs_dir: str | os.PathLike[str], sweep: str, change: Callable[[tupl
             before = read_members(runs_dir, sweep).launches if path.exists() else ()
             write_json_atomic(path, to_plain(Members(tuple(change(before)))))
     except LockHeld:
-        raise StudyError(f"{path} is in use by another process; start the sweep again in a moment") from None
+        raise StudyError(f"{path} is in use by another process; rerun the command in a moment") from None
     return path
 
 

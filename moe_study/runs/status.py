@@ -12,7 +12,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     DIVERGED = "diverged"  # its loss stopped being finite; a result, not a defect
-    PREEMPTED = "preempted"  # saved itself on a signal; goes on when started again
+    PREEMPTED = "preempted"  # saved a checkpoint on a signal; resumes when started again
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Recorder:
         self._last_line = 0.0
 
     def begin(self, step: int) -> None:
-        """Training goes on after `step` steps; what was recorded beyond them is dropped."""
+        """Training starts, or resumes after `step` steps; what was recorded beyond them is dropped."""
         self._folder.drop_metrics_after(step)
         if self._foreground:
             self._bar = tqdm(total=self._total, initial=step, unit="step", dynamic_ncols=True)

@@ -1,4 +1,4 @@
-"""Starts train.py as a user does, with a job of toy.py in place of the training."""
+"""Starts train.py as a user does, or the same with a job of toy.py in place of the training."""
 
 import os
 import subprocess
@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from moe_study.design.config import LogConfig, RunConfig, RunSettings
+from moe_study.launch.local.settings import PoolSettings
 from moe_study.runs.folder import RunFolder
 from moe_study.sweeps.plan import PlannedRun
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PLANT = True  # False: the training itself
 
 
-def command(job: str, runs_dir: Path, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The command line and environment; the runs have 900 steps."""
+def command(job: str | None, runs_dir: Path, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command line and environment; the runs have 900 steps. `job` is a function of toy.py; None: the training."""
     settings = [f"log.runs_dir={runs_dir}", "run.steps=900", "run.tokens=null"]
-    planted = f"tests.launch.toy:{job}" if PLANT else ""
-    environment = {**os.environ, "MOE_STUDY_JOB": planted, "PYTHONPATH": str(ROOT)}
-    return [sys.executable, str(ROOT / "train.py"), *arguments, *settings], environment
+    program = [str(ROOT / "train.py")] if job is None else [str(ROOT / "tests" / "launch" / "train_toy.py"), job]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return [sys.executable, *program, *arguments, *settings], environment
 
 
-def train(job: str, runs_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def train(job: str | None, runs_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run to the end; the output is kept."""
     line, environment = command(job, runs_dir, arguments)
     folder = next(parent for parent in runs_dir.parents if parent.is_dir())
@@ -48,6 +49,12 @@ def planned(runs_dir: Path, seeds: Sequence[int], **run: Any) -> list[PlannedRun
         config = RunConfig(run=RunSettings(seed=seed, steps=900, **run), log=LogConfig(runs_dir=str(runs_dir)))
         runs.append(PlannedRun(config.key, (f"run.seed={seed}",), config, RunFolder.of(config).state()))
     return runs
+
+
+def pool_settings(**changes: Any) -> PoolSettings:
+    """The committed defaults of the pool, with `changes`."""
+    committed = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text())["job"]
+    return PoolSettings.of({**committed, **changes})
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:

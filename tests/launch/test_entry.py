@@ -74,7 +74,7 @@ def test_run_stopped_by_a_signal_goes_on_with_the_same_command(runs_dir):
     running.send_signal(signal.SIGTERM)
     out, _ = running.communicate(timeout=20)
     assert running.returncode == EXIT_PREEMPTED
-    assert "saved itself at step" in out
+    assert "is saved at step" in out
     assert train("patient", runs_dir).returncode == 0
     (folder,) = list_runs(runs_dir)
     assert folder.result()["resumed_from"] > 2
@@ -98,15 +98,39 @@ def test_bad_command_line_is_one_sentence(runs_dir, arguments, said):
     assert not runs_dir.exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-m", "run.seed=0,1"]])
-def test_neither_help_nor_the_pool_itself_imports_torch_or_pandas(runs_dir, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "threads"),
+    [
+        ([], 1),
+        (["-m"], 1),
+        (["log.threads=2"], 2),
+        (["-m", "log.threads=2"], 2),
+        (["job.threads_per_run=3"], 3),
+        (["-m", "job.threads_per_run=3"], 3),
+        (["hydra.launcher.threads_per_run=3"], 3),
+        (["hydra.launcher.threads_per_run=3", "log.threads=2"], 2),
+        (["-m", "hydra/launcher=basic"], 1),
+        (["-m", "hydra/launcher=basic", "job.threads_per_run=3"], 3),
+        (["-m", "hydra/launcher=basic", "job.runs=2"], 1),
+    ],
+)
+def test_a_run_has_as_many_threads_by_itself_as_in_a_sweep_or_a_job(runs_dir, monkeypatch, arguments, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    done = train("traced", runs_dir, *arguments)
+    assert done.returncode == 0, done.stderr
+    (folder,) = list_runs(runs_dir)
+    assert folder.result()["threads"] == threads
+
+
+@pytest.mark.parametrize(("job", "arguments"), [(None, ["--help"]), ("quick", ["-m", "run.seed=0,1"])])
+def test_neither_help_nor_the_pool_itself_imports_torch_or_pandas(runs_dir, job, arguments):
     script = (
         "import runpy, sys\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as end: assert not end.code\n"
         "print('imported:', *{'torch', 'pandas', 'matplotlib', 'wandb'} & set(sys.modules))"
     )
-    line, environment = command("quick", runs_dir, arguments)
+    line, environment = command(job, runs_dir, arguments)
     line[1:2] = ["-c", f"import sys; sys.argv[0] = {line[1]!r}\n{script}"]
     done = subprocess.run(line, env=environment, cwd=runs_dir.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

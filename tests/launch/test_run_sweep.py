@@ -10,7 +10,7 @@ from moe_study.errors import StudyError
 from moe_study.launch.run_sweep import conclude
 from moe_study.runs.folder import State, list_runs
 from moe_study.runs.members import read_members
-from moe_study.sweeps.plan import plan_command
+from moe_study.sweeps.plan import plan_overrides
 from tests.launch.driving import command, train, wait_until
 
 
@@ -62,16 +62,15 @@ def test_stock_submitit_launcher_trains_the_missing_runs_and_tells_failures(runs
     assert {folder.status().attempts for folder in list_runs(runs_dir)} == {1, 2}
 
 
-def test_run_that_a_launcher_lost_makes_the_sweep_fail(composer, tmp_path, capsys):
-    arguments = ["run.seed=0,1", f"log.runs_dir={tmp_path}"]
-    plan = plan_command(composer, arguments, tmp_path)
+def test_run_that_a_launcher_lost_makes_the_sweep_fail(tmp_path, capsys):
+    plan = plan_overrides(["run.seed=0,1", f"log.runs_dir={tmp_path}"])
     done, lost = plan.to_start()
     for run in (done, lost):
         with run.folder.claim(run.config):
             run.folder.start(10)
             if run is done:
                 run.folder.finish({})
-    with pytest.raises(StudyError, match="1 of 2 runs did not end; the same command"):
+    with pytest.raises(StudyError, match="1 of 2 runs are unfinished; rerun the command to resume them"):
         conclude(plan, [done, lost])
     assert "1 stale, 1 done" in capsys.readouterr().err
 
@@ -90,9 +89,8 @@ def test_hydras_own_sweeper_reports_a_failed_run(runs_dir):
 
 
 @pytest.mark.parametrize("arguments", [("-m", "run.seed=0,1"), ("run.seed=0",)])
-def test_missing_corpus_is_told_before_anything_starts(runs_dir, tmp_path, monkeypatch, arguments):
-    monkeypatch.setattr("tests.launch.driving.PLANT", False)
-    done = train("", runs_dir, *arguments, f"data.root={tmp_path / 'data'}")
+def test_missing_corpus_is_told_before_anything_starts(runs_dir, tmp_path, arguments):
+    done = train(None, runs_dir, *arguments, f"data.root={tmp_path / 'data'}")
     assert done.returncode == 1
     assert "moe-study prepare data=parliament_news" in done.stderr
     assert "Traceback" not in done.stderr
@@ -145,7 +143,7 @@ def test_signal_to_all_processes_of_a_job_lets_its_runs_save_themselves(runs_dir
     os.killpg(job.pid, number)
     _, said = job.communicate(timeout=30)
     assert job.returncode == 1
-    assert "error: 3 of 3 runs did not end; the same command goes on with them" in said
+    assert "error: 3 of 3 runs are unfinished; rerun the command to resume them" in said
     assert set(by_seed(runs_dir).values()) == {State.PREEMPTED}
     again = train("patient", runs_dir, "-m", "run.seed=0,1", *arguments[2:])
     assert again.returncode == 0, again.stderr

@@ -8,7 +8,13 @@ from typing import Any
 
 from moe_study.design.config import RunConfig
 from moe_study.errors import DataError
+from moe_study.launch.execute import Job
 from moe_study.runs.folder import RunFolder
+
+
+def job(name: str) -> Job:
+    """The function of that name in this file, as a job."""
+    return Job(globals()[name], preload=(__name__,), reads_data=False)
 
 
 def quick(config: RunConfig, folder: RunFolder) -> dict[str, Any]:

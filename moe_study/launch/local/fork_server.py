@@ -6,8 +6,8 @@ Nothing here may start a thread or run a parallel region, since a fork takes nei
 import importlib
 import signal
 
-# Signals to a whole job (scancel, SLURM's warning before the time limit) are for its runs, which save themselves and
-# end; the server ends with its pool. Each run sets them anew.
+# Signals to a whole job (scancel, SLURM's warning before the time limit) are for its runs, which save a checkpoint
+# and end; the server ends with its pool. Each run sets them anew.
 for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 

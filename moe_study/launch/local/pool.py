@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
 from moe_study.errors import StudyError
-from moe_study.launch.execute import TRAIN, compile_caches
+from moe_study.launch.execute import TRAINING, Job, compile_caches
 from moe_study.launch.local import mps
 from moe_study.launch.local.processes import TrainingProcess, start_server, wait_for
 from moe_study.launch.local.progress import Progress
+from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.local.slots import Slot, make_slots
 from moe_study.runs.folder import RunFolder, State, Status
 from moe_study.sweeps.plan import PlannedRun
@@ -27,21 +28,10 @@ POLL = 0.5  # seconds between two looks at the runs
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
-@dataclass(frozen=True)
-class PoolSettings:
-    """The fields of conf/hydra/launcher/local.yaml."""
-
-    workers: int | str = "auto"
-    threads_per_run: int | str = "auto"
-    runs_per_gpu: int = 1
-    mps: str = "auto"
-    grace: float = 60.0
-
-
 @dataclass
 class _Pool:
     context: ForkServerContext
-    job: str
+    job: Job
     grace: float
     free: list[Slot]
     waiting: deque[PlannedRun]
@@ -52,17 +42,17 @@ class _Pool:
     stop_deadline: float | None = None
 
 
-def run_pool(runs: Sequence[PlannedRun], settings: PoolSettings, job: str = TRAIN) -> dict[str, Status]:
+def run_pool(runs: Sequence[PlannedRun], settings: PoolSettings, job: Job = TRAINING) -> dict[str, Status]:
     """Train `runs` in their order and return how each ended, by key; runs cut off by a stop may be missing.
 
-    Raises StudyError("stopped ...") after Ctrl-C or a signal to end, once the runs have saved themselves.
+    Raises StudyError("stopped ...") after Ctrl-C or a signal to end, once the runs are saved.
     """
     devices = {run.config.run.device for run in runs}
-    slots = make_slots(settings.workers, settings.threads_per_run, settings.runs_per_gpu, devices)
+    slots = make_slots(settings, devices)
     steps = {run.key: _step(run.folder) for run in runs}
     progress = Progress(sum(run.config.total_steps for run in runs), sum(steps.values()))
     with contextlib.closing(progress), mps.shared(slots, settings.mps) as slots:
-        pool = _Pool(start_server(job, _compiling(runs, slots)), job, settings.grace, slots, deque(runs), steps)
+        pool = _Pool(start_server(job.preload, _compiling(runs, slots)), job, settings.grace, slots, deque(runs), steps)
         try:
             with _stop_signals(pool):
                 _train_all(pool, progress)
@@ -71,7 +61,7 @@ def run_pool(runs: Sequence[PlannedRun], settings: PoolSettings, job: str = TRAI
                 process.process.terminate()
     if pool.stop_requests:
         saved = sum(status.state is State.PREEMPTED for status in pool.ended.values())
-        raise StudyError(f"stopped: {saved} runs saved themselves; the same command goes on from there")
+        raise StudyError(f"stopped: {saved} runs are saved; rerun the command to resume them")
     return pool.ended
 
 
@@ -154,7 +144,7 @@ def _stop_if_asked(pool: _Pool, progress: Progress) -> None:
     pool.waiting.clear()
     if pool.stop_deadline is None:
         pool.stop_deadline = time.monotonic() + pool.grace
-        progress.say(f"stopping: {len(pool.busy)} runs save themselves (again to stop at once)")
+        progress.say(f"stopping: {len(pool.busy)} runs save a checkpoint (once more to stop at once)")
         for process in pool.busy:
             process.process.terminate()
     elif pool.stop_requests > 1 or time.monotonic() > pool.stop_deadline:

@@ -7,12 +7,13 @@ import os
 import sys
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import connection, forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
 from moe_study.design.plain import to_plain
+from moe_study.launch.execute import Job
 from moe_study.launch.local.slots import Slot
 from moe_study.launch.local.worker import train_in_turn
 from moe_study.sweeps.conf import project_root
@@ -32,10 +33,10 @@ SERVER_ENVIRONMENT = {
 }
 
 
-def start_server(job: str, environment: Mapping[str, str]) -> ForkServerContext:
-    """The fork server, started with what its imports shall see in `environment`. They go on while this returns."""
+def start_server(preload: Sequence[str], environment: Mapping[str, str]) -> ForkServerContext:
+    """The fork server. It imports what all runs need, and `preload`, with `environment` set, while this returns."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["moe_study.launch.local.fork_server", job.partition(":")[0]])
+    context.set_forkserver_preload(["moe_study.launch.local.fork_server", *preload])
     path = os.pathsep.join(filter(None, (str(project_root()), os.environ.get("PYTHONPATH"))))
     with _environment({**SERVER_ENVIRONMENT, **environment, "PYTHONPATH": path}):
         forkserver.ensure_running()
@@ -48,7 +49,7 @@ class TrainingProcess:
     run: PlannedRun
     since: float  # unix seconds, when it was given the run
 
-    def __init__(self, context: ForkServerContext, slot: Slot, job: str) -> None:
+    def __init__(self, context: ForkServerContext, slot: Slot, job: Job) -> None:
         self.slot = slot
         self.pipe, theirs = context.Pipe()
         arguments = (theirs, job, slot.threads, dict(slot.environment))
@@ -60,7 +61,7 @@ class TrainingProcess:
     def train(self, run: PlannedRun) -> None:
         """Give it a run. A process that is gone by now is noticed like one that dies a moment later."""
         self.run, self.since = run, time.time()
-        log = dataclasses.replace(run.config.log, progress=False, threads=run.config.log.threads or self.slot.threads)
+        log = dataclasses.replace(run.config.log, progress=False)
         with contextlib.suppress(BrokenPipeError):
             self.pipe.send(to_plain(dataclasses.replace(run.config, log=log)))
 

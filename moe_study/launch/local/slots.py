@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moe_study.errors import ConfigError
+from moe_study.launch.local.settings import PoolSettings
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,17 @@ class Slot:
     environment: Mapping[str, str] = field(default_factory=dict)  # of the processes that train here
 
 
-def make_slots(workers: int | str, threads_per_run: int | str, runs_per_gpu: int, devices: Iterable[str]) -> list[Slot]:
+def make_slots(settings: PoolSettings, devices: Iterable[str]) -> list[Slot]:
     """One slot for each run at a time. `devices` are the run.device values of the runs that are to start."""
-    _check("workers", workers, auto=True)
-    _check("threads_per_run", threads_per_run, auto=True)
-    _check("runs_per_gpu", runs_per_gpu)
+    _check("workers", settings.workers, auto=True)
+    _check("threads_per_run", settings.threads_per_run, auto=True)
+    _check("runs_per_gpu", settings.runs_per_gpu)
     gpus = _gpus_for(set(devices))
-    threads = 1 if threads_per_run == "auto" and not gpus else threads_per_run
-    if workers != "auto":
-        number = int(workers)
+    threads = 1 if settings.threads_per_run == "auto" and not gpus else settings.threads_per_run
+    if settings.workers != "auto":
+        number = int(settings.workers)
     else:
-        number = len(gpus) * runs_per_gpu if gpus else max(1, available_cores() // int(threads))
+        number = len(gpus) * settings.runs_per_gpu if gpus else max(1, available_cores() // int(threads))
     if threads == "auto":
         threads = max(1, available_cores() // number)
     if not gpus:
@@ -38,10 +39,21 @@ def make_slots(workers: int | str, threads_per_run: int | str, runs_per_gpu: int
     return [Slot(gpu, int(threads), {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in chosen]
 
 
+def threads_of_a_run(settings: PoolSettings, device: str) -> int:
+    """CPU threads of one run by itself: as many as the pool would give it, so that both end with the same bits.
+
+    OMP_NUM_THREADS does not count: it differs from shell to shell.
+    """
+    return make_slots(settings, {device})[0].threads
+
+
 def _check(name: str, value: object, auto: bool = False) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if not whole and not (auto and value == "auto"):
-        raise ConfigError(f"hydra.launcher.{name}={value} must be {'auto or ' if auto else ''}at least 1")
+        raise ConfigError(
+            f"{name}={value} must be {'auto or ' if auto else ''}at least 1; it is set by hydra.launcher.{name} on this"
+            f" machine and by job.{name} everywhere"
+        )
 
 
 def _gpus_for(wanted: set[str]) -> list[str]:

@@ -17,12 +17,12 @@ from multiprocessing import connection
 from moe_study.design.config import RunConfig
 from moe_study.design.plain import from_plain
 from moe_study.guard import EXIT_FAILED, print_error
-from moe_study.launch.execute import execute
+from moe_study.launch.execute import Job, execute
 from moe_study.runs.folder import RunFolder
 
 
-def train_in_turn(inbox: connection.Connection, job: str, threads: int, environment: Mapping[str, str]) -> None:
-    """Train each configuration that comes through `inbox`, and answer when it has ended, until the pool hangs up.
+def train_in_turn(inbox: connection.Connection, job: Job, threads: int, environment: Mapping[str, str]) -> None:
+    """Do `job` with each configuration that comes through `inbox`, and answer when it has ended; ends with the pool.
 
     How a run ended is in its status.json. After an error the process ends, so that no run follows on a broken GPU.
     """
@@ -34,16 +34,16 @@ def train_in_turn(inbox: connection.Connection, job: str, threads: int, environm
     _set_resources(threads, environment)
     with contextlib.suppress(EOFError):
         while True:
-            _train(from_plain(RunConfig, inbox.recv()), job)
+            _train(from_plain(RunConfig, inbox.recv()), job, threads)
             _forget()
             inbox.send("ended")
 
 
-def _train(config: RunConfig, job: str) -> None:
+def _train(config: RunConfig, job: Job, threads: int) -> None:
     try:
         _redirect_output(RunFolder.of(config))
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
-        execute(config, job)
+        execute(config, job, threads)
     except Exception as error:
         print_error(error)
         sys.exit(EXIT_FAILED)

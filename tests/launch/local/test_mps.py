@@ -9,10 +9,11 @@ import pytest
 
 from moe_study.errors import ConfigError
 from moe_study.launch.local import mps
-from moe_study.launch.local.pool import PoolSettings, run_pool
+from moe_study.launch.local.pool import run_pool
 from moe_study.launch.local.slots import Slot, make_slots
 from moe_study.runs.folder import list_runs
-from tests.launch.driving import planned
+from tests.launch import toy
+from tests.launch.driving import planned, pool_settings
 
 WORKS, FAILS = "pass", "raise SystemExit(1)"
 
@@ -127,7 +128,7 @@ def test_trying_a_gpu_fails_on_a_machine_without_one(monkeypatch, tmp_path):
 def test_runs_that_share_a_gpu_are_told_where_the_daemon_is(calls, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     runs = planned(tmp_path / "runs", range(3), device="cuda")
-    run_pool(runs, PoolSettings(runs_per_gpu=2), "tests.launch.toy:traced")
+    run_pool(runs, pool_settings(runs_per_gpu=2), toy.job("traced"))
     given = [folder.result()["given"] for folder in list_runs(tmp_path / "runs")]
     assert {env["CUDA_VISIBLE_DEVICES"] for env in given} == {"0"}
     (pipes,) = {env["CUDA_MPS_PIPE_DIRECTORY"] for env in given}
@@ -137,9 +138,9 @@ def test_runs_that_share_a_gpu_are_told_where_the_daemon_is(calls, tmp_path, mon
 def test_threads_are_shared_out_where_runs_share_a_gpu(monkeypatch):
     monkeypatch.setattr("moe_study.launch.local.slots.available_cores", lambda: 16)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    shared = make_slots("auto", "auto", 4, {"cuda"})
+    shared = make_slots(pool_settings(runs_per_gpu=4), {"cuda"})
     assert Counter((slot.gpu, slot.threads) for slot in shared) == {("4", 2): 4, ("7", 2): 4}
-    assert {slot.threads for slot in make_slots(3, "auto", 1, {"auto"})} == {5}
-    assert {slot.threads for slot in make_slots("auto", 3, 4, {"cuda"})} == {3}
-    assert make_slots("auto", "auto", 4, {"cpu"}) == [Slot()] * 16
-    assert make_slots("auto", 4, 1, {"cpu"}) == [Slot(threads=4)] * 4
+    assert {slot.threads for slot in make_slots(pool_settings(workers=3), {"auto"})} == {5}
+    assert {slot.threads for slot in make_slots(pool_settings(threads_per_run=3, runs_per_gpu=4), {"cuda"})} == {3}
+    assert make_slots(pool_settings(runs_per_gpu=4), {"cpu"}) == [Slot()] * 16
+    assert make_slots(pool_settings(threads_per_run=4), {"cpu"}) == [Slot(threads=4)] * 4

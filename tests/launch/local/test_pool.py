@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from moe_study.errors import ConfigError
-from moe_study.launch.local.pool import PoolSettings, run_pool
+from moe_study.launch.local.pool import run_pool
 from moe_study.launch.local.processes import SERVER_ENVIRONMENT
 from moe_study.runs.folder import RunFolder, State, list_runs
-from tests.launch.driving import ROOT, planned, start, train, wait_until
+from tests.launch import toy
+from tests.launch.driving import ROOT, planned, pool_settings, start, train, wait_until
 
 SEEDS = "run.seed=0,1,2,3,4,5"
 
@@ -32,8 +33,8 @@ def states(runs_dir: Path) -> dict[int, State]:
 
 
 def test_pool_is_bounded_and_gives_each_run_its_threads(runs_dir):
-    settings = PoolSettings(workers=2, threads_per_run=3)
-    ended = run_pool(planned(runs_dir, range(6)), settings, "tests.launch.toy:traced")
+    settings = pool_settings(workers=2, threads_per_run=3)
+    ended = run_pool(planned(runs_dir, range(6)), settings, toy.job("traced"))
     assert Counter(status.state for status in ended.values()) == {State.DONE: 6}
     alive, most = 0, 0
     for _, change in sorted((float(when), int(change)) for when, change, _ in _trace(runs_dir)):
@@ -47,7 +48,7 @@ def test_pool_is_bounded_and_gives_each_run_its_threads(runs_dir):
 
 
 def test_one_failure_never_stops_the_others_and_every_reason_is_kept(runs_dir, capfd):
-    run_pool(planned(runs_dir, range(6)), PoolSettings(workers=2), "tests.launch.toy:unlucky")
+    run_pool(planned(runs_dir, range(6)), pool_settings(workers=2), toy.job("unlucky"))
     assert states(runs_dir) == {0: State.DONE, **dict.fromkeys((1, 2, 3, 4), State.FAILED), 5: State.DIVERGED}
     folders = by_seed(runs_dir)
     reasons = {seed: folder.status().message for seed, folder in folders.items()}
@@ -88,7 +89,7 @@ def test_stopped_pool_lets_its_runs_save_themselves_and_goes_on_later(runs_dir, 
     pool.send_signal(number)
     _, errors = pool.communicate(timeout=30)
     assert pool.returncode == 1
-    assert "stopped: 2 runs saved themselves" in errors
+    assert "stopped: 2 runs are saved; rerun the command to resume them" in errors
     assert set(states(runs_dir).values()) == {State.PREEMPTED}
     again = train("patient", runs_dir, "-m", "run.seed=0,1")
     assert again.returncode == 0, again.stderr
@@ -134,7 +135,7 @@ def test_run_that_another_process_trains_is_left_to_it(runs_dir):
 
 def test_runs_share_the_gpus_by_turns(runs_dir, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    run_pool(planned(runs_dir, range(6), device="cuda"), PoolSettings(runs_per_gpu=2), "tests.launch.toy:traced")
+    run_pool(planned(runs_dir, range(6), device="cuda"), pool_settings(runs_per_gpu=2), toy.job("traced"))
     given = Counter(folder.result()["given"]["CUDA_VISIBLE_DEVICES"] for folder in list_runs(runs_dir))
     assert set(given) == {"4", "7"}
     assert min(given.values()) >= 2
@@ -144,7 +145,7 @@ def test_process_on_a_gpu_trains_runs_in_turn_and_one_on_a_cpu_a_single_run(runs
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     for device, processes in (("cuda", 2), ("cpu", 6)):
         runs = planned(runs_dir / device, range(6), device=device)
-        ended = run_pool(runs, PoolSettings(workers=2), "tests.launch.toy:traced")
+        ended = run_pool(runs, pool_settings(workers=2), toy.job("traced"))
         assert Counter(status.state for status in ended.values()) == {State.DONE: 6}
         folders = list_runs(runs_dir / device)
         assert len({folder.result()["process"] for folder in folders}) == processes
@@ -153,7 +154,7 @@ def test_process_on_a_gpu_trains_runs_in_turn_and_one_on_a_cpu_a_single_run(runs
 
 def test_process_on_a_gpu_that_saw_an_error_is_not_used_again(runs_dir, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
-    run_pool(planned(runs_dir, range(7), device="cuda"), PoolSettings(), "tests.launch.toy:unlucky")
+    run_pool(planned(runs_dir, range(7), device="cuda"), pool_settings(), toy.job("unlucky"))
     expected = {0: State.DONE, **dict.fromkeys((1, 2, 3, 4), State.FAILED), 5: State.DIVERGED, 6: State.DONE}
     assert states(runs_dir) == expected
     processes = {seed: folder.status().pid for seed, folder in by_seed(runs_dir).items()}
@@ -179,18 +180,18 @@ def test_fork_server_starts_no_thread_and_looks_at_no_gpu():
 def test_missing_gpu_is_one_sentence_before_anything_starts(runs_dir, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match=r"run\.device=cuda, but this machine shows no GPU"):
-        run_pool(planned(runs_dir, [0], device="cuda"), PoolSettings(), "tests.launch.toy:quick")
+        run_pool(planned(runs_dir, [0], device="cuda"), pool_settings(), toy.job("quick"))
     assert list_runs(runs_dir) == []
 
 
 @pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": "many"}, {"threads_per_run": 0}])
 def test_wrong_settings_are_refused(runs_dir, settings):
     with pytest.raises(ConfigError, match="must be"):
-        run_pool(planned(runs_dir, [0]), PoolSettings(**settings), "tests.launch.toy:quick")
+        run_pool(planned(runs_dir, [0]), pool_settings(**settings), toy.job("quick"))
 
 
 def test_pool_without_runs_ends_at_once():
-    assert run_pool([], PoolSettings(), "tests.launch.toy:quick") == {}
+    assert run_pool([], pool_settings(), toy.job("quick")) == {}
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
