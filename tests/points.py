@@ -23,7 +23,7 @@ from moe_study.design.routing import (
     SoftWeights,
     Unit,
 )
-from moe_study.design.validation import UNIT_CONTEXTS
+from moe_study.design.routing_validation import UNIT_CONTEXTS
 
 VOCABULARY = 33
 PICKING = (Selection.TOP_K, Selection.THRESHOLD)

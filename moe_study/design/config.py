@@ -1,16 +1,30 @@
 """A run's configuration as frozen dataclasses, read from Hydra's output once, at the entry point.
 
-Everything below the entry point sees these types only. A run's identity is a hash of the sections that can
-change its result; `log` and the data root cannot, and stay out of it.
+Everything below the entry point sees these types only. What makes two configurations the same run stands in
+identity.py.
 """
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_study.design.identity import key_of
-from moe_study.design.plain import to_plain
+from moe_study.design import identity
+from moe_study.design.data_config import IMAGE_RECIPES, DataConfig, TokenizerConfig
+from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
-from moe_study.errors import ConfigError
+
+__all__ = [
+    "IMAGE_RECIPES",
+    "DataConfig",
+    "LogConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "RunSettings",
+    "TokenizerConfig",
+    "read_record",
+]
 
 
 @dataclass(frozen=True)
@@ -32,53 +46,6 @@ class ModelConfig:
     def hidden(self) -> int:
         """Hidden units of the dense feed-forward network."""
         return self.ffn_size if self.ffn_size is not None else 4 * self.width
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    kind: str = "bpe"  # gpt2 | bpe | bytes
-    vocab_size: int | None = None  # bpe only, end-of-text included
-
-    @property
-    def size(self) -> int:
-        """Number of token ids, known without any data."""
-        if self.kind == "gpt2":
-            return 50257
-        if self.kind == "bytes":
-            return 257
-        if self.kind == "bpe" and self.vocab_size is not None:
-            return self.vocab_size
-        raise ConfigError(
-            f"data.tokenizer.kind={self.kind} needs data.tokenizer.vocab_size; kinds are gpt2, bpe and bytes"
-        )
-
-
-@dataclass(frozen=True)
-class ImageShape:
-    """What the images of a recipe look like: square, one grey value a pixel."""
-
-    side: int  # pixels along an edge
-    classes: int
-
-
-IMAGE_RECIPES = {"digits": ImageShape(side=28, classes=10)}  # known without any data
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    name: str = "parliament_news"
-    recipe: str = "parliament_news"
-    options: dict[str, Any] = field(default_factory=dict)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    validation_fraction: float = 0.05
-    root: str = "data"
-
-    @property
-    def image(self) -> ImageShape:
-        """Size and classes of the images; ConfigError where the recipe gives text."""
-        if self.recipe not in IMAGE_RECIPES:
-            raise ConfigError(f"data.recipe={self.recipe} holds no images; choose one of {', '.join(IMAGE_RECIPES)}")
-        return IMAGE_RECIPES[self.recipe]
 
 
 @dataclass(frozen=True)
@@ -155,9 +122,16 @@ class RunConfig:
     def tokens_per_step(self) -> int:
         return self.run.batch_size * self.model.context
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
-        """The run's identity: 16 hexadecimal digits over everything that can change its result."""
-        return key_of(to_plain(self))
+        """The run's identity: 16 hexadecimal digits over everything that can change its result (identity.py)."""
+        return identity.key_of(self)
 
 
+def read_record(plain: Mapping[str, Any]) -> RunConfig:
+    """The configuration that a run's config.yaml holds; of an older run, with the values that it was trained with.
+
+    ConfigError for what this version does not know, and for a setting that is missing though it is older than any run.
+    """
+    config: RunConfig = from_plain(RunConfig, identity.completed(plain, RunConfig()))
+    return config

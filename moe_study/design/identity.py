@@ -1,16 +1,136 @@
-"""What makes two configurations the same run."""
+"""What makes two configurations the same run.
 
+A run's key hashes the configuration in its one spelling (normal.py), less what it cannot use, what only says where
+something lies, and what changes no result. Two spellings that analysis tells apart, because they answer different
+questions, are one network here: experts that were split, or were small from the beginning.
+
+What a machine brings along stands elsewhere: the number of threads changes the last bits, is no setting of the run and
+is recorded in provenance.json; `run.device=auto` is a value of its own, whatever it finds.
+
+When a setting is added: a row in `ABSENT`, and one in unused.py. When a default moves: nothing here; the golden test
+says what to do.
+"""
+
+import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from moe_study.design.normal import normalised
+from moe_study.design.plain import flatten, to_plain
+from moe_study.design.routing import Selection, mixture_layers
+from moe_study.design.unused import is_used
+from moe_study.errors import ConfigError
+
 KEY_DIGITS = 16
+NO_PART = ("log.", "data.root")  # of a run's identity: what it prints and keeps, and where things lie
+SEED = "run.seed"  # tells runs of one point apart
+PLACES = ("path", "folder")  # names in data.options: the fingerprint of the data says what lies there
+
+# The value that a setting had before it was one, asked of an older run's settings by dotted name. It is what such a run
+# is read with, and the only value at which a setting stays out of the hash, so that a new setting changes no key. One
+# row for each setting added since 22 November 2026; a row is never edited, whatever becomes of the default.
+ABSENT: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "task": lambda older: "language",
+    "model.patch": lambda older: None,
+    "model.init_std": lambda older: older["model.width"] ** -0.5 if older.get("task") == "images" else 0.02,
+    "run.dispatch": lambda older: "auto",
+    "routing.soft.normalise": lambda older: True,
+}
 
 
-def key_of(plain: Mapping[str, Any]) -> str:
-    """The identity of a configuration in plain dicts, as it stands in a run's config.yaml."""
-    identity = {name: section for name, section in plain.items() if name != "log"}
-    identity["data"] = {name: value for name, value in plain["data"].items() if name != "root"}
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+def key_of(config: Any) -> str:
+    """The identity of a valid RunConfig: KEY_DIGITS hexadecimal digits."""
+    return _digest(identity(config))
+
+
+def point_of(config: Any) -> str:
+    """As the key, without the seed: runs that differ in it alone are one point."""
+    return _digest({name: value for name, value in identity(config).items() if name != SEED})
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    canonical = json.dumps(to_plain(settings), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """What the key hashes, by dotted name: the settings that have a part in what `config` trains."""
+    normal = normalised(config)
+    settings = {
+        name: value
+        for name, value in settings_of(normal).items()
+        if not name.startswith(NO_PART) and is_used(normal, name)
+    }
+    settings |= _one_network(normal, settings)
+    before = {name: value(settings) for name, value in ABSENT.items() if name in settings}
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not _GONE and not (name in before and before[name] == value)
+    }
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """All settings by dotted name; of the data's options those that say what it is, not where it lies."""
+    plain = to_plain(config)
+    plain["data"]["options"] = _without_places(plain["data"]["options"])
+    return flatten(plain)
+
+
+_GONE = object()
+
+
+def _one_network(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that can say the same network in several ways, put in the one that the network itself shows."""
+    routing, depth = config.routing, config.model.layers
+    layers = mixture_layers(routing, depth)
+    said: dict[str, Any] = {"run.tokens": _GONE, "routing.granularity": _GONE}  # steps and sizes say the same
+    if routing.selection is Selection.DENSE or len(layers) == depth:
+        said["model.ffn_size"] = _GONE  # no block has a network of that size
+    if routing.selection is not Selection.DENSE:
+        parts = routing.granularity
+        counts = routing.num_experts if isinstance(routing.num_experts, tuple) else (routing.num_experts,)
+        said["routing.layers"] = layers
+        said["routing.expert_size"] = routing.expert_size // parts
+        said["routing.num_experts"] = [count * parts for count in counts]
+        if "routing.k" in settings:
+            said["routing.k"] = routing.k * parts
+    return said
+
+
+def _without_places(options: Any) -> Any:
+    if isinstance(options, Mapping):
+        return {name: _without_places(value) for name, value in options.items() if name not in PLACES}
+    if isinstance(options, list):
+        return [_without_places(value) for value in options]
+    return options
+
+
+# Reading older runs ---------------------------------------------------------------------------------------------------
+
+
+def completed(plain: Mapping[str, Any], todays: Any) -> dict[str, Any]:
+    """A run's configuration in plain dicts, as it was written, with what it does not know yet from ABSENT.
+
+    `todays` is any RunConfig of this version. ConfigError for a setting that is missing and not in ABSENT: every
+    version wrote it, so the file is not whole.
+    """
+    whole = copy.deepcopy(dict(plain))
+    known = flatten(whole)
+    for name in flatten(to_plain(todays)):
+        if name in known or name.startswith(("log.", "data.options")):
+            continue
+        if name not in ABSENT:
+            raise ConfigError(f"{name} is missing, which every version of moe_study has written")
+        _set(whole, name, ABSENT[name](known))
+    return whole
+
+
+def _set(nested: dict[str, Any], name: str, value: Any) -> None:
+    head, _, rest = name.partition(".")
+    if not rest:
+        nested[head] = value
+    elif isinstance(nested.setdefault(head, {}), dict):
+        _set(nested[head], rest, value)

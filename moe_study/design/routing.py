@@ -208,10 +208,15 @@ def picks_per_unit(routing: Routing) -> int:
     return routing.k * routing.granularity
 
 
+def whole_hidden(routing: Routing, dense_hidden: int) -> int:
+    """Hidden units of one expert before the granularity split; of the network itself when it is dense."""
+    return routing.expert_size if routing.expert_size is not None else round(routing.ffn_multiplier * dense_hidden)
+
+
 def expert_hidden(routing: Routing, dense_hidden: int) -> int:
     """Hidden units of one expert, after the granularity split; of the network itself when it is dense."""
-    whole = routing.expert_size if routing.expert_size is not None else round(routing.ffn_multiplier * dense_hidden)
-    return whole // routing.granularity
+    whole = whole_hidden(routing, dense_hidden)
+    return whole if routing.selection is Selection.DENSE else whole // routing.granularity
 
 
 def has_prior(routing: Routing) -> bool:

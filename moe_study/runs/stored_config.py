@@ -5,10 +5,9 @@ from typing import Any
 
 import yaml
 
-from moe_study.design.config import RunConfig
-from moe_study.design.identity import key_of
-from moe_study.design.plain import from_plain, to_plain
-from moe_study.errors import DataError, StudyError
+from moe_study.design.config import RunConfig, read_record
+from moe_study.design.plain import to_plain
+from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.files import write_text_atomic
 
 SECTIONS = ("model", "routing", "data", "optimizer", "run")  # what makes a run's identity
@@ -34,21 +33,21 @@ def read_plain(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> RunConfig:
-    """The typed configuration; StudyError names a file that is damaged or of a version that this one cannot read."""
+    """The typed configuration; StudyError names a file that is damaged or of a version that this one cannot read.
+
+    Of an older run, every setting has the value that it was trained with, whatever the default is today.
+    """
     try:
-        config: RunConfig = from_plain(RunConfig, read_plain(path))
-    except DataError:
-        raise
-    except StudyError as error:
+        return read_record(read_plain(path))
+    except ConfigError as error:
         raise StudyError(f"{path} does not fit this version of moe_study: {error}") from error
-    return config
 
 
 def write(path: Path, config: RunConfig) -> None:
     """Write `config` unless it is there already; StudyError if the file is of another configuration."""
     if not path.exists():
         return write_text_atomic(path, yaml.safe_dump(to_plain(config), sort_keys=False))
-    stored = key_of(read_plain(path))
+    stored = read(path).key
     if stored != config.key:
         raise StudyError(f"{path} was changed and now belongs to key {stored}; restore it, or move {path.parent} away")
     return None

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from moe_study.design.config import RunConfig
 from moe_study.design.matching import Match, Solution, resolve_match
+from moe_study.design.normal import normalised
 from moe_study.design.plain import from_plain
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError
@@ -42,18 +43,21 @@ def read_composed(composed: DictConfig) -> tuple[RunConfig, Match]:
     return from_plain(RunConfig, sections), match
 
 
-def settle(config: RunConfig, match: Match) -> tuple[RunConfig, Solution | None]:
-    """The configuration that will be trained, and how well its sizes match; ConfigError if it has no meaning."""
+def resolve_run(config: RunConfig, match: Match) -> tuple[RunConfig, Solution | None]:
+    """The configuration that will be trained, in its one spelling, and how well its sizes match.
+
+    ConfigError if it has no meaning.
+    """
     validate(config)
     solved, solution = resolve_match(config, match)
     if solved is not config:
         validate(solved)
-    return solved, solution
+    return normalised(solved), solution
 
 
 def run_config(composed: DictConfig) -> RunConfig:
-    """The typed, matched and validated configuration; ConfigError says in one sentence what is wrong."""
-    return settle(*read_composed(composed))[0]
+    """The typed, validated, matched and normalised configuration; ConfigError says in one sentence what is wrong."""
+    return resolve_run(*read_composed(composed))[0]
 
 
 class Composed(NamedTuple):

@@ -15,7 +15,7 @@ from moe_study.design.matching import Solution
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.members import Launch, record_launch
-from moe_study.sweeps.compose import Composer, open_composer, read_composed, settle
+from moe_study.sweeps.compose import Composer, open_composer, read_composed, resolve_run
 from moe_study.sweeps.conf import is_outside_the_key, is_setting, project_root
 from moe_study.sweeps.sweep_file import Grid, as_overrides, matching_excludes, read_grid, with_overrides
 from moe_study.sweeps.values import as_text
@@ -179,7 +179,7 @@ class _InvalidError(ConfigError):
 def _planned(composed: DictConfig, overrides: tuple[str, ...]) -> PlannedRun:
     config, match = read_composed(composed)
     try:
-        config, matched = settle(config, match)
+        config, matched = resolve_run(config, match)
     except ConfigError as error:
         raise _InvalidError(str(error)) from error
     folder = RunFolder.of(config)

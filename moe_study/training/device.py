@@ -4,11 +4,12 @@ import contextlib
 
 import torch
 
+from moe_study.design.choices import CHOICES
 from moe_study.design.config import RunConfig, RunSettings
 from moe_study.errors import ConfigError, StudyError
 from moe_study.model.moe.experts import dispatch
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+PRECISIONS = CHOICES["run.precision"]
 
 
 def configure(config: RunConfig) -> torch.device:

@@ -8,11 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from moe_study.design.choices import CHOICES
 from moe_study.design.config import RunConfig
 from moe_study.design.plain import to_plain
 from moe_study.errors import ConfigError
 
-MODES = ("off", "offline", "online")
+MODES = CHOICES["log.wandb"]
 
 
 class Mirror:
