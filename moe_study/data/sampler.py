@@ -9,6 +9,7 @@ Shape suffixes: B batch rows, T positions, W windows
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,12 @@ class Batch:
     targets_BT: np.ndarray
     language_B: np.ndarray  # index into the corpus's languages
     topic_B: np.ndarray  # index into the corpus's topics
+
+
+def labels_of(batch: Any, label: str) -> np.ndarray:
+    """(B,) what the router may read of each sequence: its topic, or its language."""
+    labels_B: np.ndarray = batch.topic_B if label == "topic" else batch.language_B
+    return labels_B
 
 
 class Windows:

@@ -6,7 +6,12 @@ halving for the causal mask, as PyTorch's own counter does. The backward pass co
 
 "Active" counts each expert row that a token causes as one expert's parameters, so a soft layer with fewer
 slots than tokens has fewer active parameters than its dense twin.
+
+Both are nominal, from the configuration alone, or, given the rows that were measured, what was executed: a capacity
+drops rows, expert choice and its cutoff take as many as they take.
 """
+
+from collections.abc import Mapping
 
 from moe_study.design.config import ModelConfig, RunConfig
 from moe_study.design.routing import (
@@ -31,15 +36,18 @@ def num_params(config: RunConfig) -> int:
     return _shared_params(config) + int(sum(_ffn_params(config, layer, None) for layer in range(config.model.layers)))
 
 
-def num_active_params(config: RunConfig, rows_per_token: float | None = None) -> int:
+Rows = float | Mapping[int, float] | None  # measured expert rows per token: in every mixture block, or by block
+
+
+def num_active_params(config: RunConfig, rows_per_token: Rows = None) -> int:
     """Parameters that one token is multiplied with; `rows_per_token` replaces the nominal number of experts."""
     return _shared_params(config) + round(
         sum(_ffn_params(config, layer, _rows(config, layer, rows_per_token)) for layer in range(config.model.layers))
     )
 
 
-def flops_per_token(config: RunConfig, rows_per_token: float | None = None) -> float:
-    """Forward FLOPs a token; `rows_per_token` replaces the nominal number of expert rows a token."""
+def flops_per_token(config: RunConfig, rows_per_token: Rows = None) -> float:
+    """Forward FLOPs per token; `rows_per_token` replaces the nominal number of expert rows per token."""
     model = config.model
     attention = 8 * model.width**2 + 4 * model.context * model.width
     outer = 2.0 * model.width * config.vocab_size  # the head
@@ -108,9 +116,11 @@ def expert_params(model: ModelConfig, hidden: int) -> int:
     return 2 * model.width * hidden + int(model.bias) * (hidden + model.width)
 
 
-def _rows(config: RunConfig, layer: int, rows_per_token: float | None) -> float:
+def _rows(config: RunConfig, layer: int, rows_per_token: Rows) -> float:
     if layer not in mixture_layers(config.routing, config.model.layers):
         return 1.0
+    if isinstance(rows_per_token, Mapping):
+        return rows_per_token[layer]
     return nominal_rows_per_token(config, layer) if rows_per_token is None else rows_per_token
 
 
@@ -142,7 +152,7 @@ def router_params(config: RunConfig, layer: int) -> int:
     return hidden + model.width * n + (n if has_prior(routing) else 0)
 
 
-def _ffn_flops(config: RunConfig, layer: int, rows_per_token: float | None) -> float:
+def _ffn_flops(config: RunConfig, layer: int, rows_per_token: Rows) -> float:
     model, routing = config.model, config.routing
     if layer not in mixture_layers(routing, model.layers):
         dense = expert_hidden(routing, model.hidden) if routing.selection is Selection.DENSE else model.hidden

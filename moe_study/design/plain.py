@@ -14,7 +14,6 @@ from typing import Any
 
 from moe_study.errors import ConfigError
 
-
 _ATOMS = (int, float, str, bool)
 
 

@@ -15,6 +15,7 @@ from moe_study.launch.execute import TRAINING, Job, check_data, execute
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.local.slots import threads_of_a_run
 from moe_study.runs.folder import RunFolder, State
+from moe_study.runs.result import causality_of
 from moe_study.sweeps.compose import HYDRA_VERSION_BASE, run_config
 from moe_study.sweeps.conf import CONFIG_NAME, project_root
 from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
@@ -101,7 +102,6 @@ def headline(folder: RunFolder) -> str:
     perplexity = result.get("validation_perplexity")
     if perplexity is None:
         return "its result has no perplexity"
-    verdicts = (result.get(name) or {} for name in ("causality", "causality_measured"))
-    leaks = any(verdict.get("own_future") or verdict.get("others_future") for verdict in verdicts)
+    leaks = causality_of(result).leaks
     mark = " † (its routing reads later tokens, so this is not an autoregressive perplexity)" if leaks else ""
     return f"validation perplexity {perplexity:.2f}{mark}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moe_study.data import TrainSampler, open_corpus, validation_batches
+from moe_study.data.sampler import labels_of
 from moe_study.data.shards import PreparedCorpus
 from moe_study.design.causal_relatives import causal_relatives, difference
 from moe_study.design.config import RunConfig
@@ -65,7 +66,7 @@ def training_batches(config: RunConfig, corpus: PreparedCorpus) -> Iterator[tupl
     sampler = TrainSampler(corpus.train, config.model.context, config.run.eval_batch, config.run.seed)
     for step in range(CALIBRATION_BATCHES):
         batch = sampler.batch(step)
-        label_B = batch.topic_B if config.routing.label == "topic" else batch.language_B
+        label_B = labels_of(batch, config.routing.label)
         yield torch.from_numpy(batch.inputs_BT), torch.from_numpy(label_B)
 
 

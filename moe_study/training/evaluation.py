@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from moe_study.data.sampler import labels_of
 from moe_study.errors import DataError
 from moe_study.model.forward_pass import RoutingStats
 from moe_study.runs.activations import COLUMNS as ROUTING_COLUMNS
@@ -66,7 +67,7 @@ def evaluate(
         for batch in batches:
             inputs_BT = torch.from_numpy(batch.inputs_BT).to(device)
             targets_BT = torch.from_numpy(batch.targets_BT).to(device)
-            label_B = torch.from_numpy(batch.topic_B if label == "topic" else batch.language_B).to(device)
+            label_B = torch.from_numpy(labels_of(batch, label)).to(device)
             with autocast(device, precision):
                 output = model(inputs_BT, targets_BT, label_B=label_B, detail=detail, per_token=True)
             domain_B = torch.from_numpy(batch.language_B * len(corpus.topics) + batch.topic_B).to(device)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from moe_study.data.sampler import labels_of
 from moe_study.design.config import RunConfig
 from moe_study.model.transformer import Transformer
 from moe_study.training import checkpoint
@@ -96,7 +97,7 @@ class Trainer:
         return recorded and not self.config.run.compile
 
     def _micro_batches(self, batch: Any) -> Iterator[MicroBatch]:
-        label_B = batch.topic_B if self.config.routing.label == "topic" else batch.language_B
+        label_B = labels_of(batch, self.config.routing.label)
         valid_B = (batch.targets_BT >= 0).sum(1)
         targets, sequences = max(1, int(valid_B.sum())), len(valid_B)
         size = self.config.run.micro_batch or sequences

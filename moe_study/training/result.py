@@ -7,7 +7,6 @@ from moe_study.audit.audit import Audit
 from moe_study.design import accounting
 from moe_study.design.causality import of_task
 from moe_study.design.config import RunConfig
-from moe_study.design.routing import Selection
 from moe_study.training.device import peak_memory_bytes
 from moe_study.training.evaluation import Evaluation
 from moe_study.training.loop import Trainer
@@ -16,7 +15,7 @@ from moe_study.training.loop import Trainer
 def make_result(
     config: RunConfig, causality: Audit, fingerprint: str, trainer: Trainer, evaluation: Evaluation
 ) -> dict[str, Any]:
-    """Everything that a table needs to know of a finished run; losses in nats a token, FLOPs forward a token."""
+    """Everything that a table needs to know of a finished run; losses in nats per token, FLOPs forward per token."""
     watch = trainer.watch
     return {
         "key": config.key,
@@ -42,17 +41,15 @@ def make_result(
 
 
 def _accounting(config: RunConfig, evaluation: Evaluation) -> dict[str, float]:
-    """Counts from the configuration; where the number of experts depends on the data, from what was measured."""
-    kept = executed = None
-    if config.routing.selection is Selection.THRESHOLD:
-        kept = _mean(evaluation.rows_per_token["kept_per_token"])
-        executed = _mean(evaluation.rows_per_token["executed_per_token"])
+    """Counts from the configuration, and those of the rows that ran over the validation set, layer by layer."""
+    kept, executed = (
+        {int(layer): rate for layer, rate in evaluation.rows_per_token.get(name, {}).items()}
+        for name in ("kept_per_token", "executed_per_token")
+    )
     return {
         "num_params": accounting.num_params(config),
-        "num_active_params": accounting.num_active_params(config, kept),
-        "flops_per_token": accounting.flops_per_token(config, executed),
+        "num_active_params": accounting.num_active_params(config),
+        "flops_per_token": accounting.flops_per_token(config),
+        "executed_active_params": accounting.num_active_params(config, kept),
+        "executed_flops_per_token": accounting.flops_per_token(config, executed),
     }
-
-
-def _mean(by_layer: dict[str, float]) -> float:
-    return sum(by_layer.values()) / len(by_layer)
