@@ -19,6 +19,7 @@ class FoundRun:
     folder: RunFolder
     state: State
     status: Status
+    warnings: tuple[str, ...] = ()  # what its result says of how it came about
 
 
 def find_states(runs_dir: str | Path, sweep: str | None = None) -> list[FoundRun]:
@@ -34,14 +35,16 @@ def find_states(runs_dir: str | Path, sweep: str | None = None) -> list[FoundRun
 
 def _find_state(folder: RunFolder) -> FoundRun:
     try:
-        return FoundRun(folder, folder.state(), folder.status())
+        state = folder.state()
+        result = folder.result() if state is State.DONE else None
+        return FoundRun(folder, state, folder.status(), tuple((result or {}).get("warnings", ())))
     except StudyError as error:
         unreadable = Status(State.FAILED, error={"type": "StudyError", "message": str(error), "traceback": ""})
         return FoundRun(folder, State.FAILED, unreadable)
 
 
 def status_lines(found: Iterable[FoundRun]) -> Iterator[str]:
-    """Counts, then what is running, then what failed and why."""
+    """Counts, then what is running, then what failed and why, then what is to be known of results."""
     by_state: dict[State, list[FoundRun]] = {}
     for run in found:
         by_state.setdefault(run.state, []).append(run)
@@ -50,6 +53,8 @@ def status_lines(found: Iterable[FoundRun]) -> Iterator[str]:
     for state in (State.RUNNING, State.QUEUED, State.PREEMPTED, State.STALE, State.FAILED, State.DIVERGED):
         for run in by_state.get(state, []):
             yield f"  {state:<9} {run.folder.path}  {_detail(run)}"
+    for run in by_state.get(State.DONE, []):
+        yield from (f"  {State.DONE:<9} {run.folder.path}  {warning}" for warning in run.warnings)
 
 
 def _detail(run: FoundRun) -> str:

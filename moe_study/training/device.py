@@ -1,6 +1,8 @@
 """Where a run computes and in which precision, and the process-wide switches that go with it."""
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -15,7 +17,7 @@ PRECISIONS = CHOICES["run.precision"]
 def configure(config: RunConfig) -> torch.device:
     """Set threads, denormals, determinism and dispatch for this process, and return the device to train on.
 
-    With these settings a run on one CPU is bitwise repeatable as long as the number of threads is the same.
+    With these settings a run on a CPU is repeatable to the last bit wherever `arithmetic` is the same.
     """
     if config.run.precision not in PRECISIONS:
         raise ConfigError(f"run.precision={config.run.precision} is unknown; choose fp32, tf32 or bf16")
@@ -64,6 +66,25 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a run depend on, besides its configuration and code. Call it after `configure`."""
+    facts: dict[str, Any] = {"torch": str(torch.__version__)}
+    if device.type == "cuda":
+        return {**facts, "device": torch.cuda.get_device_name(device)}
+    instructions = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512, ...
+    return {**facts, "device": "cpu", "instructions": instructions, "threads": torch.get_num_threads()}
+
+
+def other_arithmetic(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """A sentence on what differs between two values of `arithmetic`, and what to do; None where nothing does."""
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if not changed:
+        return None
+    listed = ", ".join(f"{name} ({before.get(name)} before, {now.get(name)} now)" for name in changed)
+    advice = f"; with log.threads={before['threads']} it would" if changed == ["threads"] else ""
+    return f"resumed with other {listed}: it will not end with the bits of an uninterrupted run{advice}"
 
 
 def device_name(device: torch.device) -> str:

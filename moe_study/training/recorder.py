@@ -31,7 +31,7 @@ class Recorder:
         if self._foreground:
             self._bar = tqdm(total=self._total, initial=step, unit="step", dynamic_ncols=True)
         elif step:
-            self._line(f"resumed after step {step} of {self._total}")
+            self.say(f"resumed after step {step} of {self._total}")
 
     def progress(self, step: int) -> None:
         """`step` steps are done."""
@@ -47,7 +47,7 @@ class Recorder:
             if record["kind"] == "train":
                 self._show_training(record)
             elif record["kind"] == "validation":
-                self._line(f"step {record['step']}/{self._total}: validation loss {record['loss']:.4f}")
+                self.say(f"step {record['step']}/{self._total}: validation loss {record['loss']:.4f}")
 
     def flush(self) -> None:
         """Bring the curve to the disk, so that no checkpoint is ever ahead of it."""
@@ -58,7 +58,7 @@ class Recorder:
     def close(self, state: str, summary: dict[str, Any] | None = None, message: str = "") -> None:
         """The run ends with `state`; `summary` is its result, if any."""
         if message:
-            self._line(message)
+            self.say(message)
         if self._bar is not None:
             self._bar.close()
         self._mirror.finish(state, summary)
@@ -70,9 +70,10 @@ class Recorder:
         elif time.monotonic() - self._last_line >= LINE_EVERY or record["step"] == self._total:
             self._last_line = time.monotonic()
             pace = f", {speed:,.0f} tokens/s" if speed else ""
-            self._line(f"step {record['step']}/{self._total}: loss {record['loss']:.4f}{pace}")
+            self.say(f"step {record['step']}/{self._total}: loss {record['loss']:.4f}{pace}")
 
-    def _line(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line on the terminal or in the log, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:

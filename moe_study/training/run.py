@@ -13,7 +13,7 @@ from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError, StudyError
 from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint
-from moe_study.training.device import configure, device_name, peak_memory_bytes
+from moe_study.training.device import arithmetic, configure, device_name, other_arithmetic, peak_memory_bytes
 from moe_study.training.evaluation import Evaluation, evaluate
 from moe_study.training.loop import Trainer, due
 from moe_study.training.metrics import Diverged
@@ -81,7 +81,11 @@ class Session:
                 f"model.vocab_size={config.vocab_size} is too small for the data's {self.corpus.vocab_size} token"
                 " ids; raise it, or leave it out"
             )
-        folder.add_provenance(data_fingerprint=self.corpus.fingerprint, device=device_name(self.device))
+        self.arithmetic = arithmetic(self.device)
+        self.warnings: list[str] = []  # what a reader of the result should know
+        folder.add_provenance(
+            data_fingerprint=self.corpus.fingerprint, device=device_name(self.device), arithmetic=self.arithmetic
+        )
         model = build_model(config, self.corpus.end_of_text).to(self.device)
         if config.run.compile:
             model.compile()  # in place, so that the names of its parameters stay as they are
@@ -125,6 +129,11 @@ class Session:
             self.trainer.load_state_dict(newest)
         self.saved_step = self.trainer.step
         self.recorder.begin(self.trainer.step)
+        if newest is not None and "arithmetic" in newest:  # older checkpoints do not say
+            self.warnings = newest["warnings"]
+            if (warning := other_arithmetic(newest["arithmetic"], self.arithmetic)) is not None:
+                self.recorder.say(f"warning: {warning}")
+                self.warnings.append(f"step {self.trainer.step}: {warning}")
 
     def _after_step(self) -> None:
         """Whatever is due after the step just done."""
@@ -189,6 +198,8 @@ class Session:
             "key": self.config.key,
             "data_fingerprint": self.corpus.fingerprint,
             "end_of_text": self.corpus.end_of_text,
+            "arithmetic": self.arithmetic,
+            "warnings": self.warnings,
             **self.trainer.state_dict(),
         }
 
@@ -210,6 +221,7 @@ class Session:
             self._record_validation(evaluation)  # an earlier process may have died right after this line
         self.folder.write_activations(evaluation.routing)
         result = make_result(self.config, self.causality, self.corpus.fingerprint, self.trainer, evaluation)
+        result["warnings"] = self.warnings
         self.folder.finish(result)
         checkpoint.delete_steps(self.folder.checkpoint_folder)
         return result

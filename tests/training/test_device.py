@@ -77,3 +77,14 @@ def test_products_are_bfloat16_under_bf16_and_float32_otherwise():
 
 def test_peak_memory_is_in_bytes():
     assert 50e6 < device.peak_memory_bytes(torch.device("cpu")) < 50e9  # torch alone takes more than 50 MB
+
+
+def test_what_the_bits_depend_on_is_told_apart_in_one_sentence():
+    cpu = device.arithmetic(torch.device("cpu"))
+    assert cpu["threads"] == torch.get_num_threads() and cpu["torch"] == torch.__version__
+    assert device.other_arithmetic(cpu, cpu) is None
+    moved = device.other_arithmetic({**cpu, "threads": 1}, {**cpu, "threads": 4, "instructions": "SSE"})
+    assert "threads (1 before, 4 now)" in moved and f"instructions ({cpu['instructions']} before, SSE now)" in moved
+    assert "log.threads" not in moved  # alone it would not bring the bits back
+    gpu = {"torch": cpu["torch"], "device": "a GPU"}
+    assert "device (cpu before, a GPU now)" in device.other_arithmetic(cpu, gpu)

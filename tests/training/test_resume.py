@@ -16,7 +16,9 @@ import torch
 
 from moe_study.design.plain import from_plain, to_plain
 from moe_study.design.routing import Balance, Routing
+from moe_study.launch.execute import execute
 from moe_study.runs.folder import RunFolder, State
+from moe_study.runs.overview import find_states, status_lines
 from moe_study.training import checkpoint, run, tasks
 from moe_study.training.loop import Trainer
 from tests.training.harness import NOISY, assert_same, forked, make_config, outcome
@@ -162,3 +164,19 @@ def test_data_that_changed_under_a_half_trained_run_is_refused(tmp_path, data):
     assert status.state is State.FAILED
     assert status.error["type"] == "DataError"
     assert "data changed" in status.error["message"]
+
+
+def test_a_run_resumed_on_another_number_of_threads_says_so_in_its_log_and_its_result(tmp_path, data, capsys):
+    config = make_config(tmp_path, data, steps=6, log={"checkpoint_every": 3})
+    assert forked(config, at_step(4)) == -signal.SIGKILL
+    before = torch.get_num_threads()
+    try:
+        execute(dataclasses.replace(config, log=dataclasses.replace(config.log, threads=2)))
+    finally:
+        torch.set_num_threads(before)
+    sentence = "resumed with other threads (1 before, 2 now): it will not end with the bits of an uninterrupted run"
+    assert f"warning: {sentence}; with log.threads=1 it would" in capsys.readouterr().err
+    (warning,) = RunFolder.of(config).result()["warnings"]
+    assert warning.startswith(f"step 3: {sentence}")
+    assert any(warning in line for line in status_lines(find_states(config.log.runs_dir)))
+    assert RunFolder.of(config).provenance()["arithmetic"]["threads"] == 2
