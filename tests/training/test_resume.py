@@ -82,7 +82,7 @@ def test_killed_and_started_again_in_fresh_processes(tmp_path, data, noisy):
     config = make_config(tmp_path, data)
     code = (
         "import json, sys\n"
-        "from moe_study.design.config import RunConfig, from_plain\n"
+        "from moe_study.design.config import RunConfig\nfrom moe_study.design.plain import from_plain\n"
         "from moe_study.launch.execute import execute\n"
         "from tests.training import test_resume\n"
         "config = from_plain(RunConfig, json.loads(sys.argv[1]))\n"
