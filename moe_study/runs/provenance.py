@@ -7,21 +7,26 @@ import platform
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "tokenizers", "tiktoken")
+import moe_study
+
+PACKAGE = Path(moe_study.__file__).resolve().parent
+DISTRIBUTION = "moe-study"
+LIBRARIES = ("torch", "numpy", "hydra-core", "omegaconf", "tokenizers", "tiktoken")
 
 
 def collect() -> dict[str, Any]:
-    """Commit, hash of what differs from it, versions, host and time, ready for JSON."""
+    """The code, versions, host, CPU and time, ready for JSON."""
     return {
         **code_version(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
         "host": socket.gethostname(),
         "platform": platform.platform(),
+        "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "time": time.time(),
     }
@@ -29,20 +34,66 @@ def collect() -> dict[str, Any]:
 
 @functools.cache
 def code_version() -> dict[str, str | None]:
-    """`commit`, and `diff`: a hash of the changes to tracked files (None: no changes); both None without git."""
-    commit = _git("rev-parse", "HEAD")
-    diff = _git("diff", "HEAD", "--binary") if commit else None
+    """Which code this process runs; the same for as long as it lives, whatever becomes of the files meanwhile."""
+    return code_of(PACKAGE)
+
+
+def code_of(package: Path) -> dict[str, str | None]:
+    """The code in the folder `package`, from its repository or, where it is an installed one, from its files.
+
+    `commit`; `diff`, a hash of what differs from it (changes to tracked files, and untracked modules in the package;
+    None: nothing); both None outside of a clone. `version` as installed (None: it is not); `sources`, a hash of all
+    modules.
+    """
+    clone = package.parent
+    commit = _git(clone, "rev-parse", "HEAD")
+    modules = sorted(package.rglob("*.py"))
     return {
         "commit": commit.decode().strip() if commit else None,
-        "diff": hashlib.sha256(diff).hexdigest() if diff else None,
+        "diff": _changes(clone, package) if commit else None,
+        "version": _version(DISTRIBUTION),
+        "sources": _hash_files(modules, package),
     }
 
 
-def _git(*arguments: str) -> bytes | None:
-    if not (PROJECT / ".git").exists():
+def cpu_model() -> str:
+    """What the processor calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    except (OSError, UnicodeDecodeError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _changes(clone: Path, package: Path) -> str | None:
+    changed = _git(clone, "diff", "HEAD", "--binary") or b""
+    listed = _git(clone, "ls-files", "--others", "-z", "--", str(package)) or b""
+    new = [clone / name.decode(errors="surrogateescape") for name in listed.split(b"\0") if name.endswith(b".py")]
+    if not changed and not new:
+        return None
+    return hashlib.sha256(changed + (_hash_files(new, clone).encode() if new else b"")).hexdigest()
+
+
+def _hash_files(files: Iterable[Path], root: Path) -> str:
+    """One hash over names and contents; a file that is gone or cannot be read counts by its name."""
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError:
+            content = "unreadable"
+        digest.update(f"{file.relative_to(root).as_posix()} {content}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _git(clone: Path, *arguments: str) -> bytes | None:
+    if not (clone / ".git").exists():
         return None  # an installed package: the repository around it is somebody else's
     try:
-        done = subprocess.run(("git", "-C", str(PROJECT), *arguments), capture_output=True, timeout=30, check=False)
+        done = subprocess.run(("git", "-C", str(clone), *arguments), capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -6,6 +6,8 @@ Nothing here may start a thread or run a parallel region, since a fork takes nei
 import importlib
 import signal
 
+from moe_study.runs.provenance import code_version
+
 # Signals to a whole job (scancel, SLURM's warning before the time limit) are for its runs, which save a checkpoint
 # and end; the server ends with its pool. Each run sets them anew.
 for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
@@ -13,3 +15,4 @@ for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
 
 for module in ("moe_study.launch.local.worker", "pandas", "pyarrow.parquet"):
     importlib.import_module(module)
+code_version()  # of what is imported here: files that change while the pool is at work change none of its runs
