@@ -15,8 +15,10 @@ import pandas as pd
 
 from moe_study.analysis.labels import add_labels
 from moe_study.design.config import RunConfig
-from moe_study.design.plain import to_plain
-from moe_study.errors import DataError, StudyError
+from moe_study.design.identity import SEED, completed, is_of_point, point_of, settings_of
+from moe_study.design.normal import normalised
+from moe_study.design.plain import flatten, from_plain
+from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.runs.activations import COLUMNS as ACTIVATION_COLUMNS
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.listing import find_runs
@@ -33,11 +35,12 @@ CAUSALITY = ("own_future", "others_future", "mixes_batch")
 def load_frame(folders: Iterable[Path], sweep: str | None = None) -> pd.DataFrame:
     """One row per run of `folders` (run folders, or folders of them).
 
-    Columns: folder, key, state (as in status.json, or `damaged`), error, step, total_steps, seed, point (hash
-    of the configuration without the seed), label (shortest text that tells the points of this frame apart),
-    the configuration flattened (`routing.num_experts`), RESULT_NUMBERS, EXPERT_RATES (means over layers),
+    Columns: folder, key (the folder's name), identity (the key that the run would have today), state (as in
+    status.json, or `damaged`), error, step, total_steps, seed, point (identity without the seed), label (shortest text
+    that tells the points of this frame apart), the settings that the run was trained with (`routing.num_experts`), each
+    in its one spelling (design/normal.py), RESULT_NUMBERS, EXPERT_RATES (means over layers),
     CAUSALITY, `leaks` (the routing reads later tokens), and evaluation (hash of what the loss was measured
-    on: only losses with the same one can be compared). A key that stands in two folders is taken once, a done
+    on: only losses with the same one can be compared). A run that stands in two folders is taken once, a done
     one first. `sweep` keeps the runs that were planned by the sweep of that name.
     """
     rows = [_row(folder) for folder in find_runs(folders, sweep)]
@@ -47,9 +50,17 @@ def load_frame(folders: Iterable[Path], sweep: str | None = None) -> pd.DataFram
     for name in (*CAUSALITY, "leaks", "evaluation", "seed", "step", "total_steps"):
         if name not in frame:
             frame[name] = None
-    first = frame["state"].ne("done").sort_values(kind="stable").index
-    frame = frame.loc[first].drop_duplicates("key").sort_index().reset_index(drop=True)
-    return add_labels(frame)
+    return add_labels(_each_run_once(frame))
+
+
+def _each_run_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each identity: of a run that stands in two folders, or was trained again after keys have moved, the
+    done one, and of two done ones that under today's key."""
+    identity = frame["identity"].fillna(frame["key"]) if "identity" in frame else frame["key"]
+    rank = 2 * frame["state"].ne("done") + identity.ne(frame["key"])
+    first = rank.sort_values(kind="stable").index
+    kept = first[~identity.loc[first].duplicated()]
+    return frame.loc[kept].sort_index().reset_index(drop=True)
 
 
 def done(frame: pd.DataFrame) -> pd.DataFrame:
@@ -162,7 +173,7 @@ def _row(folder: RunFolder) -> dict[str, Any]:
         status, state = folder.status(), folder.state().value
         if not folder.path.exists():
             return {**row, "state": state}
-        row.update(_identity(folder.read_plain_config()))
+        row.update(_settings(folder))
         row["step"], row["total_steps"], row["attempts"] = status.step, status.total_steps, status.attempts
         if status.error:
             row["error"] = f"{status.error['type']}: {status.message}"
@@ -176,18 +187,22 @@ def _row(folder: RunFolder) -> dict[str, Any]:
     return row
 
 
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The flat configuration, with today's defaults where an older run lacks a setting, and the point's
-    hash.
+def _settings(folder: RunFolder) -> dict[str, Any]:
+    """The settings that the run was trained with, each in its one spelling, and what identifies it and its point.
+
+    Those of a later version, which this one cannot read, stand as they were written.
     """
-    flat = flatten(to_plain(RunConfig()))
-    flat.update(flatten(config))
-    design = {
-        name: value
-        for name, value in flat.items()
-        if not name.startswith("log.") and name not in ("data.root", "run.seed")
-    }
-    return {"seed": flat["run.seed"], "point": _hash(design), **flat}
+    try:
+        whole = completed(folder.read_plain_config(), RunConfig())
+    except ConfigError as error:
+        raise DataError(f"{folder.config_file} is damaged: {error}; restore it, or move {folder.path} away") from error
+    try:
+        config = normalised(from_plain(RunConfig, whole))
+        settings, identity, point = settings_of(config), config.key, point_of(config)
+    except ConfigError:
+        settings, identity = flatten(whole), folder.key
+        point = _hash({name: value for name, value in settings.items() if is_of_point(name)})
+    return {"seed": settings[SEED], "identity": identity, "point": point, **settings}
 
 
 def _read_result(folder: RunFolder) -> dict[str, Any]:
@@ -221,17 +236,6 @@ def _result(folder: RunFolder, result: Mapping[str, Any], row: Mapping[str, Any]
 def _mean(by_layer: Mapping[str, float] | None) -> float:
     values = list(by_layer.values()) if by_layer else []
     return sum(values) / len(values) if values else math.nan
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names; lists become tuples, so that they can be compared."""
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            flat.update(flatten(item, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = tuple(item) if isinstance(item, list) else item
-    return flat
 
 
 def _hash(value: Any) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-IGNORED = ("log.", "data.root", "run.seed")  # no part of a design point
+from moe_study.design.differences import FOLLOWS
+from moe_study.design.identity import is_of_point
+
 PROMINENT = ("data.name", "model.width", "model.layers")  # come first among settings outside the routing
 FEW, USUAL = 4, 0.75  # among at least FEW points, what this share of them says goes without saying
 EXHAUSTIVE = 12  # this many varying axes are searched for the smallest set; beyond it, one by one
@@ -122,7 +124,7 @@ def head_words(p: Row) -> str:
 
 
 def _multiple(p: Row) -> float:
-    """Hidden units of a dense point's feed-forward networks over those of the plain model."""
+    """Hidden units of a point's feed-forward networks, or of one expert before a split, over the plain model's."""
     if not _given(p.get("routing.expert_size")):
         return float(p["routing.ffn_multiplier"])
     plain = p["model.ffn_size"] if _given(p["model.ffn_size"]) else 4 * p["model.width"]
@@ -167,9 +169,11 @@ def _routed(columns: tuple[str, ...], words: Callable[[Row], str]) -> Axis:
 
 
 def _size(p: Row) -> str:
-    if _given(p.get("routing.expert_size")):
-        return f"size {p['routing.expert_size']:g}"
-    return "" if p["routing.ffn_multiplier"] == 1 else f"{p['routing.ffn_multiplier']:g}x experts"
+    """How large an expert is against the plain network; in hidden units where that is not a round number."""
+    multiple = _multiple(p)
+    if multiple == 1:
+        return ""
+    return f"{multiple:g}x experts" if 8 * multiple % 1 == 0 else f"size {p['routing.expert_size']:g}"
 
 
 GATES = {"softmax_then_pick": "full softmax", "pick_then_softmax": "picked softmax", "sigmoid": "sigmoid gate"}
@@ -180,7 +184,7 @@ ROUTING_AXES = (
     _routed(("routing.router", "routing.router_depth", "routing.label"), _router),
     _unless("router_state", "learned", _text),
     _unless("shuffle", False, lambda _: "shuffled"),
-    _routed(("routing.expert_size", "routing.ffn_multiplier"), _size),
+    _routed(("routing.expert_size",), _size),
     _unless("granularity", 1, lambda v: f"split {v:g} ways"),
     _unless("shared_experts", 0, lambda v: f"{v:g} shared"),
     _unless("balance.switch", 0, lambda v: f"balance {v:g}"),
@@ -213,9 +217,10 @@ def _words_by_axis(points: Sequence[Row]) -> list[Words]:
     """
     words = [tuple(axis.words(p) for p in points) for axis in ROUTING_AXES]
     named = {column for axis in ROUTING_AXES for column in axis.columns}
-    columns = dict.fromkeys(name for p in points for name in p if "." in name and not name.startswith(IGNORED))
-    columns_first = [c for c in PROMINENT if c in columns] + [c for c in columns if c not in PROMINENT]
-    words += [_setting_words(points, column) for column in columns_first if column not in named]
+    columns = dict.fromkeys(name for p in points for name in p if is_of_point(name))
+    # A size that follows another setting comes last: it speaks where nothing else tells points apart.
+    ordered = sorted(columns, key=lambda column: (column not in PROMINENT, column in FOLLOWS))
+    words += [_setting_words(points, column) for column in ordered if column not in named]
     heads = [head_words(p) for p in points]
     if len(set(zip(heads, *words, strict=True))) < len(points):
         # Two dense points may differ in what dense points ignore: then those settings speak in full.

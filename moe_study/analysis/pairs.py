@@ -1,17 +1,19 @@
 """Which comparisons a set of runs is there to answer: the reference, the dense twins, one change at a time."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
 from moe_study.analysis.frame import done, each
-from moe_study.analysis.labels import IGNORED
+from moe_study.design.differences import differing
+from moe_study.design.identity import is_of_point
 from moe_study.errors import StudyError
 
 TWIN_TOLERANCE = 0.05  # a dense point whose parameters are this close is a point's twin
 
 Pair = tuple[str, str]  # labels of a point and of what it is compared with
-Settings = dict[str, dict[str, str]]  # of each point, by label: configuration columns, written out
+Settings = dict[str, dict[str, Any]]  # of each point, by label: the settings that make it
 
 
 def ranked(frame: pd.DataFrame, rank_leaking: bool = False) -> pd.DataFrame:
@@ -70,18 +72,15 @@ def _single_changes(points: pd.DataFrame) -> list[Pair]:
 
 
 def settings_of(runs: pd.DataFrame) -> Settings:
-    """The configuration of every point, without what is no part of it."""
+    """The settings of every point, without what is no part of it."""
     points = runs.drop_duplicates("label")
-    names = [str(c) for c in points if "." in str(c) and not str(c).startswith(IGNORED)]
-    return {
-        label: {name: repr(value) for name, value in zip(names, values, strict=True)}
-        for label, values in zip(points["label"], points[names].itertuples(index=False), strict=True)
-    }
+    names = [str(column) for column in points if is_of_point(str(column))]
+    return {label: dict(zip(names, values, strict=True)) for label, *values in points[["label", *names]].to_numpy()}
 
 
 def differing_settings(settings: Settings, point: str, other: str) -> tuple[str, ...]:
-    """Configuration columns in which two points differ, settings that have no effect on them included."""
-    return tuple(name for name, value in settings[point].items() if settings[other][name] != value)
+    """The settings in which two points differ by themselves; what follows another setting is not counted beside it."""
+    return differing(settings[point], settings[other], tuple(settings[point]))
 
 
 def _new_pairs(pairs: Iterable[Pair], seen: set[frozenset[str]]) -> list[Pair]:

@@ -40,6 +40,16 @@ ABSENT: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
+def is_outside(name: str) -> bool:
+    """Whether the setting `name` has no part in a run's identity: what is printed or kept, and where data lies."""
+    return name.startswith(NO_PART) or (name.startswith("data.options.") and name.rpartition(".")[2] in PLACES)
+
+
+def is_of_point(name: str) -> bool:
+    """Whether runs that differ in the setting `name` are of different points: the seed, too, makes no other point."""
+    return "." in name and name != SEED and not is_outside(name)
+
+
 def key_of(config: Any) -> str:
     """The identity of a valid RunConfig: KEY_DIGITS hexadecimal digits."""
     return _digest(identity(config))
@@ -61,7 +71,7 @@ def identity(config: Any) -> dict[str, Any]:
     settings = {
         name: value
         for name, value in settings_of(normal).items()
-        if not name.startswith(NO_PART) and is_used(normal, name)
+        if not is_outside(name) and is_used(normal, name)
     }
     settings |= _one_network(normal, settings)
     before = {name: value(settings) for name, value in ABSENT.items() if name in settings}
@@ -73,7 +83,7 @@ def identity(config: Any) -> dict[str, Any]:
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """All settings by dotted name; of the data's options those that say what it is, not where it lies."""
+    """All settings by dotted name, lists as tuples; of the data's options those that say what it is, not where."""
     plain = to_plain(config)
     plain["data"]["options"] = _without_places(plain["data"]["options"])
     return flatten(plain)

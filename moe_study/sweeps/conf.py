@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.design.config import RunConfig
+from moe_study.design.identity import is_outside
 from moe_study.design.matching import Match
 from moe_study.design.plain import to_plain
 from moe_study.errors import ConfigError
@@ -33,4 +34,4 @@ def is_setting(key: str) -> bool:
 
 def is_outside_the_key(key: str) -> bool:
     """Whether `key` belongs to a run without making it another run: what is logged, and where data lies."""
-    return key.partition(".")[0] in ("log", "hydra") or key == "data.root"
+    return key.partition(".")[0] in ("log", "hydra") or is_outside(key)

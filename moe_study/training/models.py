@@ -27,12 +27,18 @@ def build_model(config: RunConfig, end_of_text: int | None) -> Transformer:
 def load_model(folder: RunFolder) -> Transformer:
     """The model of a run as last saved (its final weights if it is done), on the CPU, in evaluation mode.
 
-    StudyError where the run has saved nothing yet, or nothing that can be read.
+    An older run is known by its folder's name, since its key may be another today; a copy under another name by its
+    configuration. StudyError where the run has saved nothing yet, or nothing that can be read.
     """
     config = folder.read_config()
-    state = checkpoint.load_newest(folder.checkpoint_folder, key=config.key)
+    state = checkpoint.load_newest(folder.checkpoint_folder)
     if state is None:
         raise StudyError(f"{folder.path} has no checkpoint that can be read; train this run first")
+    if state["key"] not in (folder.key, config.key):
+        raise StudyError(
+            f"{folder.path} holds the checkpoint of run {state['key']}; put back the one that belongs here, or"
+            " train this run again"
+        )
     model = build_model(config, state["end_of_text"])
     model.load_state_dict(state["model"])
     return model.eval()

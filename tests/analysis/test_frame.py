@@ -97,14 +97,43 @@ def test_a_result_without_a_loss_is_not_believed(folders):
     assert "has no validation_loss" in row_of(load_frame(folders), folders[0])["error"]
 
 
-def test_a_run_from_before_a_setting_existed_pairs_with_todays_default(folders):
+def test_a_run_from_before_a_setting_existed_pairs_with_those_that_have_the_value_it_was_trained_with(folders):
     path = folders[6] / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    del config["routing"]["shuffle"], config["optimizer"]["eps"]
+    del config["run"]["dispatch"], config["task"]
     path.write_text(yaml.safe_dump(config))
     frame = load_frame(folders)
     assert row_of(frame, folders[6])["point"] == row_of(frame, folders[7])["point"]
     assert frame["label"].nunique() == 6
+
+
+def test_a_setting_that_every_version_wrote_is_not_made_up(folders):
+    path = folders[6] / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    del config["routing"]["shuffle"]
+    path.write_text(yaml.safe_dump(config))
+    row = row_of(load_frame(folders), folders[6])
+    assert row["state"] == "damaged" and "routing.shuffle is missing" in row["error"] and str(path) in row["error"]
+
+
+def test_a_setting_of_a_later_version_costs_nothing_but_its_spelling(folders):
+    path = folders[6] / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["routing"]["mood"] = "good"
+    path.write_text(yaml.safe_dump(config))
+    row = row_of(load_frame(folders), folders[6])
+    assert row["state"] == "done" and row["routing.mood"] == "good" and row["key"] == row["identity"]
+
+
+def test_a_run_trained_again_after_keys_have_moved_is_taken_once(tmp_path, folders):
+    older = tmp_path / "runs" / ("0" * 16)
+    shutil.copytree(folders[6], older)
+    change_result(older, key=older.name, validation_loss=9.0)
+    frame = load_frame([tmp_path / "runs"])
+    assert len(frame) == 12 and row_of(frame, folders[6])["validation_loss"] < 9.0
+    shutil.rmtree(folders[6])
+    alone = row_of(load_frame([tmp_path / "runs"]), older)
+    assert alone["validation_loss"] == 9.0 and alone["identity"] == folders[6].name
 
 
 def test_a_key_in_two_folders_is_taken_once_and_done_first(tmp_path, folders):

@@ -4,10 +4,10 @@ import itertools
 import pandas as pd
 import pytest
 
-from moe_study.analysis.frame import flatten
 from moe_study.analysis.labels import add_labels, shortest_labels
-from moe_study.design.config import OptimizerConfig, RunConfig
-from moe_study.design.plain import to_plain
+from moe_study.design.config import ModelConfig, OptimizerConfig, RunConfig, RunSettings
+from moe_study.design.identity import settings_of
+from moe_study.design.normal import normalised
 from moe_study.design.routing import (
     Balance,
     Capacity,
@@ -31,7 +31,7 @@ DENSE = Selection.DENSE
 def labels(*points):
     """Labels of routings, or of whole configurations."""
     configs = [p if isinstance(p, RunConfig) else RunConfig(routing=p) for p in points]
-    return shortest_labels([flatten(to_plain(config)) for config in configs])
+    return shortest_labels([settings_of(normalised(config)) for config in configs])
 
 
 def test_the_first_look_reads_as_one_would_say_it():
@@ -96,7 +96,9 @@ def test_a_plain_value_that_is_rare_is_not_taken_for_the_usual_one():
         ({"shared_experts": 1}, "1 shared"),
         ({"granularity": 4}, "split 4 ways"),
         ({"context": Context.RUNNING_MEAN}, "running mean"),
-        ({"expert_size": 96}, "size 96"),
+        ({"expert_size": 96}, "0.25x experts"),
+        ({"ffn_multiplier": 0.5}, "0.5x experts"),
+        ({"expert_size": 100}, "size 100"),
         ({"layers": "every_second"}, "layers every second"),
         ({"layers": (0, 2)}, "layers (0, 2)"),
     ],
@@ -116,9 +118,17 @@ def test_settings_outside_the_routing_tell_points_apart_too():
     assert labels(RunConfig(routing=Routing(k=2)), slow) == ["token top-2, lr 0.001", "token top-2, lr 0.0005"]
 
 
-def test_points_that_differ_in_what_they_ignore_still_differ():
-    first, second = labels(Routing(selection=DENSE), Routing(selection=DENSE, router_state=RouterState.FROZEN))
-    assert first != second
+def test_what_a_point_ignores_is_not_said():
+    ignored = Routing(selection=DENSE, num_experts=8, k=3, router_state=RouterState.FROZEN, balance=Balance(switch=0.1))
+    assert labels(ignored, Routing()) == ["dense 1x", "token top-1"]
+
+
+def test_what_follows_another_setting_is_said_only_by_it():
+    wide = RunConfig(routing=Routing(k=2), model=ModelConfig(width=192))
+    assert labels(RunConfig(routing=Routing(k=2)), wide) == ["token top-2, width 96", "token top-2, width 192"]
+    budget = RunSettings(tokens=100_000)
+    halves = [RunConfig(routing=Routing(), run=dataclasses.replace(budget, batch_size=size)) for size in (8, 4)]
+    assert labels(*halves) == ["token top-1, batch size 8", "token top-1, batch size 4"]
 
 
 def test_every_point_of_a_large_grid_has_a_label_of_its_own():

@@ -12,8 +12,7 @@ import time
 import pytest
 import yaml
 
-from moe_study.design.config import LogConfig, RunConfig, RunSettings
-from moe_study.design.identity import key_of
+from moe_study.design.config import LogConfig, RunConfig, RunSettings, read_record
 from moe_study.design.plain import to_plain
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, list_runs
@@ -45,7 +44,7 @@ def test_key_tells_seeds_apart_and_ignores_paths_and_logging(tmp_path):
 
 
 def test_key_survives_the_trip_through_config_yaml(started, config):
-    assert key_of(yaml.safe_load(started.config_file.read_text())) == config.key
+    assert read_record(yaml.safe_load(started.config_file.read_text())).key == config.key
     assert started.read_config() == config
 
 

@@ -46,7 +46,7 @@ def test_group_files_are_deltas_of_the_dataclass_defaults(composer):
     config = composer.run_config(["routing=sequence_top2_frozen"])
     assert (config.routing.unit, config.routing.k) == (Unit.SEQUENCE, 2)
     assert config.routing.router_state is RouterState.FROZEN
-    assert config.routing.expert_size == RunConfig().routing.expert_size
+    assert config.routing.renormalise == RunConfig().routing.renormalise
 
 
 @pytest.mark.parametrize(
