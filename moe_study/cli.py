@@ -9,16 +9,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from moe_study.commands import audit, plan, plots, prepare, sparsify, status
+from moe_study.commands import audit, plan, plots, prepare, remove, sparsify, status
 from moe_study.guard import guarded
 
-SUBCOMMANDS = (prepare, plan, status, audit, sparsify, plots)  # in the order of --help
+SUBCOMMANDS = (prepare, plan, status, remove, audit, sparsify, plots)  # in the order of --help
 DESCRIPTION = """\
 Studies of mixture-of-experts language models. Training itself is python train.py.
 
   moe-study prepare data=parliament_news      download, tokenize and index a corpus
   moe-study plan +sweep=first_look            what a sweep would train, and what it would cost
   moe-study status --sweep first_look         what is done, running, failed and why
+  moe-study remove --failed                   free disk of runs, after showing what goes
   moe-study audit +sweep=first_look           which points look at later tokens, declared and measured
   moe-study sparsify runs/KEY                 a dense run with some of its experts off: perplexity against FLOPs
   moe-study plots --sweep first_look          table and pictures of the finished runs

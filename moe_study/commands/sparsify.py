@@ -3,13 +3,11 @@
 import argparse
 import csv
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moe_study.design.identity import KEY_DIGITS
 from moe_study.errors import StudyError
 from moe_study.files import write_json_atomic, write_text_atomic
 
@@ -36,7 +34,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="folder or key of a trained run")
+    parser.add_argument("run", metavar="RUN", help="a trained run's folder, key, or the beginning of its key")
     parser.add_argument("--experts", type=int, metavar="N", help="experts that a dense run is split into (8)")
     parser.add_argument("--thresholds", default=THRESHOLDS, metavar="T,T,...", help=f"in [0, 1] ({THRESHOLDS})")
     parser.add_argument(
@@ -54,10 +52,9 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None and options.out.suffix not in (".json", ".csv"):
         raise StudyError(f"--out {options.out} must end in .json or .csv")
     from moe_study.posthoc.sparsify.curve import sparsify
-    from moe_study.runs.folder import RunFolder
+    from moe_study.runs.listing import find_run
 
-    is_key = re.fullmatch(rf"[0-9a-f]{{{KEY_DIGITS}}}", options.run)
-    folder = RunFolder(Path(options.runs_dir) / options.run if is_key else Path(options.run))
+    folder = find_run(options.runs_dir, options.run)
     curve = sparsify(folder, thresholds, options.experts, control=options.control is not None)
     out = options.out or folder.sparsify_file
     write(out, curve)

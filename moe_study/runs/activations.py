@@ -20,8 +20,11 @@ def write(path: Path, counts: "pd.DataFrame") -> None:
         counts[list(COLUMNS)].to_parquet(handle, index=False)
 
 
-def read(path: Path) -> "pd.DataFrame | None":
-    """COLUMNS, or None where there is no file; without rows for a run without a router. DataError where damaged."""
+def read(path: Path, advice: str) -> "pd.DataFrame | None":
+    """COLUMNS, or None where there is no file; without rows for a run without a router.
+
+    DataError where the file is damaged, with the `advice` on what to do then.
+    """
     import pandas as pd
 
     if not path.exists():
@@ -29,8 +32,8 @@ def read(path: Path) -> "pd.DataFrame | None":
     try:
         counts = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise DataError(f"{path} is damaged: it is not a parquet file; start the run again") from error
+        raise DataError(f"{path} is damaged: it is not a parquet file; {advice}") from error
     missing = [name for name in COLUMNS if name not in counts]
     if missing:
-        raise DataError(f"{path} is damaged: it has no column {missing[0]}; start the run again")
+        raise DataError(f"{path} is damaged: it has no column {missing[0]}; {advice}")
     return counts[list(COLUMNS)]

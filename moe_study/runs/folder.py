@@ -69,6 +69,11 @@ class RunFolder:
         """The folder of `config`, which need not exist yet."""
         return cls(Path(config.log.runs_dir) / config.key)
 
+    @property
+    def advice_to_retrain(self) -> str:
+        """What to do about a run that counts as done and cannot be used."""
+        return f"remove the run (moe-study remove {self.path} --results), then train it again"
+
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
 
@@ -111,12 +116,12 @@ class RunFolder:
         """The result, or None when the run is not done; DataError when the file is damaged."""
         result = read_json(self.result_file)
         if result is not None and not isinstance(result, dict):
-            raise DataError(f"{self.result_file} is damaged: it holds no fields; start the run again")
+            raise DataError(f"{self.result_file} is damaged: it holds no fields; {self.advice_to_retrain}")
         return result
 
     def read_activations(self) -> "pd.DataFrame | None":
         """How often each expert was used (activations.COLUMNS), or None for a run that was not evaluated yet."""
-        return activations.read(self.routing_file)
+        return activations.read(self.routing_file, self.advice_to_retrain)
 
     def provenance(self) -> dict[str, Any] | None:
         return read_json(self.provenance_file)
@@ -138,6 +143,10 @@ class RunFolder:
 
     # Claiming -----------------------------------------------------------------------------------------------
 
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from training the run, without training it; raises LockHeld when one does."""
+        return hold(self._lock_file, CLAIM_PATIENCE)
+
     @contextlib.contextmanager
     def claim(self, config: RunConfig) -> Iterator["RunFolder"]:
         """Own the folder: make it, lock it, write config.yaml; StudyError if another process has it.
@@ -146,9 +155,9 @@ class RunFolder:
         """
         if self.key != config.key:
             raise StudyError(f"{self.path} is not the folder of this configuration, whose key is {config.key}")
-        with contextlib.ExitStack() as lock:
+        with contextlib.ExitStack() as held:
             try:
-                lock.enter_context(hold(self._lock_file, CLAIM_PATIENCE))
+                held.enter_context(self.lock())
             except LockHeld:
                 owner = self.status()
                 raise StudyError(

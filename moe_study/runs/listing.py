@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from moe_study.errors import DataError
+from moe_study.errors import DataError, StudyError
 from moe_study.runs.folder import RunFolder, list_runs
 from moe_study.runs.members import read_members
 
@@ -30,6 +30,22 @@ def find_runs(roots: Iterable[Path], sweep: str | None = None) -> list[RunFolder
         names = ", ".join(str(root) for root in roots) or "nothing"
         raise DataError(f"no runs in {names}; start some with python train.py, or name another folder")
     return list(found.values())
+
+
+def find_run(runs_dir: str | Path, name: str) -> RunFolder:
+    """The run that `name` means: its folder, its key, or a beginning of the key that no other run in `runs_dir` has.
+
+    StudyError when there is none, or several.
+    """
+    if (Path(name) / "config.yaml").exists():
+        return RunFolder(name)
+    found = [folder for folder in list_runs(runs_dir) if folder.key.startswith(name)] if name else []
+    if not found:
+        raise StudyError(f"{name} is not a run's folder, and no run in {runs_dir} has a key that begins so")
+    if len(found) > 1:
+        keys = ", ".join(folder.key for folder in found[:4]) + (", ..." if len(found) > 4 else "")
+        raise StudyError(f"{name} can mean {len(found)} runs in {runs_dir} ({keys}); write more of the key")
+    return found[0]
 
 
 def runs_of_sweep(runs_dir: str | Path, sweep: str) -> list[RunFolder]:

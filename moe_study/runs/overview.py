@@ -30,10 +30,11 @@ def find_states(runs_dir: str | Path, sweep: str | None = None) -> list[FoundRun
         folders = list_runs(runs_dir)
         if not folders:
             raise StudyError(f"there are no runs in {runs_dir}")
-    return [_find_state(folder) for folder in folders]
+    return [state_of(folder) for folder in folders]
 
 
-def _find_state(folder: RunFolder) -> FoundRun:
+def state_of(folder: RunFolder) -> FoundRun:
+    """One run as it is now; one whose files cannot be read counts as failed, with that reason."""
     try:
         state = folder.state()
         result = folder.result() if state is State.DONE else None
