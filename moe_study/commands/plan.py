@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 def plan_lines(planned: "Plan") -> Iterator[str]:
     from moe_study.design.accounting import flops_per_token, num_active_params, num_params
+    from moe_study.launch.data import about_other_data
 
     rows = [("run", "state", "params", "active", "FLOPs/token", "tokens", "")]
     for run in planned.runs:
@@ -64,6 +65,8 @@ def plan_lines(planned: "Plan") -> Iterator[str]:
         yield f"{len(planned.invalid)} invalid point(s){' (skipped)' if planned.skip_invalid else ''}:"
         yield planned.invalid_listing()
     yield from planned.warnings()
+    if (sentence := about_other_data(run.config for run in planned.runs)) is not None:
+        yield sentence
 
 
 def _hours(planned: "Plan", missing: Sequence["PlannedRun"]) -> str:

@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError, StudyError
 from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, guarded
-from moe_study.launch.execute import TRAINING, Job, check_data, execute
+from moe_study.launch.data import check_data, check_finished
+from moe_study.launch.execute import TRAINING, Job, execute
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.local.slots import threads_of_a_run
 from moe_study.runs.folder import RunFolder, State
@@ -70,6 +71,7 @@ def train_one(composed: DictConfig, settings: PoolSettings, job: Job) -> int:
     config = run_config(composed)
     folder = RunFolder.of(config)
     state = folder.state()
+    check_finished([config], job)
     if state is State.DONE:
         print(f"{folder.path} is done already: {headline(folder)}")
         return 0

@@ -2,14 +2,12 @@
 
 import contextlib
 import dataclasses
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from moe_study.design.config import RunConfig
-from moe_study.design.plain import to_plain
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, Status
 
@@ -71,13 +69,3 @@ def compile_caches(folder: RunFolder) -> dict[str, str]:
     places = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
     kept = folder.compiled_folder.resolve()
     return {variable: str(kept / name) for variable, name in places.items() if variable not in os.environ}
-
-
-def check_data(configs: Sequence[RunConfig], job: Job) -> None:
-    """DataError if a corpus that `job` would read is not there, before anything has started."""
-    if not job.reads_data:
-        return
-    from moe_study.data import open_data  # imports NumPy
-
-    for data in {json.dumps(to_plain(config.data), sort_keys=True): config.data for config in configs}.values():
-        open_data(data)

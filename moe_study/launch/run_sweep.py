@@ -9,7 +9,8 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from moe_study.errors import StudyError
-from moe_study.launch.execute import Job, check_data
+from moe_study.launch.data import check_data, check_finished
+from moe_study.launch.execute import Job
 from moe_study.runs.folder import RunFolder, State, check_writable
 from moe_study.sweeps.compose import Composer
 from moe_study.sweeps.conf import project_root
@@ -30,6 +31,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], la
     assert isinstance(fixed, list)
     plan = plan_command(Composer(loader, [str(override) for override in fixed]), arguments, project_root())
     plan.check()
+    check_finished([run.config for run in plan.runs], job)
     retry_failed = flag({"retry_failed": config.retry_failed}, "retry_failed")
     missing = plan.to_start(retry_failed)
     say(opening(plan, missing))

@@ -112,6 +112,6 @@ def _check(path: Path, state: dict[str, Any], key: str | None, fingerprint: str 
         )
     if fingerprint is not None and state["data_fingerprint"] != fingerprint:
         raise DataError(
-            f"the prepared data changed since {path} was saved; prepare the same data again, or delete the"
-            " run's folder to start anew"
+            f"the prepared data changed since {path} was saved; prepare the same data again, or remove the run"
+            f" (moe-study remove {path.parents[1]}) to train it on the new data"
         )
