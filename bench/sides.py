@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moe_study.design.config import ModelConfig
+from moe_study.design.config import GPT2_STD, ModelConfig
 from moe_study.design.routing import Routing, Scope, expert_hidden
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Initialiser
@@ -68,8 +68,9 @@ class Layers(nn.Module):
     def __init__(self, layers: list[nn.Module], tokens_BT: Tensor) -> None:
         super().__init__()
         self.layers, self.tokens_BT = nn.ModuleList(layers), tokens_BT
+        model = ModelConfig(layers=len(layers), init_std=GPT2_STD)  # so do all results that are kept
         for number, layer in enumerate(layers):
-            Initialiser(0, len(layers)).module(layer, f"blocks.{number}.ffn")
+            Initialiser(0, model).module(layer, f"blocks.{number}.ffn")
         self.kept: Tensor | None = None  # pairs of tokens and experts in the last pass
 
     def forward(self, x_BTD: Tensor) -> Tensor:

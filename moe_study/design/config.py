@@ -5,6 +5,7 @@ identity.py.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ __all__ = [
     "read_record",
 ]
 
+GPT2_WIDTH, GPT2_STD = 768, 0.02  # of the smallest GPT-2 (Radford et al. 2019)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -41,11 +44,22 @@ class ModelConfig:
     document_attention: bool = False  # True: attention and positions never cross a document boundary
     vocab_size: int | None = None  # None: the tokenizer's; larger pads the embedding
     patch: int | None = None  # task=images: pixels along the edge of a patch, of which `context` make an image
+    init_std: float | None = None  # standard deviation of initial weights; None: by width, see weight_std
 
     @property
     def hidden(self) -> int:
         """Hidden units of the dense feed-forward network."""
         return self.ffn_size if self.ffn_size is not None else 4 * self.width
+
+    @property
+    def weight_std(self) -> float:
+        """Standard deviation of initial weights.
+
+        By width it is 0.02 * sqrt(768 / width): the inverse root of a layer's inputs (LeCun et al. 1998, "Efficient
+        BackProp", section 4.6), which makes activations, logits and router scores start equally large at every
+        width, with the factor that gives GPT-2's 0.02 at its width of 768.
+        """
+        return self.init_std if self.init_std is not None else GPT2_STD * math.sqrt(GPT2_WIDTH / self.width)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def _model(config: RunConfig) -> Iterator[str]:
         yield f"model.width={model.width} must be a multiple of model.heads={model.heads}"
     if not 0 <= model.dropout < 1:
         yield f"model.dropout={model.dropout} must lie in [0, 1)"
+    if model.init_std is not None and model.init_std <= 0:
+        yield f"model.init_std={model.init_std} must be positive; null chooses it by model.width"
 
 
 def _run(config: RunConfig) -> Iterator[str]:

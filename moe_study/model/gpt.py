@@ -49,7 +49,7 @@ class GPT(Transformer):
             Block(model, build_ffn(model, routing, layer, vocab_size)) for layer in range(model.layers)
         )
         self.norm = nn.LayerNorm(model.width, bias=model.bias)
-        initialise(self, model.layers, seed)
+        initialise(self, model, seed)
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""GPT-2's initialisation, with a random stream of its own for every tensor.
+"""GPT-2's initialisation at every width, with a random stream of its own for every tensor.
 
 Each tensor is drawn from a stream keyed by (seed, name, expert), so its values depend on nothing else: two
 runs of one seed that differ only in routing start with equal embeddings and attention ("paired seeds"),
@@ -8,8 +8,8 @@ place it takes.
 Draws are made by numpy on the CPU in float32: the same on every device, independent of torch's global random
 state (which they leave alone), and keyed by 128 bits where torch's CPU generator keeps 32 of its seed.
 
-Scheme (Radford et al. 2019; nanoGPT): weights N(0, 0.02), those that write into the residual stream
-N(0, 0.02 / sqrt(2 * layers)), biases 0, LayerNorm 1.
+Scheme (Radford et al. 2019; nanoGPT): weights N(0, std), those that write into the residual stream
+N(0, std / sqrt(2 * layers)), biases 0, LayerNorm 1; std is `ModelConfig.weight_std`, 0.02 at GPT-2's width of 768.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-STANDARD_DEVIATION = 0.02
+from moe_study.design.config import ModelConfig
 
 
 class Linear(nn.Linear):
@@ -66,10 +66,10 @@ def init_experts_(stack: Tensor, std: float, name: str, seed: int, transpose: bo
 class Initialiser:
     """Draws a model's parameters; what modules get to fill themselves with."""
 
-    def __init__(self, seed: int, layers: int, std: float = STANDARD_DEVIATION) -> None:
+    def __init__(self, seed: int, model: ModelConfig) -> None:
         self.seed = seed
-        self.std = std
-        self.residual_std = std / math.sqrt(2 * layers)
+        self.std = model.weight_std
+        self.residual_std = self.std / math.sqrt(2 * model.layers)
 
     def normal_(self, tensor: Tensor, name: str, residual: bool = False) -> Tensor:
         return init_normal_(tensor, self.residual_std if residual else self.std, name, self.seed)
@@ -98,15 +98,15 @@ class Initialiser:
                 self.module(child, f"{prefix}.{name}" if prefix else name)
 
 
-def initialise(model: nn.Module, layers: int, seed: int, std: float = STANDARD_DEVIATION) -> None:
-    """Fill every parameter of `model` as a function of its name and `seed`.
+def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
+    """Fill every parameter of `model` as a function of its name, `config` and `seed`.
 
     Raises RuntimeError when a module left one of its parameters unfilled.
     """
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(torch.nan)
-    init = Initialiser(seed, layers, std)
+    init = Initialiser(seed, config)
     for name, child in model.named_children():
         init.module(child, name)
     for name, parameter in model.named_parameters():

@@ -141,6 +141,8 @@ BAD_MODEL: list[tuple[dict[str, Any], str]] = [
     ({"ffn_size": 0}, "model.ffn_size=0 must be at least 1"),
     ({"heads": 3}, "model.width=8 must be a multiple of model.heads=3"),
     ({"dropout": 1.0}, "model.dropout=1.0 must lie in [0, 1)"),
+    ({"init_std": 0.0}, "model.init_std=0.0 must be positive; null chooses it by model.width"),
+    ({"init_std": -0.02}, "model.init_std=-0.02 must be positive"),
     ({"vocab_size": 256}, "model.vocab_size=256 is smaller than the tokenizer's 257"),
 ]
 BAD_RUN: list[tuple[dict[str, Any], str]] = [

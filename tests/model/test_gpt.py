@@ -128,11 +128,13 @@ def test_loss_is_the_same_whether_or_not_logits_are_asked_for() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_untrained_model_is_near_the_uniform_loss() -> None:
-    gpt = GPT(ModelConfig(), DENSE, 512)
+@pytest.mark.parametrize(("width", "init_std", "variance"), [(96, 0.02, 0.038), (48, None, 0.307), (192, None, 0.307)])
+def test_untrained_model_is_near_the_uniform_loss(width: int, init_std: float | None, variance: float) -> None:
+    """Logits start as N(0, width * init_std^2), which costs half of their variance over guessing."""
+    gpt = GPT(ModelConfig(width=width, init_std=init_std), DENSE, 512)
     generator = torch.Generator().manual_seed(0)
     inputs_BT, targets_BT = (torch.randint(512, (4, 128), generator=generator) for _ in range(2))
-    assert gpt(inputs_BT, targets_BT).loss.item() == pytest.approx(np.log(512), abs=0.1)
+    assert gpt(inputs_BT, targets_BT).loss.item() == pytest.approx(np.log(512) + variance / 2, abs=0.1)
 
 
 def test_a_few_steps_of_training_lower_the_loss() -> None:

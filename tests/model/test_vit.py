@@ -31,7 +31,6 @@ from moe_study.design.routing import (
 )
 from moe_study.design.validation import problems, validate
 from moe_study.errors import ConfigError
-from moe_study.model.gpt import GPT
 from moe_study.model.vit import ViT, cut
 
 Array = NDArray[np.float64]
@@ -177,12 +176,13 @@ def test_attention_starts_equal_in_runs_that_differ_in_routing_and_the_first_exp
     assert torch.equal(soft["blocks.1.ffn.experts.up_EDF"][0], dense["blocks.1.ffn.up.weight"].T)
 
 
-def test_weights_start_at_a_size_that_keeps_that_of_their_inputs() -> None:
-    name = "blocks.0.attn.qkv.weight"
-    weight = ViT(dataclasses.replace(MODEL, width=64), DENSE, 10).get_parameter(name)
-    assert weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
-    gpt = GPT(ModelConfig(layers=2, heads=2, width=64), DENSE, 10)
-    assert gpt.get_parameter(name).std().item() == pytest.approx(0.02, rel=0.05)
+def test_weights_start_as_those_of_a_language_model_of_that_width_do() -> None:
+    for init_std in (None, 0.3):
+        model = dataclasses.replace(MODEL, width=64, init_std=init_std)
+        for name in ("patch_embedding.weight", "position_embedding.weight", "blocks.0.attn.qkv.weight", "head.weight"):
+            weight = ViT(model, DENSE, 10).get_parameter(name)
+            tolerance = 4 / math.sqrt(2 * weight.numel())  # four standard errors
+            assert weight.std().item() == pytest.approx(model.weight_std, rel=tolerance), name
 
 
 # ---- accounting and validation

@@ -24,7 +24,7 @@ def layers_of(routing: Routing, seed: int = 0, dtype: torch.dtype = torch.float6
 
 def build(model: ModelConfig, routing: Routing, layer: int, seed: int, dtype: torch.dtype) -> MixtureLayer:
     mixture = MixtureLayer(model, routing, layer, VOCABULARY)
-    Initialiser(seed, model.layers).module(mixture, f"blocks.{layer}.ffn")
+    Initialiser(seed, model).module(mixture, f"blocks.{layer}.ffn")
     generator = torch.Generator().manual_seed(1000 * seed + layer)
     with torch.no_grad():
         for parameter in mixture.parameters():

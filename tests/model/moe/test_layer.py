@@ -180,11 +180,11 @@ def test_experts_without_tokens_get_zero_gradients_and_change_nothing(dtype: tor
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("selection", [Selection.TOP_K, Selection.ALL, Selection.THRESHOLD, Selection.EXPERT_CHOICE])
 def test_one_expert_is_the_dense_network_from_the_first_weight_on(selection: Selection, dtype: torch.dtype) -> None:
-    model = ModelConfig(layers=2, width=8, ffn_size=12)
+    model = ModelConfig(layers=2, width=8, ffn_size=12, init_std=0.02)
     mixture = MixtureLayer(model, Routing(selection=selection, num_experts=1), 1, VOCABULARY)
     dense = MLP(8, 12, bias=True, dropout=0.0)
     for module in (mixture, dense):
-        Initialiser(5, model.layers).module(module, "blocks.1.ffn")
+        Initialiser(5, model).module(module, "blocks.1.ffn")
         module.to(dtype)
     assert torch.equal(mixture.experts.up_EDF[0], dense.up.weight.T)
     assert torch.equal(mixture.experts.down_EFD[0], dense.down.weight.T)
@@ -206,7 +206,7 @@ def test_one_expert_is_the_dense_network_from_the_first_weight_on(selection: Sel
 
 
 def test_a_model_of_single_experts_starts_as_the_dense_model() -> None:
-    model = ModelConfig(layers=2, heads=2, width=8, context=10)
+    model = ModelConfig(layers=2, heads=2, width=8, context=10, init_std=0.02)
     dense = GPT(model, Routing(selection=Selection.DENSE), VOCABULARY, seed=3)
     mixture = GPT(model, Routing(num_experts=1), VOCABULARY, seed=3)
     tokens_BT = a_pass().tokens_BT

@@ -245,7 +245,7 @@ def test_equal_experts_and_uniform_weights_give_every_token_the_same() -> None:
 
 def initialised(soft: Soft, seed: int = 0, **changes: Any) -> SoftLayer:
     layer = build(soft, **changes)
-    Initialiser(seed, layers=1).module(layer, "blocks.0.ffn")
+    Initialiser(seed, MODEL).module(layer, "blocks.0.ffn")
     return layer
 
 

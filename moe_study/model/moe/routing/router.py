@@ -2,7 +2,7 @@
 
 Scores are computed in float32 whatever the compute precision (float64 stays), because near-ties decide. That holds
 for TF32 too, see `exact`; so do their gradients.
-Initialisation: N(0, 0.02) for every weight and for the learned prior, as GPT-2's other layers.
+Initialisation: that of GPT-2's other weights (`model/initialisation.py`), for the learned prior too.
 
 Shape suffixes: B sequences, T positions, U units, D width, E experts, K picks, V vocabulary, R decisions.
 """
@@ -35,19 +35,20 @@ class ScoringRouter(nn.Module):
         self.weights = nn.ParameterList(torch.empty(outputs, inputs) for inputs, outputs in pairwise(sizes))
         self.prior_E = nn.Parameter(torch.empty(experts)) if has_prior(routing) else None
         self.requires_grad_(self.state is RouterState.LEARNED)
-        self._seed, self._prefix = 0, ""
+        self._init: tuple[Initialiser, str] | None = None
 
     def initialise(self, init: Initialiser, prefix: str) -> None:
-        self._seed, self._prefix = init.seed, prefix
-        self._draw(prefix)
+        self._init = init, prefix
+        self._draw(init, prefix)
 
     def begin_step(self, step: int) -> None:
-        if self.state is RouterState.REDRAWN:
-            self._draw(f"{self._prefix}/step {step}")
+        if self.state is RouterState.REDRAWN and self._init is not None:
+            init, prefix = self._init
+            self._draw(init, f"{prefix}/step {step}")
 
-    def _draw(self, stream: str) -> None:
+    def _draw(self, init: Initialiser, stream: str) -> None:
         for name, parameter in self.named_parameters():
-            init_normal_(parameter.data, 0.02, f"{stream}.{name}", self._seed)
+            init.normal_(parameter.data, f"{stream}.{name}")
 
     def forward(self, reading: Reading) -> Tensor:
         """Logits (B, U, E) in float32 or wider, the prior's unit first where there is one."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe_study.design.config import ModelConfig
 from moe_study.errors import ConfigError
 from moe_study.model.initialisation import Initialiser
 from moe_study.model.moe.experts import chunked, dispatch
@@ -130,7 +131,7 @@ def test_outputs_and_gradients_are_those_of_loops(
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_loads_of_several_chunks_are_those_of_a_plain_sum_over_experts(name: str) -> None:
     tokens, experts = 3 * CHUNK, Experts(8, WIDTH, HIDDEN, bias=True)
-    Initialiser(0, 1).module(experts, "blocks.0.ffn.experts")
+    Initialiser(0, ModelConfig(layers=1, init_std=0.02)).module(experts, "blocks.0.ffn.experts")
     experts.double()
     score_NE = random(tokens, 8, seed=4)
     score_NE[:, 5] += 1.5  # one expert has more rows than a chunk, the others share chunks
