@@ -75,6 +75,14 @@ def test_status_of_a_sweep_counts_runs_that_never_started(capsys, some_runs):
     assert capsys.readouterr().out == "2 missing, 1 done\n"
 
 
+def test_a_sweep_in_a_folder_is_planned_and_followed_by_its_path(capsys, some_runs):
+    assert cli.main(["plan", "+sweep=recipe/init", f"log.runs_dir={some_runs}"]) == 0
+    keys = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "missing" in line]
+    record_launch(some_runs, "recipe/init", Launch(runs=(*keys, run_in(some_runs, 0).key)))
+    assert cli.main(["status", "--sweep", "recipe/init", str(some_runs)]) == 0
+    assert capsys.readouterr().out == f"{len(keys)} missing, 1 done\n"
+
+
 def test_status_of_a_damaged_run_names_its_file(capsys, some_runs):
     run_in(some_runs, 2).status_file.write_text("{")
     assert cli.main(["status", str(some_runs)]) == 0
@@ -87,6 +95,8 @@ def test_status_of_a_damaged_run_names_its_file(capsys, some_runs):
         (["status", "nowhere"], "there are no runs in nowhere"),
         (["status", "--sweep", "mine", "nowhere"], "no sweep mine was launched into nowhere"),
         (["plan", "+sweep=first_lok"], "did you mean first_look?"),
+        (["status", "--sweep", "../mine", "nowhere"], "'../mine' is not the name of a sweep"),
+        (["plan", "+sweep=int"], "did you mean recipe/init?"),
         (["plan", "routing.kk=2"], "did you mean routing.k?"),
         (["prepare", "data=parliament_nws"], "did you mean data=parliament_news?"),
     ],

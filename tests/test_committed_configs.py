@@ -23,13 +23,14 @@ from moe_study.runs.folder import RunFolder, State
 from moe_study.sweeps.compose import Composer, open_composer
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import plan_command
+from moe_study.sweeps.sweep_file import sweep_names
 from moe_study.training import run
 from moe_study.training.models import build_model
 from tests.fixtures import tiny_data_config, tiny_digits
 
 ROOT = project_root()
 CONF = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/**/*.yaml"))
-SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+SWEEPS = sweep_names(ROOT)
 ALSO = {  # what a group or file needs beside it to have something to do
     "match": ["routing=token_top2"],
     "model/vit": ["task=images"],

@@ -13,7 +13,7 @@ The last launch is at the end. Older files hold a list of keys, which is read as
 import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError, StudyError
@@ -75,7 +75,11 @@ def read_members(runs_dir: str | os.PathLike[str], sweep: str) -> Members:
     path = _file(runs_dir, sweep)
     plain = read_json(path)
     if plain is None:
-        raise StudyError(f"no sweep {sweep} was launched into {runs_dir}; run python train.py -m +sweep={sweep} first")
+        others = list_sweeps(runs_dir)
+        there = f" ({', '.join(others)} {'was' if len(others) == 1 else 'were'})" if others else ""
+        raise StudyError(
+            f"no sweep {sweep} was launched into {runs_dir}{there}; run python train.py -m +sweep={sweep} first"
+        )
     if isinstance(plain, list):
         plain = {"launches": [{"runs": plain}]}
     try:
@@ -143,4 +147,8 @@ def _each_once(groups: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _file(runs_dir: str | os.PathLike[str], sweep: str) -> Path:
-    return Path(runs_dir) / ".sweeps" / f"{sweep}.json"
+    """StudyError for a name that leads out of the folder of these files."""
+    parts = PurePosixPath(sweep).parts
+    if not parts or ".." in parts or sweep.startswith("/"):
+        raise StudyError(f"{sweep!r} is not the name of a sweep, which is its path below sweeps/, such as recipe/init")
+    return Path(runs_dir, ".sweeps", *parts[:-1], f"{parts[-1]}.json")

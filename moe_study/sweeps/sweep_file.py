@@ -28,6 +28,7 @@ from moe_study.errors import ConfigError
 from moe_study.sweeps.compose import Composed
 from moe_study.sweeps.values import as_text, read_yaml
 
+SWEEPS = "sweeps"  # the folder of sweep files
 KEYS = ("base", "seeds", "points", "exclude", "skip_invalid")
 
 Point = dict[str, str]  # override key -> value as it stands on the command line
@@ -44,7 +45,10 @@ class Grid:
 
 
 def read_grid(name: str, root: Path) -> Grid:
-    """The grid of sweeps/NAME.yaml below `root`, or of the file `name`; ConfigError says what is wrong in it."""
+    """The grid of sweeps/NAME.yaml below `root`, or of the file `name`; ConfigError says what is wrong in it.
+
+    Its name is the file's path below sweeps/ (recipe/init), or the name of a file that lies elsewhere.
+    """
     path = find_sweep(name, root)
     content = read_yaml(path)
     if not isinstance(content, dict):
@@ -71,19 +75,34 @@ def read_grid(name: str, root: Path) -> Grid:
     if not isinstance(skip, bool):
         raise ConfigError(f"{path}: skip_invalid must be true or false, not {skip!r}")
     exclude = _list_of_mappings(content, "exclude", path)
-    return Grid(path.stem, tuple(points), tuple(exclude), skip)
+    return Grid(_name_of(path, root), tuple(points), tuple(exclude), skip)
+
+
+def sweep_names(root: Path) -> list[str]:
+    """Every sweep below `root`: paths below sweeps/, as in first_look and recipe/init. Hidden files are none."""
+    folder = root / SWEEPS
+    paths = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def find_sweep(name: str, root: Path) -> Path:
-    """The sweep file that `name` means: a path, or a name in sweeps/."""
-    folder = root / "sweeps"
-    for path in (folder / f"{name}.yaml", Path(name)):
-        if path.is_file():
-            return path
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    close = difflib.get_close_matches(name, known, n=1)
-    advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
-    raise ConfigError(f"there is no sweep {name} in {folder}; {advice}")
+    """The sweep file that `name` means: its path below sweeps/ without the ending, or a path to any file."""
+    names = sweep_names(root)
+    if name in names:
+        return root / SWEEPS / f"{name}.yaml"
+    if Path(name).is_file():
+        return Path(name)
+    in_any_folder = {one.rpartition("/")[2]: one for one in names}
+    close = difflib.get_close_matches(name, [*names, *in_any_folder], n=1)
+    listed = f"there are {', '.join(names) or 'none'}"
+    advice = f"did you mean {in_any_folder.get(close[0], close[0])}?" if close else listed
+    raise ConfigError(f"there is no sweep {name} in {root / SWEEPS}; {advice}")
+
+
+def _name_of(path: Path, root: Path) -> str:
+    folder = (root / SWEEPS).resolve()
+    inside = path.resolve().is_relative_to(folder)
+    return path.resolve().relative_to(folder).with_suffix("").as_posix() if inside else path.stem
 
 
 def _mapping(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:

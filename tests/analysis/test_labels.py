@@ -23,6 +23,7 @@ from moe_study.design.routing import (
 from moe_study.sweeps.compose import open_composer
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import plan_command
+from moe_study.sweeps.sweep_file import sweep_names
 from tests.analysis import planted
 
 DENSE = Selection.DENSE
@@ -148,13 +149,13 @@ def test_every_point_of_a_large_grid_has_a_label_of_its_own():
 
 def test_every_committed_sweep_has_short_and_different_labels():
     with open_composer() as composer:
-        for file in sorted((project_root() / "sweeps").glob("*.yaml")):
-            runs = plan_command(composer, [f"+sweep={file.stem}"], project_root()).runs
+        for name in sweep_names(project_root()):
+            runs = plan_command(composer, [f"+sweep={name}"], project_root()).runs
             alike = [dataclasses.replace(r.config, run=dataclasses.replace(r.config.run, seed=0)) for r in runs]
             points = {config.key: config for config in alike}
             found = labels(*points.values())
-            assert len(set(found)) == len(points), file
-            assert max(map(len, found)) <= 50, file
+            assert len(set(found)) == len(points), name
+            assert max(map(len, found)) <= 50, name
 
 
 def test_a_run_whose_configuration_is_lost_is_called_by_its_key():

@@ -60,6 +60,21 @@ def test_sweeps_in_folders_are_listed_by_their_path(tmp_path):
     assert list_sweeps(tmp_path / "nowhere") == []
 
 
+def test_an_unknown_sweep_gets_the_names_of_those_that_were_launched(tmp_path):
+    for name in ("init", "recipe/init"):
+        record_launch(tmp_path, name, Launch(runs=(name,)))
+    with pytest.raises(StudyError, match=r"no sweep recipe was .* \(init, recipe/init were\); run python train\.py -m"):
+        read_members(tmp_path, "recipe")
+
+
+@pytest.mark.parametrize("name", ["../out", "recipe/../../out", "/out", "..", ".", ""])
+def test_no_sweep_s_name_leads_out_of_the_folder_of_members(tmp_path, name):
+    for use in (lambda: record_launch(tmp_path / "runs", name, Launch()), lambda: read_members(tmp_path, name)):
+        with pytest.raises(StudyError, match="is not the name of a sweep"):
+            use()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_removed_run_leaves_the_sweep_unless_its_file_names_it(tmp_path):
     record_launch(tmp_path, "mine", Launch(runs=("a", "b")))
     record_launch(tmp_path, "mine", Launch(("run.seed=4",), ("c", "a"), (PlannedComparison("l", "r", ("c",), ("a",)),)))

@@ -4,7 +4,15 @@ import pytest
 
 from moe_study.errors import ConfigError
 from moe_study.sweeps.compose import Composed
-from moe_study.sweeps.sweep_file import Grid, as_overrides, find_sweep, matching_excludes, read_grid, with_overrides
+from moe_study.sweeps.sweep_file import (
+    Grid,
+    as_overrides,
+    find_sweep,
+    matching_excludes,
+    read_grid,
+    sweep_names,
+    with_overrides,
+)
 
 
 @pytest.fixture
@@ -112,3 +120,37 @@ def test_misspelt_sweep_gets_a_suggestion(grid_of, tmp_path):
 def test_sweep_may_be_a_path(tmp_path):
     (tmp_path / "elsewhere.yaml").write_text("seeds: [4]")
     assert read_grid(str(tmp_path / "elsewhere.yaml"), tmp_path).name == "elsewhere"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """sweeps/ with folders, a hidden one among them, and a file beside it."""
+    for name in ("sweeps/first", "sweeps/recipe/init", "sweeps/recipe/deep/er", "sweeps/.hidden/first", "beside"):
+        (tmp_path / f"{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text("seeds: [4]")
+    return tmp_path
+
+
+def test_a_sweep_s_name_is_its_path_below_sweeps(folders):
+    assert sweep_names(folders) == ["first", "recipe/deep/er", "recipe/init"]
+    for name in sweep_names(folders):
+        assert read_grid(name, folders).name == name
+        assert read_grid(str(folders / "sweeps" / f"{name}.yaml"), folders).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("recipe/inti", "did you mean recipe/init?"),
+        ("init", "did you mean recipe/init?"),
+        ("something", "there are first, recipe/deep/er, recipe/init"),
+        ("recipe", "there is no sweep recipe in"),
+        ("../beside", "there is no sweep ../beside in"),
+        ("recipe/../first", "did you mean recipe/init?"),
+        (".hidden/first", "there is no sweep .hidden/first in"),
+    ],
+)
+def test_no_name_leads_out_of_sweeps_and_an_unknown_one_gets_names_with_folders(folders, name, said):
+    with pytest.raises(ConfigError) as caught:
+        find_sweep(name, folders)
+    assert said in str(caught.value)
