@@ -23,8 +23,14 @@ class PlanSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[str]:
+        from moe_study.errors import ConfigError
         from moe_study.launch.run_sweep import sweep
 
+        if isinstance(self._launcher, LocalLauncher) and self._config.job.runs != 1:
+            raise ConfigError(
+                f"job.runs={self._config.job.runs} is for a launcher that submits jobs: add"
+                " hydra/launcher=submitit_slurm, or set job.workers for this machine"
+            )
         return sweep(self._config, self._context.config_loader, arguments, self._launch, self._job)
 
     def _launch(self, runs: list[Any]) -> None:
@@ -54,7 +60,7 @@ class LocalLauncher(Launcher):
         from moe_study.launch.local.pool import run_pool
         from moe_study.launch.local.settings import PoolSettings
 
-        return run_pool(runs, PoolSettings.of(self._settings), self._job)
+        return run_pool(runs, PoolSettings.of(self._settings, "hydra.launcher."), self._job)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train points that another sweeper chose (hydra/sweeper=basic and others)."""

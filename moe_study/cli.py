@@ -9,15 +9,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from moe_study.commands import audit, plan, plots, prepare, remove, sparsify, status
+from moe_study.commands import audit, plan, plots, prepare, remove, sparsify, status, train
 from moe_study.guard import guarded
 
-SUBCOMMANDS = (prepare, plan, status, remove, audit, sparsify, plots)  # in the order of --help
+SUBCOMMANDS = (prepare, plan, train, status, remove, audit, sparsify, plots)  # in the order of --help
 DESCRIPTION = """\
-Studies of mixture-of-experts language models. Training itself is python train.py.
+Studies of mixture-of-experts language models.
 
   moe-study prepare data=parliament_news      download, tokenize and index a corpus
   moe-study plan +sweep=first_look            what a sweep would train, and what it would cost
+  moe-study train -m +sweep=first_look        train its runs, as python train.py does in a clone
   moe-study status --sweep first_look         what is done, running, failed and why
   moe-study remove --failed                   free disk of runs, after showing what goes
   moe-study audit +sweep=first_look           which points look at later tokens, declared and measured

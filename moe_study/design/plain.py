@@ -104,7 +104,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} must be {_name(hint)}, not {value!r}")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        advice = f"; in quotes it is one: '{where}=\"{value}\"'" if hint is str and is_number else ""
+        raise ConfigError(f"{where} must be {_name(hint)}, not {value!r}{advice}")
     return value
 
 

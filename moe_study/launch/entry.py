@@ -1,6 +1,8 @@
-"""What train.py does: one run, or (with -m) inside a launcher's job one run of a sweep, or some of them."""
+"""What train.py and `moe-study train` do: one run, or (with -m) inside a launcher's job one run of a sweep, or some."""
 
 import os
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import hydra
@@ -11,6 +13,7 @@ from omegaconf import DictConfig
 from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError, StudyError
 from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, guarded
+from moe_study.launch import command_line
 from moe_study.launch.data import check_data, check_finished
 from moe_study.launch.execute import TRAINING, Job, execute
 from moe_study.launch.local.settings import PoolSettings
@@ -20,6 +23,7 @@ from moe_study.runs.result import causality_of
 from moe_study.sweeps.compose import HYDRA_VERSION_BASE, run_config
 from moe_study.sweeps.conf import CONFIG_NAME, project_root
 from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
+from moe_study.sweeps.plan import flag
 
 
 class Task:
@@ -44,12 +48,13 @@ class Task:
         return str(execute(config, self.job, threads_of_a_run(settings, config.run.device)).state)
 
 
-def main(job: Job = TRAINING) -> int:
-    """Do what the command line says, `job` with each run; the exit code."""
+def main(job: Job = TRAINING, arguments: Sequence[str] | None = None) -> int:
+    """Do what `arguments` say (None: those of the process), `job` with each run; the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors on instead of printing them
 
     def everything() -> int:
         task = Task(job)
+        sys.argv[1:] = command_line.read(sys.argv[1:] if arguments is None else arguments)  # where Hydra reads them
         conf = str(project_root() / "conf")
         with hydra_errors_as_sentences():
             hydra.main(version_base=HYDRA_VERSION_BASE, config_path=conf, config_name=CONFIG_NAME)(task)()
@@ -68,6 +73,7 @@ def train_one(composed: DictConfig, settings: PoolSettings, job: Job) -> int:
     """Train one run in the foreground unless it is done; prints where it lies, returns the exit code."""
     if composed.sweep is not None:
         raise ConfigError(f"a sweep has many runs: add -m, as in python train.py -m +sweep={composed.sweep}")
+    retry_failed = flag({"retry_failed": composed.retry_failed}, "retry_failed")
     config = run_config(composed)
     folder = RunFolder.of(config)
     state = folder.state()
@@ -75,7 +81,7 @@ def train_one(composed: DictConfig, settings: PoolSettings, job: Job) -> int:
     if state is State.DONE:
         print(f"{folder.path} is done already: {headline(folder)}")
         return 0
-    if state is State.DIVERGED and not composed.retry_failed:
+    if state is State.DIVERGED and not retry_failed:
         raise StudyError(f"{folder.path}: {folder.status().message}; retry_failed=true trains it from the start")
     check_data([config], job)
     threads = threads_of_a_run(settings, config.run.device)

@@ -35,7 +35,7 @@ def job_overrides(runs: Sequence[PlannedRun], job: Mapping[str, Any]) -> list[li
         raise ConfigError(f"job.runs={number} must be at least 1")
     if number == 1:
         return [[*run.overrides, f"job.threads_per_run={job['threads_per_run']}"] for run in runs]
-    settings = {name: value for name, value in job.items() if name not in ("runs", "members")}
+    settings = to_plain(PoolSettings.of(job))  # a mistake shows here, not in the job
     jobs = -(-len(runs) // number)
     return [[f"{MEMBERS}={as_text(_write(runs[first::jobs], settings))}"] for first in range(jobs)]
 

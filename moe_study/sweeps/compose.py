@@ -27,6 +27,7 @@ from moe_study.design.validation import validate
 from moe_study.errors import ConfigError
 from moe_study.sweeps.conf import CONFIG_NAME, SETTINGS, defaults, project_root
 from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
+from moe_study.sweeps.overrides import parse
 
 HYDRA_VERSION_BASE = "1.3"
 
@@ -81,8 +82,7 @@ class Composer:
         self._composed: dict[tuple[str, ...], Composed] = {}
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
-        with hydra_errors_as_sentences():
-            return self._parser.parse_overrides(list(overrides))
+        return parse(overrides, self._parser)
 
     def compose(self, overrides: Sequence[str]) -> Composed:
         parsed = self.parse([*self._fixed, *overrides])

@@ -1,5 +1,6 @@
 """What conf/ and the command line are made of: where conf/ lies, every field with its default, a command's settings."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,31 @@ from moe_study.errors import ConfigError
 
 CONFIG_NAME = "config"
 SETTINGS = ("sweep", "skip_invalid", "retry_failed", "job")  # of the command, not of a run
-_HERE = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = PACKAGE / "shipped"  # copies of conf/ and sweeps/ in an installed package; setup.py makes them
+_OURS = Path("conf", "hydra", "sweeper", "plan.yaml")  # tells our conf/ from that of another program with Hydra
 
 
 def project_root() -> Path:
-    """The folder that holds conf/ and sweeps/: the clone that this package runs from, else the current folder."""
-    for root in (_HERE, Path.cwd()):
-        if (root / "conf" / f"{CONFIG_NAME}.yaml").exists():
+    """The folder that holds conf/ and sweeps/: the clone that this package runs from, or the current folder if it is
+    a clone, else what was installed with the package.
+    """
+    for root in (PACKAGE.parent, Path.cwd(), SHIPPED):
+        if (root / _OURS).exists():
             return root
-    raise ConfigError(f"there is no conf/{CONFIG_NAME}.yaml here or beside the package; run from a clone of moe_study")
+    raise ConfigError("moe_study was installed without its conf/ and sweeps/; install it again, or run it from a clone")
+
+
+@functools.cache
+def groups() -> list[str]:
+    """The groups of conf/ that choose a part of a run's configuration."""
+    folders = (entry for entry in (project_root() / "conf").iterdir() if entry.is_dir())
+    return sorted(folder.name for folder in folders if folder.name != "hydra")
+
+
+def choices_of(group: str) -> list[str]:
+    """The files of a group of conf/."""
+    return sorted(path.stem for path in (project_root() / "conf" / group).glob("*.yaml"))
 
 
 def defaults() -> dict[str, Any]:

@@ -3,14 +3,17 @@
 import contextlib
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from moe_study.errors import ConfigError
-from moe_study.sweeps.conf import SETTINGS, defaults, project_root
+from moe_study.sweeps.conf import SETTINGS, defaults, groups
+from moe_study.sweeps.values import quoted
 
 
 @contextlib.contextmanager
@@ -27,7 +30,7 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error)
     if isinstance(error, OverrideParseException):
-        return f"cannot read the override {error.override}; quote it for the shell if it holds special characters"
+        return _unreadable(error.override)
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found.group(1))
@@ -43,6 +46,18 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     return _sentence(text)
 
 
+def _unreadable(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"cannot read {override}: it has no value; write {override}=VALUE"
+    as_a_text = f"{key}={quoted(value)}"
+    try:
+        OverridesParser.create().parse_override(as_a_text)
+    except HydraException:
+        return f"cannot read the override {override}; write KEY=VALUE, such as routing.k=2"
+    return f"cannot read the override {override}; if its value is a text, write {shlex.quote(as_a_text)}"
+
+
 def _unknown_choice(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if not group:
@@ -52,7 +67,9 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    known = [*dotted(defaults()), *SETTINGS, *(entry.name for entry in (project_root() / "conf").iterdir())]
+    if key.startswith("hydra."):
+        return f"unknown key {key}; --cfg hydra of train.py shows those of Hydra"
+    known = [*dotted(defaults()), *SETTINGS]
     # A misspelt last part is looked for in its own section first.
     section = key.rpartition(".")[0]
     near = [name for name in known if section and name.startswith(section + ".")]
@@ -61,6 +78,8 @@ def _unknown_key(key: str) -> str:
         near = by_leaf or known
         if by_leaf:
             return f"unknown key {key}; did you mean {by_leaf[0]}?"
+    if not difflib.get_close_matches(key, near, n=1) and near is known:
+        return f"unknown key {key}; keys begin with {', '.join(groups())}, and --cfg job of train.py shows them all"
     return f"unknown key {key}; {suggestion(key, near)}"
 
 

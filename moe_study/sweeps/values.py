@@ -98,7 +98,7 @@ def as_text(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """The text in quotes, as Hydra takes it: those that do not stand in it, where that can be."""
-    quote = Quote.double if "'" in text and '"' not in text else Quote.single
+    quote = Quote.single if '"' in text and "'" not in text else Quote.double
     return QuotedString(text, quote).with_quotes()
 
 

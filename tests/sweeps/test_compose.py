@@ -27,7 +27,7 @@ def sentence(composer, *overrides: str) -> str:
     [
         [],
         ["routing=token_top2_frozen", "model=micro", "run.seed=3", "optimizer.betas=[0.9,0.99]"],
-        ["match=active_params", "routing.num_experts=8", "+data.options.extra={a:1}", "~routing.k"],
+        ["match=active_params", "routing.num_experts=8", "+data.options.extra={a:1}", "~data.options.extra"],
         ["run.steps=7", "run.tokens=null", "model.context=64", "run.eval_tokens=${run.batch_size}"],
     ],
 )

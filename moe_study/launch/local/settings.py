@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError
+
+FOR_LAUNCHERS = ("runs", "members")  # what else `job` holds, for launchers that submit jobs
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,11 @@ class PoolSettings:
     grace: float  # seconds
 
     @classmethod
-    def of(cls, job: Mapping[str, Any]) -> "PoolSettings":
-        """The fields among those of `job`; ConfigError if one is missing."""
+    def of(cls, job: Mapping[str, Any], where: str = "job.") -> "PoolSettings":
+        """The fields among those of `job`; ConfigError if one is missing, unknown or of the wrong kind."""
         names = [field.name for field in dataclasses.fields(cls)]
         missing = [name for name in names if name not in job]
         if missing:
             raise ConfigError(f"job.{missing[0]} has no value; give it one in conf/config.yaml or on the command line")
-        return cls(**{name: job[name] for name in names})
+        settings = {name: value for name, value in job.items() if name not in FOR_LAUNCHERS}
+        return from_plain(cls, settings, where)  # type: ignore[no-any-return]
