@@ -1,7 +1,6 @@
 """From documents to shards: encode bucket by bucket, then lay the domains of all buckets end to end."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 
 from moe_study.data.buckets import HashedDocument, read_bucket
 from moe_study.data.documents import is_validation
-from moe_study.data.shards import SPLITS, token_dtype
+from moe_study.data.shards import SPLITS, slug, token_dtype
 from moe_study.data.tokenizers import Tokenizer
 from moe_study.errors import DataError
 from moe_study.files import atomic_file
@@ -115,7 +114,7 @@ def assemble(buckets: list[EncodedBucket], folder: Path, dtype: np.dtype) -> dic
     for split in SPLITS:
         rows: list[pa.Table] = []
         for number, key in enumerate(sorted(k for k in sections if k[0] == split)):
-            path = f"{split}/{number:03d}-{_slug(key[1])}-{_slug(key[2])}.bin"
+            path = f"{split}/{number:03d}-{slug(key[1])}-{slug(key[2])}.bin"
             files[path] = _write_shard(folder / path, sections[key], dtype)
             index = pa.concat_tables([section.index for section in sections[key]])
             rows.append(_index_rows(number, index))
@@ -207,7 +206,3 @@ def _parquet_bytes(table: pa.Table) -> bytes:
     pq.write_table(table, sink)
     return sink.getvalue().to_pybytes()
 
-
-def _slug(label: str) -> str:
-    """A label as a part of a file name; the number before it makes the name unique."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_")[:40] or "x"

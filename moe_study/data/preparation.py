@@ -23,10 +23,12 @@ from moe_study.data.buckets import bucket_count, bucket_path, read_bucket, scatt
 from moe_study.data.documents import Document, is_validation
 from moe_study.data.encode import assemble, encode_bucket, encoded_bucket, write_hashed
 from moe_study.data.locks import locked
+from moe_study.data.places import downloads_folder
 from moe_study.data.recipes import Source, recipe_of
 from moe_study.data.shards import (
     MANIFEST,
     PreparedCorpus,
+    checksum_of,
     corpus_folder,
     fingerprint_of,
     identity,
@@ -34,9 +36,10 @@ from moe_study.data.shards import (
     read_manifest,
     token_dtype,
 )
-from moe_study.data.tokenizers import FILE_NAMES, Tokenizer, gpt2_ranks, load_tokenizer, train_bpe
+from moe_study.data.tokenizers import Tokenizer, gpt2_ranks, load_tokenizer, train_bpe
 from moe_study.design.config import DataConfig
-from moe_study.errors import ConfigError, DataError
+from moe_study.design.data_options import check_data_config, read_options
+from moe_study.errors import DataError
 from moe_study.files import clear_os_errors, write_bytes_atomic, write_json_atomic
 
 _TRAINING_BYTES = 100_000_000  # of the training split that a BPE is trained on: its first documents by hash
@@ -45,10 +48,10 @@ _TRAINING_BYTES = 100_000_000  # of the training split that a BPE is trained on:
 def prepare(config: DataConfig, *, progress: bool = True) -> PreparedCorpus:
     """Make the corpus of this configuration ready, or find it ready, and open it.
 
-    A corpus whose files are damaged, or whose local sources changed, is made again. Raises ConfigError for
+    A corpus whose files are damaged, or whose local sources were written to, is made again. Raises ConfigError for
     options without meaning, and DataError for what could not be downloaded, read or written.
     """
-    check(config)
+    check_data_config(config)
     if ready := _ready(config, progress):
         return ready
     folder = corpus_folder(config)
@@ -63,17 +66,6 @@ def prepare(config: DataConfig, *, progress: bool = True) -> PreparedCorpus:
     return open_corpus(config)
 
 
-def check(config: DataConfig) -> None:
-    """Raise ConfigError if this configuration has no meaning; needs neither data nor network."""
-    recipe_of(config.recipe).check(config.options)
-    if config.tokenizer.size < 257:
-        raise ConfigError(f"data.tokenizer.vocab_size={config.tokenizer.vocab_size} must be at least 257")
-    if not 0 < config.validation_fraction < 1:
-        raise ConfigError(
-            f"data.validation_fraction={config.validation_fraction} must be between 0 and 1, such as 0.05"
-        )
-
-
 def _ready(config: DataConfig, progress: bool) -> PreparedCorpus | None:
     """The corpus if it is whole and its sources are what they were."""
     folder = corpus_folder(config)
@@ -86,7 +78,7 @@ def _ready(config: DataConfig, progress: bool) -> PreparedCorpus | None:
         _say(f"preparing again, since {error}", progress)
         return None
     with contextlib.suppress(DataError):  # sources that are gone do not spoil what was made of them
-        if recipe_of(config.recipe).stamp(config.options) != manifest["stamp"]:
+        if recipe_of(config.recipe).stamp(read_options(config)) != manifest["stamp"]:
             _say(f"preparing {folder.name} again, since its sources changed", progress)
             return None
     return corpus
@@ -94,7 +86,7 @@ def _ready(config: DataConfig, progress: bool) -> PreparedCorpus | None:
 
 def _build(config: DataConfig, folder: Path, progress: bool) -> None:
     recipe = recipe_of(config.recipe)
-    stamp = recipe.stamp(config.options)
+    stamp = recipe.stamp(read_options(config))
     work = folder / "work"
     if (read_mark(work / "begun.json") or {}).get("stamp") != stamp:  # of other sources, or none
         shutil.rmtree(work, ignore_errors=True)
@@ -115,11 +107,13 @@ def _build(config: DataConfig, folder: Path, progress: bool) -> None:
         content = (work / tokenizer_name).read_bytes()
         made["files"][tokenizer_name] = write_hashed(folder / tokenizer_name, [content])
     shards = [shard for split in made["shards"].values() for shard in split]
+    kept = sum(shard["documents"] for shard in shards)
     manifest: dict[str, Any] = {
         "name": config.name,
         "identity": identity(config),
         "stamp": stamp,
         "pins": gathered["pins"],
+        "read": {**gathered["read"], "duplicates": gathered["documents"] - kept},
         "languages": sorted({shard["language"] for shard in shards}),
         "topics": sorted({shard["topic"] for shard in shards}),
         "vocab_size": tokenizer.vocab_size,
@@ -128,24 +122,25 @@ def _build(config: DataConfig, folder: Path, progress: bool) -> None:
         **made,
     }
     manifest["fingerprint"] = fingerprint_of(manifest)
+    manifest["checksum"] = checksum_of(manifest)
     write_json_atomic(folder / MANIFEST, manifest)
     shutil.rmtree(work, ignore_errors=True)
 
 
 def _gather(config: DataConfig, work: Path, progress: bool) -> dict[str, Any]:
-    """Fetch the sources and scatter their documents; returns {"buckets", "documents", "bytes", "pins"}."""
+    """Fetch the sources and scatter their documents; returns {"buckets", "documents", "bytes", "pins", "read"}."""
     mark = work / "gathered.json"
-    if (done := read_mark(mark)) is not None:
+    if (done := read_mark(mark)) is not None and "read" in done:
         return done
     shutil.rmtree(work / "documents", ignore_errors=True)
-    downloads = Path(config.root).expanduser() / "downloads"
-    source: Source = recipe_of(config.recipe).open(config.options, downloads, progress)
+    source: Source = recipe_of(config.recipe).open(read_options(config), downloads_folder(config), progress)
     count = bucket_count(source.approximate_bytes)
     documents = _counted(source.documents(), source.approximate_bytes, config.name, progress)
     number, size = scatter(documents, work / "documents", count)
     if number == 0:
         raise DataError(f"the corpus {config.name} has no text; check data.options")
-    gathered = {"buckets": count, "documents": number, "bytes": size, "pins": source.pins}
+    read = {**source.tally.plain(), "documents": number, "bytes": size}
+    gathered = {"buckets": count, "documents": number, "bytes": size, "pins": source.pins, "read": read}
     write_json_atomic(mark, gathered)
     return gathered
 
@@ -162,10 +157,10 @@ def _counted(documents: Iterable[Document], total: int, name: str, progress: boo
 
 def _tokenizer(config: DataConfig, work: Path, buckets: int, progress: bool) -> tuple[Tokenizer, str | None]:
     """The tokenizer and the name of its file in `work`, made if it is not there."""
-    name = FILE_NAMES[config.tokenizer.kind]
+    name = config.tokenizer.file_name
     if name is not None and not (work / name).exists():
         if config.tokenizer.kind == "gpt2":
-            content = gpt2_ranks(Path(config.root).expanduser() / "downloads", progress=progress)
+            content = gpt2_ranks(downloads_folder(config), progress=progress)
         else:
             _say(f"{config.name}: training a BPE of {config.tokenizer.size} tokens", progress)
             texts = _training_texts(config, work, buckets)

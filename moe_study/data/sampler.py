@@ -35,6 +35,11 @@ def labels_of(batch: Any, label: str) -> np.ndarray:
     return labels_B
 
 
+def windows_in(tokens: int, context: int) -> int:
+    """Windows of a domain of that many token ids; 0: it is too short to be trained on, or judged."""
+    return max(0, (tokens - 1) // context)
+
+
 class Windows:
     """All windows of a split by number: shard after shard, in the order of the text."""
 
@@ -43,7 +48,7 @@ class Windows:
             raise ConfigError(f"model.context={context} must be at least 1")
         self._shards = split.shards
         self._context = context
-        counts = [max(0, (len(shard.tokens) - 1) // context) for shard in split.shards]
+        counts = [windows_in(len(shard.tokens), context) for shard in split.shards]
         self.counts = np.array(counts, np.int64)  # windows of each shard
         self._ends = np.cumsum(self.counts)
         self._languages = np.array([shard.language for shard in split.shards], np.int64)

@@ -5,6 +5,7 @@
       train/000-de-parliament.bin       token ids, uint16 or uint32, little-endian
       train/documents.parquet           one row a document: shard, start, tokens, text_bytes, hash
       validation/...
+      .verified.json                    when each file was last found to be what the manifest says
       token_bytes.npy                   bytes that each token id stands for, (V,)
       tokenizer.json or gpt2.tiktoken   unless the tokenizer is plain bytes
 
@@ -14,6 +15,7 @@ hashes of their texts, each followed by the end of text.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moe_study.data.download import sha256_of
+from moe_study.data.places import data_root
 from moe_study.data.recipes import recipe_of
 from moe_study.data.tokenizers import Tokenizer, load_tokenizer
+from moe_study.data.verify import check_files
 from moe_study.design.config import DataConfig, TokenizerConfig
-from moe_study.design.plain import to_plain
+from moe_study.design.data_options import place_options, without_defaults
 from moe_study.errors import DataError
 
 if TYPE_CHECKING:
@@ -74,7 +77,7 @@ class PreparedCorpus:
 
     name: str
     folder: Path
-    fingerprint: str  # sha256 over the recipe, its options, the tokenizer and every token
+    fingerprint: str  # sha256 over the recipe, its options, the tokenizer, every token and label
     languages: list[str]
     topics: list[str]
     vocab_size: int
@@ -82,6 +85,7 @@ class PreparedCorpus:
     train: Split
     validation: Split
     tokenizer_config: TokenizerConfig
+    read: dict[str, Any] | None = None  # what prepare came across: files, documents, duplicates, left_out, notes
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -110,13 +114,14 @@ class PreparedCorpus:
 
 
 def identity(config: DataConfig) -> dict[str, Any]:
-    """Everything in the configuration and the code that decides what is prepared."""
+    """Everything in the configuration and the code that decides what is prepared; no places."""
+    sized = config.tokenizer.kind == "bpe"  # the others have one size
     return {
         "format": FORMAT,
         "recipe": config.recipe,
         "recipe_version": recipe_of(config.recipe).version,
-        "options": to_plain(config.options),
-        "tokenizer": to_plain(config.tokenizer),
+        "options": without_defaults(config),
+        "tokenizer": {"kind": config.tokenizer.kind, "vocab_size": config.tokenizer.vocab_size if sized else None},
         "validation_fraction": config.validation_fraction,
     }
 
@@ -126,9 +131,12 @@ def canonical_json(value: Any) -> str:
 
 
 def corpus_folder(config: DataConfig) -> Path:
-    """Where this configuration's corpus lies: its name, for people, and a hash of its identity."""
-    digest = hashlib.sha256(canonical_json(identity(config)).encode()).hexdigest()
-    return Path(config.root).expanduser() / f"{config.name}-{digest[:12]}"
+    """Where this configuration's corpus lies: its name, for people, and a hash of its identity and its places."""
+    decides = identity(config)
+    if places := place_options(config):  # two folders of texts make two corpora that live side by side
+        decides["places"] = places
+    digest = hashlib.sha256(canonical_json(decides).encode()).hexdigest()
+    return data_root(config) / f"{config.name}-{digest[:12]}"
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -137,8 +145,17 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 def fingerprint_of(manifest: dict[str, Any]) -> str:
-    """sha256 over what was asked for and what came of it, file by file (the index of documents follows)."""
-    parts = {path: entry["sha256"] for path, entry in manifest["files"].items() if _is_content(path)}
+    """sha256 over what was asked for and what came of it: every token and every label, wherever it lies.
+
+    The index of documents follows from the rest. A label is in the name of its shard; one that a name cannot
+    spell is added.
+    """
+    parts: dict[str, Any] = {path: entry["sha256"] for path, entry in manifest["files"].items() if _is_content(path)}
+    for split in SPLITS:
+        for shard in manifest["shards"][split]:
+            labels = [shard["language"], shard["topic"]]
+            if labels != [slug(label) for label in labels]:
+                parts[f"{shard['path']}: labels"] = labels
     return hashlib.sha256(canonical_json([manifest["identity"], parts]).encode()).hexdigest()
 
 
@@ -146,21 +163,41 @@ def _is_content(path: str) -> bool:
     return not path.endswith(".parquet")
 
 
-def open_corpus(config: DataConfig, *, verify: bool = False) -> PreparedCorpus:
-    """Open what `prepare` wrote; checks that every file is there in its size, and its sha256 if `verify`.
+def slug(label: str) -> str:
+    """A label as a part of a file name; the number before it makes the name unique."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_")[:40] or "x"
 
-    Raises DataError if the corpus was not prepared, or names the file that is missing or damaged.
+
+def checksum_of(manifest: dict[str, Any]) -> str:
+    """sha256 over the whole manifest, its own checksum apart."""
+    rest = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(canonical_json(rest).encode()).hexdigest()
+
+
+def open_corpus(config: DataConfig, *, verify: bool = False) -> PreparedCorpus:
+    """Open what `prepare` wrote, once every file is known to be what was written (data/verify.py).
+
+    Raises DataError if the corpus was not prepared, or names the file that is missing or damaged. `verify` hashes
+    even files that were verified before and have not been touched since.
     """
     folder = corpus_folder(config)
     manifest = read_manifest(folder)
+    again = f"run `moe-study prepare data={config.name}`"
     if manifest is None:
-        raise DataError(
-            f"the corpus {config.name} is not prepared in {config.root}; run "
-            f"`moe-study prepare data={config.name}` first"
-        )
-    for name, entry in manifest["files"].items():
-        _check_file(folder / name, entry, config, verify)
+        raise DataError(f"the corpus {config.name} is not prepared in {config.root}; {again} first")
+    if manifest["identity"] != identity(config):
+        raise DataError(f"{folder / MANIFEST} is damaged: it belongs to another corpus; {again} to make it again")
+    check_files(folder, manifest["files"], f"{again} to make it again", again=verify)
     return _corpus(config, folder, manifest)
+
+
+def corpus_fingerprint(config: DataConfig) -> str | None:
+    """The fingerprint of the corpus that is prepared for this configuration; None where none is. Reads no tokens."""
+    try:
+        manifest = read_manifest(corpus_folder(config))
+    except DataError:
+        return None
+    return str(manifest["fingerprint"]) if manifest and manifest["identity"] == identity(config) else None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -169,24 +206,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         whole = fingerprint_of(manifest) == manifest["fingerprint"]
+        whole &= manifest.get("checksum") in (None, checksum_of(manifest))  # older corpora have none
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise DataError(f"{path} is damaged; delete it and prepare this corpus again")
     return manifest
-
-
-def _check_file(path: Path, entry: dict[str, Any], config: DataConfig, verify: bool) -> None:
-    again = f"run `moe-study prepare data={config.name}` to make it again"
-    if not path.is_file():
-        raise DataError(f"{path} is missing; {again}")
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise DataError(f"{path} is damaged ({size} bytes, expected {entry['bytes']}); {again}")
-    if verify and sha256_of(path) != entry["sha256"]:
-        raise DataError(f"{path} is damaged (its sha256 is not that of {MANIFEST}); delete it and {again}")
 
 
 def _corpus(config: DataConfig, folder: Path, manifest: dict[str, Any]) -> PreparedCorpus:
@@ -218,4 +247,5 @@ def _corpus(config: DataConfig, folder: Path, manifest: dict[str, Any]) -> Prepa
         train=split("train"),
         validation=split("validation"),
         tokenizer_config=config.tokenizer,
+        read=manifest.get("read"),
     )

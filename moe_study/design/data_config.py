@@ -29,6 +29,11 @@ class TokenizerConfig:
             f"data.tokenizer.kind={self.kind} needs data.tokenizer.vocab_size; kinds are gpt2, bpe and bytes"
         )
 
+    @property
+    def file_name(self) -> str | None:
+        """The file that holds what was learnt, in a corpus's folder as in a run's; None: there is nothing to hold."""
+        return {"gpt2": "gpt2.tiktoken", "bpe": "tokenizer.json"}.get(self.kind)
+
 
 @dataclass(frozen=True)
 class ImageShape:

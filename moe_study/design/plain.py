@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import enum
 import functools
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ def from_plain(cls: type, value: Any, where: str = "") -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where.rstrip('.') or 'the configuration'} must be a mapping, not {value!r}")
     hints = _hints(cls)
-    unknown = sorted(set(value) - set(hints))
+    unknown = sorted(map(str, set(value) - set(hints)))
     if unknown:
         close = difflib.get_close_matches(unknown[0], hints, n=1)
         advice = f"did you mean {where + close[0]}" if close else f"known here are {', '.join(sorted(hints))}"
@@ -102,11 +103,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             choices = ", ".join(str(e.value) for e in hint)
             raise ConfigError(f"{where}={value} is unknown; choose one of {choices}") from None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise ConfigError(f"{where} must be {_name(hint)} below 1e308, not {shown(value)}")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         advice = f"; in quotes it is one: '{where}=\"{value}\"'" if hint is str and is_number else ""
-        raise ConfigError(f"{where} must be {_name(hint)}, not {value!r}{advice}")
+        raise ConfigError(f"{where} must be {_name(hint)}, not {shown(value)}{advice}")
     return value
 
 
@@ -124,7 +127,14 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     if len(errors) == 1:
         raise errors[0]
     names = " or ".join("null" if o is type(None) else _name(o) for o in options)
-    raise ConfigError(f"{where} must be {names}, not {value!r}")
+    raise ConfigError(f"{where} must be {names}, not {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value for a sentence. Python refuses to write a whole number of more than 4,300 digits."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a whole number of {value.bit_length()} bits"
+    return repr(value)
 
 
 def _name(hint: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from moe_study.design.choices import CHOICES
 from moe_study.design.config import IMAGE_RECIPES, RunConfig
+from moe_study.design.data_options import check_data_config
 from moe_study.design.plain import flatten, to_plain, value_at
 from moe_study.design.routing import Context
 from moe_study.design.routing_validation import routing_checks
@@ -19,7 +20,7 @@ def validate(config: RunConfig) -> None:
 
 def problems(config: RunConfig) -> Iterator[str]:
     """All that is wrong of the first kind that is, one sentence each; later checks rely on the earlier ones."""
-    checks: list[Callable[[RunConfig], Iterator[str]]] = [_finite, _choices, _task, _model, _run, _optimizer]
+    checks: list[Callable[[RunConfig], Iterator[str]]] = [_finite, _choices, _task, _data, _model, _run, _optimizer]
     checks += routing_checks(config.routing)
     for check in checks:
         found = list(check(config))
@@ -55,6 +56,13 @@ def _task(config: RunConfig) -> Iterator[str]:
             )
     else:
         yield from _images(config)
+
+
+def _data(config: RunConfig) -> Iterator[str]:
+    try:
+        check_data_config(config.data)
+    except ConfigError as error:
+        yield str(error)
 
 
 def _images(config: RunConfig) -> Iterator[str]:

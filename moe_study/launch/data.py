@@ -1,6 +1,7 @@
 """Data before anything starts: it must be there, and a finished run counts only where it was trained on it."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from moe_study.design.config import DataConfig, RunConfig
@@ -13,13 +14,23 @@ SHOWN = 5  # runs named in one sentence
 
 
 def check_data(configs: Sequence[RunConfig], job: Job) -> None:
-    """DataError if a corpus that `job` would read is not there, or is damaged."""
+    """DataError if a corpus that `job` would read is not there, or is damaged.
+
+    Domains that are too short to be trained on, or judged, are named on standard error.
+    """
     if not job.reads_data:
         return
-    from moe_study.data import open_data  # imports NumPy
+    from moe_study.data import PreparedCorpus, open_data, unused_domains  # imports NumPy
 
-    for data in {_spelling(config.data): config.data for config in configs}.values():
-        open_data(data)
+    corpora: dict[str, tuple[DataConfig, set[int]]] = {}  # with the contexts that they are used at
+    for config in configs:
+        _, contexts = corpora.setdefault(_spelling(config.data), (config.data, set()))
+        contexts.add(config.model.context)
+    for data, contexts in corpora.values():
+        opened = open_data(data)
+        for context in sorted(contexts) if isinstance(opened, PreparedCorpus) else ():
+            for sentence in unused_domains(opened, context):
+                print(sentence, file=sys.stderr, flush=True)
 
 
 def check_finished(configs: Iterable[RunConfig], job: Job) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moe_study.design.config import RunConfig
+from moe_study.design.config import RunConfig, TokenizerConfig
 from moe_study.design.identity import KEY_DIGITS
 from moe_study.design.plain import to_plain
 from moe_study.errors import DataError, StudyError
@@ -73,6 +73,10 @@ class RunFolder:
     def advice_to_retrain(self) -> str:
         """What to do about a run that counts as done and cannot be used."""
         return f"remove the run (moe-study remove {self.path} --results), then train it again"
+
+    def tokenizer_file(self, tokenizer: TokenizerConfig) -> Path | None:
+        """Where the tokenizer that the run was trained with lies; None where there is nothing to keep."""
+        return self.path / tokenizer.file_name if tokenizer.file_name else None
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"

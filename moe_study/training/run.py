@@ -9,6 +9,7 @@ import torch
 
 from moe_study.audit.audit import RUN_TRIALS, audit
 from moe_study.audit.cache import KeptAudits
+from moe_study.data import PreparedCorpus, keep_tokenizer
 from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError, StudyError
 from moe_study.runs.folder import RunFolder, State
@@ -86,6 +87,8 @@ class Session:
         folder.add_provenance(
             data_fingerprint=self.corpus.fingerprint, device=device_name(self.device), arithmetic=self.arithmetic
         )
+        if isinstance(self.corpus, PreparedCorpus):
+            keep_tokenizer(self.corpus, folder)
         model = build_model(config, self.corpus.end_of_text).to(self.device)
         if config.run.compile:
             model.compile()  # in place, so that the names of its parameters stay as they are

@@ -1,4 +1,5 @@
-"""Where corpora come from. A new corpus is one file here and one line in RECIPES."""
+"""Where corpora come from. A new corpus is one file here, its options' type in design/data_options.py, and one line
+in RECIPES."""
 
 from moe_study.data.recipes import hub_parquet, local_files, parliament_news
 from moe_study.data.recipes.base import Recipe, Source

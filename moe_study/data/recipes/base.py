@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.data.documents import Document
+from moe_study.data.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -15,19 +16,18 @@ class Source:
     documents: Callable[[], Iterator[Document]]
     approximate_bytes: int  # of text, to choose how finely the work is cut; need not be exact
     pins: dict[str, Any] = field(default_factory=dict)  # what was read (hashes, revisions), for the manifest
+    tally: Tally = field(default_factory=Tally)  # filled while the documents are read
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to get a corpus.
+    """How to get a corpus. Options come as the recipe's own type (design/data_options.py), checked.
 
     version  goes up whenever the same options would give other text
-    check    raises ConfigError for options that have no meaning; needs no data
     stamp    changes when a source that is not pinned changed; cheap, "" for pinned sources
     open     fetches what is needed into the downloads folder and returns the Source
     """
 
     version: int
-    check: Callable[[dict[str, Any]], object]
-    stamp: Callable[[dict[str, Any]], str]
-    open: Callable[[dict[str, Any], Path, bool], Source]
+    stamp: Callable[[Any], str]
+    open: Callable[[Any, Path, bool], Source]

