@@ -28,7 +28,9 @@ def check_data(configs: Sequence[RunConfig], job: Job) -> None:
         contexts.add(config.model.context)
     for data, contexts in corpora.values():
         opened = open_data(data)
-        for context in sorted(contexts) if isinstance(opened, PreparedCorpus) else ():
+        if not isinstance(opened, PreparedCorpus):
+            continue
+        for context in sorted(contexts):
             for sentence in unused_domains(opened, context):
                 print(sentence, file=sys.stderr, flush=True)
 

@@ -97,5 +97,6 @@ def test_train_refuses_and_plan_warns(tmp_path, data, mode, capsys):
     assert refused.stderr.count("\n") == 1
     assert main(["plan", *overrides]) == 0
     assert "1 finished run was trained on other data" in capsys.readouterr().out
-    at_home = train(None, runs_dir, *mode, *settings, f"data.root={one.root}", f"data.options.path={one.options['path']}")
+    home = (f"data.root={one.root}", f"data.options.path={one.options['path']}")
+    at_home = train(None, runs_dir, *mode, *settings, *home)
     assert at_home.returncode == 0, at_home.stderr
