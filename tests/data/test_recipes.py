@@ -16,7 +16,9 @@ from moe_study.data import PreparedCorpus, prepare
 from moe_study.data.documents import Document
 from moe_study.data.recipes import recipe_of
 from moe_study.data.recipes.reading import Fields, read_documents
+from moe_study.data.tally import Tally
 from moe_study.design.config import DataConfig, TokenizerConfig
+from moe_study.design.data_options import read_options
 from moe_study.errors import ConfigError, DataError
 from tests.fixtures import tiny_texts
 
@@ -62,7 +64,8 @@ def content(corpus: PreparedCorpus) -> dict[str, bytes]:
 
 
 def documents(recipe: str, options: dict[str, Any]) -> list[Document]:
-    return list(recipe_of(recipe).open(options, Path("unused"), False).documents())
+    typed = read_options(DataConfig(recipe=recipe, options=options))
+    return list(recipe_of(recipe).open(typed, Path("unused"), False).documents())
 
 
 def test_txt_jsonl_parquet_and_the_hub_code_give_the_same_corpus(tmp_path: Path) -> None:
@@ -82,7 +85,9 @@ def test_txt_jsonl_parquet_and_the_hub_code_give_the_same_corpus(tmp_path: Path)
     first = content(corpora[0])
     assert len(first) == 8
     assert all(content(corpus) == first for corpus in corpora[1:])
-    assert len({corpus.fingerprint for corpus in corpora}) == 4
+    of_folders, of_lines, of_rows, of_hub = (corpus.fingerprint for corpus in corpora)
+    assert of_lines == of_rows, "the same texts, asked for in the same words, are the same data"
+    assert len({of_folders, of_lines, of_hub}) == 3
 
 
 def test_a_record_knows_its_labels_better_than_its_folder_and_that_better_than_the_constant(
@@ -126,9 +131,9 @@ def test_half_a_character_spelt_in_json_becomes_a_question_mark(tmp_path: Path) 
         ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl line 2 is not JSON"),
         ("a.jsonl", b'["text"]', r"a\.jsonl line 1 is not a JSON object"),
         ("a.jsonl", b'{"body": "a"}', r"a\.jsonl line 1 has no field text; it has body"),
-        ("a.jsonl", b'{"text": 3}', r"a\.jsonl line 1: the field text holds int, not text"),
-        ("a.txt", b"gr\xfc\xdfe", r"a\.txt is not UTF-8"),
-        ("a.jsonl", b'{"text": "gr\xfc\xdfe"}', r"a\.jsonl is not UTF-8"),
+        ("a.jsonl", b'{"text": 3}', r"a\.jsonl line 1: the field text holds a whole number, not text"),
+        ("a.txt", b"gr\xfc\xdfe", r"a\.txt line 1 is not UTF-8"),
+        ("a.jsonl", b'{"text": "gr\xfc\xdfe"}', r"a\.jsonl line 1 is not UTF-8"),
         ("a.parquet", b"PAR1 and then nothing", r"a\.parquet is no whole parquet file"),
         ("a.csv", b"text\n", r"a\.csv cannot be read; give files that end in \.txt"),
     ],
@@ -182,9 +187,9 @@ def test_only_as_many_files_are_opened_as_the_limit_asks_for(
 ) -> None:
     opened: list[str] = []
 
-    def reading(path: Path, fields: Fields) -> Iterator[Document]:
+    def reading(path: Path, fields: Fields, tally: Tally) -> Iterator[Document]:
         opened.append(path.name)
-        return read_documents(path, fields)
+        return read_documents(path, fields, tally)
 
     monkeypatch.setattr("moe_study.data.recipes.hub_parquet.read_documents", reading)
     documents("hub_parquet", {"max_bytes": 7_000, "sources": hub_sources(tmp_path, en=1)})
@@ -192,7 +197,9 @@ def test_only_as_many_files_are_opened_as_the_limit_asks_for(
 
 
 def test_a_changed_local_copy_of_the_hub_is_noticed(tmp_path: Path) -> None:
-    options = {"max_bytes": 16_000, "sources": hub_sources(tmp_path, en=1)}
+    options = read_options(
+        DataConfig(recipe="hub_parquet", options={"max_bytes": 16_000, "sources": hub_sources(tmp_path, en=1)})
+    )
     before = recipe_of("hub_parquet").stamp(options)
     assert recipe_of("hub_parquet").stamp(options) == before != ""
     write_parquet(tmp_path / "wiki" / "2023.en", [{"text": "other"}] * 5, files=1)
@@ -214,7 +221,7 @@ def test_a_changed_local_copy_of_the_hub_is_noticed(tmp_path: Path) -> None:
 )
 def test_hub_options_without_meaning_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        recipe_of("hub_parquet").check(options)
+        read_options(DataConfig(recipe="hub_parquet", options=options))
     assert sentence in str(caught.value)
 
 
@@ -276,6 +283,7 @@ import json, sys
 from moe_study.design.config import DataConfig
 from moe_study.design.plain import from_plain
 from moe_study.data import prepare
+from moe_study.design.data_options import read_options
 from moe_study.errors import DataError
 try:
     print(json.dumps(prepare(from_plain(DataConfig, json.loads(sys.argv[1])), progress=False).table()))

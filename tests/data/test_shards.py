@@ -1,25 +1,19 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from moe_study.data import PreparedCorpus, open_corpus, prepare
+from moe_study.data import PreparedCorpus, corpus_folder, fingerprint, open_corpus, prepare
 from moe_study.data.shards import MANIFEST, token_dtype
 from moe_study.design.config import DataConfig, TokenizerConfig
 from moe_study.errors import DataError
 from tests.fixtures import tiny_data_config, tiny_texts
 
 TOKENIZERS = [TokenizerConfig("bytes"), TokenizerConfig("bpe", 500), TokenizerConfig("bpe", 70_000)]
-
-
-def damage(path: Path) -> None:
-    """Change one byte in the middle, so that the size stays."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(bytes(content))
 
 
 @pytest.fixture
@@ -130,14 +124,6 @@ def test_every_missing_or_shortened_file_is_named(config: DataConfig, corpus: Pr
     open_corpus(config, verify=True)
 
 
-def test_a_changed_byte_is_found_when_asked_to_verify(config: DataConfig, corpus: PreparedCorpus) -> None:
-    path = corpus.validation.shards[2].path
-    damage(path)
-    open_corpus(config)
-    with pytest.raises(DataError, match=rf"{path.name} is damaged"):
-        open_corpus(config, verify=True)
-
-
 def test_the_fingerprint_cannot_be_taken_from_another_corpus(
     config: DataConfig, corpus: PreparedCorpus
 ) -> None:
@@ -149,6 +135,67 @@ def test_the_fingerprint_cannot_be_taken_from_another_corpus(
     path.write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"manifest\.json is damaged"):
         open_corpus(config)
+
+
+def test_a_manifest_whose_labels_were_changed_is_refused(config: DataConfig, corpus: PreparedCorpus) -> None:
+    path = corpus.folder / MANIFEST
+    text = path.read_text()
+    swapped = text.replace('"de"', '"xx"').replace('"en"', '"de"').replace('"xx"', '"en"')
+    assert swapped != text
+    path.write_text(swapped)
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+        open_corpus(config)
+
+
+def test_a_corpus_in_the_place_of_another_is_refused(
+    config: DataConfig, corpus: PreparedCorpus, tmp_path: Path
+) -> None:
+    other = prepare(dataclasses.replace(config, validation_fraction=0.3), progress=False)
+    shutil.rmtree(corpus.folder)
+    other.folder.rename(corpus.folder)
+    assert fingerprint(config) is None
+    with pytest.raises(DataError, match=r"manifest\.json is damaged: it belongs to another corpus"):
+        open_corpus(config)
+
+
+def test_a_corpus_of_an_older_version_has_no_checksum_and_is_read(config: DataConfig, corpus: PreparedCorpus) -> None:
+    path = corpus.folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["checksum"], manifest["read"]
+    path.write_text(json.dumps(manifest))
+    assert open_corpus(config).fingerprint == corpus.fingerprint
+
+
+def test_labels_that_file_names_cannot_tell_apart_are_told_apart_by_the_fingerprint(tmp_path: Path) -> None:
+    found = set()
+    for label in ("C", "C++", "C#"):
+        texts = tmp_path / label
+        texts.mkdir()
+        lines = [json.dumps({"text": text, "topic": label}) for text in tiny_texts("en", "news", 20)]
+        (texts / "a.jsonl").write_text("\n".join(lines))
+        config = DataConfig("labels", "local_files", {"path": str(texts)}, TokenizerConfig("bytes"), 0.3, str(tmp_path))
+        found.add(prepare(config, progress=False).fingerprint)
+    assert len(found) == 3
+
+
+def test_the_fingerprint_is_known_without_opening_and_follows_the_texts_not_their_place(
+    config: DataConfig, tmp_path: Path
+) -> None:
+    assert fingerprint(config) is None
+    opened = prepare(config, progress=False)
+    assert fingerprint(config) == opened.fingerprint
+    shutil.copytree(tmp_path / "texts", tmp_path / "elsewhere")
+    moved = dataclasses.replace(config, options={"path": str(tmp_path / "elsewhere")})
+    assert corpus_folder(moved) != corpus_folder(config), "two folders of texts live side by side"
+    assert prepare(moved, progress=False).fingerprint == opened.fingerprint
+    with open(tmp_path / "elsewhere" / "de-news.jsonl", "a") as handle:
+        handle.write('{"text": "Neu."}\n')
+    assert prepare(moved, progress=False).fingerprint == fingerprint(moved) != opened.fingerprint
+
+
+def test_options_at_their_defaults_may_be_left_out(config: DataConfig) -> None:
+    named = {"pattern": "**/*", "text_field": "text", "separator": None, "folders": []}
+    assert corpus_folder(dataclasses.replace(config, options={**config.options, **named})) == corpus_folder(config)
 
 
 def test_the_root_is_no_part_of_the_identity(config: DataConfig, corpus: PreparedCorpus, tmp_path: Path) -> None:
