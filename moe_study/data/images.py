@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moe_study.data.download import Wheel, check_sha256, fetch_wheel
-from moe_study.data.places import downloads_folder
+from moe_study.data.places import data_root, downloads_in
 from moe_study.data.sampler import Batch, permute
 from moe_study.design.config import DataConfig
 from moe_study.design.data_options import check_data_config
@@ -69,14 +69,14 @@ class ImageSet:
 def prepare_images(config: DataConfig, *, progress: bool = True) -> ImageSet:
     """Fetch the wheel unless it is there. DataError when it cannot be had."""
     check_data_config(config)
-    fetch_wheel(WHEEL, downloads_folder(config), progress=progress)
+    fetch_wheel(WHEEL, downloads_in(data_root(config)), progress=progress)
     return open_images(config)
 
 
 def open_images(config: DataConfig) -> ImageSet:
     """The images, read from the wheel in about a second; DataError where it is missing or damaged."""
     check_data_config(config)
-    path = downloads_folder(config) / WHEEL.filename
+    path = downloads_in(data_root(config)) / WHEEL.filename
     if not path.exists():
         raise DataError(f"{path} is missing; run moe-study prepare data={config.name} first")
     check_sha256(path, WHEEL.sha256)
@@ -98,7 +98,7 @@ def open_images(config: DataConfig) -> ImageSet:
 
 def images_fingerprint(config: DataConfig) -> str | None:
     """sha256 over the pinned wheel and the split; None where the wheel was not fetched."""
-    if not (downloads_folder(config) / WHEEL.filename).exists():
+    if not (downloads_in(data_root(config)) / WHEEL.filename).exists():
         return None
     return hashlib.sha256(f"{VERSION}/{WHEEL.sha256}/{config.validation_fraction!r}".encode()).hexdigest()
 

@@ -22,6 +22,6 @@ def data_root(config: DataConfig) -> Path:
     return folder_at(config.root, "data.root")
 
 
-def downloads_folder(config: DataConfig) -> Path:
+def downloads_in(root: Path) -> Path:
     """Where pinned files are fetched to."""
-    return data_root(config) / "downloads"
+    return root / "downloads"

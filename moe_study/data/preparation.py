@@ -23,7 +23,7 @@ from moe_study.data.buckets import bucket_count, bucket_path, read_bucket, scatt
 from moe_study.data.documents import Document, is_validation
 from moe_study.data.encode import assemble, encode_bucket, encoded_bucket, write_hashed
 from moe_study.data.locks import locked
-from moe_study.data.places import downloads_folder
+from moe_study.data.places import data_root, downloads_in
 from moe_study.data.recipes import Source, recipe_of
 from moe_study.data.shards import (
     MANIFEST,
@@ -78,7 +78,7 @@ def _ready(config: DataConfig, progress: bool) -> PreparedCorpus | None:
         _say(f"preparing again, since {error}", progress)
         return None
     with contextlib.suppress(DataError):  # sources that are gone do not spoil what was made of them
-        if recipe_of(config.recipe).stamp(read_options(config)) != manifest["stamp"]:
+        if recipe_of(config.recipe).stamp(read_options(config), data_root(config)) != manifest["stamp"]:
             _say(f"preparing {folder.name} again, since its sources changed", progress)
             return None
     return corpus
@@ -86,7 +86,7 @@ def _ready(config: DataConfig, progress: bool) -> PreparedCorpus | None:
 
 def _build(config: DataConfig, folder: Path, progress: bool) -> None:
     recipe = recipe_of(config.recipe)
-    stamp = recipe.stamp(read_options(config))
+    stamp = recipe.stamp(read_options(config), data_root(config))
     work = folder / "work"
     if (read_mark(work / "begun.json") or {}).get("stamp") != stamp:  # of other sources, or none
         shutil.rmtree(work, ignore_errors=True)
@@ -133,7 +133,7 @@ def _gather(config: DataConfig, work: Path, progress: bool) -> dict[str, Any]:
     if (done := read_mark(mark)) is not None and "read" in done:
         return done
     shutil.rmtree(work / "documents", ignore_errors=True)
-    source: Source = recipe_of(config.recipe).open(read_options(config), downloads_folder(config), progress)
+    source: Source = recipe_of(config.recipe).open(read_options(config), data_root(config), progress)
     count = bucket_count(source.approximate_bytes)
     documents = _counted(source.documents(), source.approximate_bytes, config.name, progress)
     number, size = scatter(documents, work / "documents", count)
@@ -160,7 +160,7 @@ def _tokenizer(config: DataConfig, work: Path, buckets: int, progress: bool) -> 
     name = config.tokenizer.file_name
     if name is not None and not (work / name).exists():
         if config.tokenizer.kind == "gpt2":
-            content = gpt2_ranks(downloads_folder(config), progress=progress)
+            content = gpt2_ranks(downloads_in(data_root(config)), progress=progress)
         else:
             _say(f"{config.name}: training a BPE of {config.tokenizer.size} tokens", progress)
             texts = _training_texts(config, work, buckets)

@@ -1,10 +1,5 @@
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -200,10 +195,10 @@ def test_a_changed_local_copy_of_the_hub_is_noticed(tmp_path: Path) -> None:
     options = read_options(
         DataConfig(recipe="hub_parquet", options={"max_bytes": 16_000, "sources": hub_sources(tmp_path, en=1)})
     )
-    before = recipe_of("hub_parquet").stamp(options)
-    assert recipe_of("hub_parquet").stamp(options) == before != ""
+    before = recipe_of("hub_parquet").stamp(options, tmp_path)
+    assert recipe_of("hub_parquet").stamp(options, tmp_path) == before != ""
     write_parquet(tmp_path / "wiki" / "2023.en", [{"text": "other"}] * 5, files=1)
-    assert recipe_of("hub_parquet").stamp(options) != before
+    assert recipe_of("hub_parquet").stamp(options, tmp_path) != before
 
 
 @pytest.mark.parametrize(
@@ -223,104 +218,3 @@ def test_hub_options_without_meaning_are_refused(options: dict[str, Any], senten
     with pytest.raises(ConfigError) as caught:
         read_options(DataConfig(recipe="hub_parquet", options=options))
     assert sentence in str(caught.value)
-
-
-class FakeHub(BaseHTTPRequestHandler):
-    """As much of the hub as its client needs to list a data set at a commit and fetch its files."""
-
-    folder: Path
-    commit = "c0ffee" + "0" * 34
-    requests: list[str]
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self.requests.append(self.path)
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        route = self.path.split("?")[0]
-        if route.startswith("/api/datasets/owner/corpus"):
-            files = sorted(p for p in self.folder.rglob("*") if p.is_file())
-            siblings = [
-                {"rfilename": p.relative_to(self.folder).as_posix(), "size": p.stat().st_size} for p in files
-            ]
-            info = {"id": "owner/corpus", "sha": self.commit, "private": False, "downloads": 0, "tags": [],
-                    "siblings": siblings}  # fmt: skip
-            self._send(200, json.dumps(info).encode(), body)
-        elif route.startswith(f"/datasets/owner/corpus/resolve/{self.commit}/"):
-            content = (self.folder / route.split(self.commit + "/")[1]).read_bytes()
-            self._send(200, content, body, ETag=f'"{len(content)}"')
-        else:
-            self._send(404, b"{}", body, **{"X-Error-Code": "RepoNotFound"})
-
-    def _send(self, status: int, content: bytes, body: bool, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), "X-Repo-Commit": self.commit, **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[str]:
-    FakeHub.folder, FakeHub.requests = tmp_path / "hub", []
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeHub) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-HUB_RUN = """
-import json, sys
-from moe_study.design.config import DataConfig
-from moe_study.design.plain import from_plain
-from moe_study.data import prepare
-from moe_study.design.data_options import read_options
-from moe_study.errors import DataError
-try:
-    print(json.dumps(prepare(from_plain(DataConfig, json.loads(sys.argv[1])), progress=False).table()))
-except DataError as error:
-    print(error)
-"""
-
-
-def run_against(endpoint: str, tmp_path: Path, options: dict[str, Any]) -> str:
-    """Prepare in a process whose hub client asks `endpoint`."""
-    plain = {"name": "wiki", "recipe": "hub_parquet", "options": options, "tokenizer": {"kind": "bytes"},
-             "validation_fraction": 0.2, "root": str(tmp_path / "data")}  # fmt: skip
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "no_proxy": "*",
-                   "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}  # fmt: skip
-    command = [sys.executable, "-c", HUB_RUN, json.dumps(plain)]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-
-
-def test_a_data_set_of_the_hub_is_fetched_and_read_like_a_local_one(hub: str, tmp_path: Path) -> None:
-    write_parquet(FakeHub.folder / "plain_text", files=4)
-    (FakeHub.folder / "README.md").write_text("not asked for")
-    source = {"files": ["plain_text/*.parquet"], "language_field": "language", "topic_field": "topic"}
-    said = run_against(hub, tmp_path, {"sources": [{"repo": "owner/corpus", **source}]})
-    local = {"sources": [{"folder": str(FakeHub.folder), **source}]}
-    assert json.loads(said) == prepared(tmp_path, "hub_parquet", local).table()
-    fetched = [path for path in FakeHub.requests if "/resolve/" in path]
-    assert len(fetched) == 4 and all(FakeHub.commit in path and "plain_text" in path for path in fetched)
-    manifest = json.loads(next((tmp_path / "data").glob("wiki-*/manifest.json")).read_text())
-    assert manifest["pins"]["sources"][0]["revision"] == FakeHub.commit
-
-
-def test_a_data_set_that_the_hub_has_not_is_one_sentence(hub: str, tmp_path: Path) -> None:
-    said = run_against(hub, tmp_path, {"sources": [{"repo": "owner/nothing", "files": ["*"]}]})
-    assert said.startswith("the hub has no data set owner/nothing") and said.count("\n") == 1
-
-
-def test_a_hub_that_is_not_reached_is_one_sentence(tmp_path: Path) -> None:
-    options = {"sources": [{"repo": "owner/corpus", "files": ["*"]}]}
-    said = run_against("http://127.0.0.1:9", tmp_path, options)
-    assert said.startswith("could not read owner/corpus from the hub") and said.count("\n") == 1

@@ -1,8 +1,11 @@
+import itertools
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,13 @@ from moe_study.data.download import sha256_of
 from moe_study.data.tokenizers import (
     GPT2_CACHE_NAME,
     GPT2_RANKS_SHA256,
+    LONGEST_BLANKS,
+    LONGEST_WORD,
     BpeTokenizer,
     ByteTokenizer,
     Gpt2Tokenizer,
     Tokenizer,
+    cut_words,
     gpt2_ranks,
     load_tokenizer,
     train_bpe,
@@ -141,6 +147,47 @@ def test_too_little_text_leaves_ids_without_use() -> None:
     assert sum(1 for piece in tokenizer.token_bytes() if piece) < 270
 
 
+RUNS = [" ", "\n", "\t \n", "a", "7", "-", "_", "日", "=!", "ab1"]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_million_of_anything_in_a_row_is_encoded_and_trained_on_in_seconds(run: str, gpt2: Gpt2Tokenizer) -> None:
+    text = "before " + run * (1_000_000 // len(run)) + " after"
+    started = time.process_time()
+    assert gpt2.decode(gpt2.encode(text)) == text
+    trained = BpeTokenizer(train_bpe([text, *TEXTS], 300), 300)
+    assert trained.decode(trained.encode(text)) == text
+    assert time.process_time() - started < 30
+
+
+@pytest.mark.parametrize("blank", [" ", "\n"])
+@pytest.mark.parametrize("length", [LONGEST_BLANKS - 1, LONGEST_BLANKS, LONGEST_BLANKS + 1, 200_001])
+def test_long_blanks_keep_the_ids_that_gpt2_gives_them(gpt2: Gpt2Tokenizer, blank: str, length: int) -> None:
+    """As long as tiktoken encodes them at all."""
+    for after in ("word", ""):
+        text = "a" + blank * length + after
+        assert gpt2.encode(text) == gpt2._encoding.encode(text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(RUNS), st.sampled_from([1, 3, 999, 1000, 1001, 2500]))))
+def test_words_are_cut_only_where_they_are_too_long(runs: list[tuple[str, int]]) -> None:
+    text = "".join(run * length for run, length in runs)
+    parts = cut_words(text)
+    assert "".join(parts) == text
+    for pattern in (r"\s+", r"[^\W_]+", r"(?:[^\w\s]|_)+"):
+        assert all(len(found) <= LONGEST_WORD for part in parts for found in re.findall(pattern, part))
+        if all(len(found) <= LONGEST_WORD for found in re.findall(pattern, text)):
+            inside = [part for part in parts[1:] if re.match(pattern, part)]
+            assert not any(re.search(pattern + r"\Z", before) and part in inside
+                           for before, part in itertools.pairwise(parts))  # fmt: skip
+
+
+def test_texts_with_words_of_any_usual_length_are_not_cut() -> None:
+    text = " ".join(["a" * LONGEST_WORD, "日本語" * 300, "-" * LONGEST_WORD, *TEXTS])
+    assert cut_words(text) == [text]
+
+
 def test_a_vocabulary_smaller_than_the_bytes_is_refused() -> None:
     with pytest.raises(ConfigError, match="vocab_size=100"):
         train_bpe(TEXTS, 100)
@@ -153,5 +200,8 @@ def test_a_definition_is_json_that_is_read_back(bpe: BpeTokenizer, tmp_path: Pat
     loaded = load_tokenizer(TokenizerConfig("bpe", 400), tmp_path)
     text = random.Random(0).choice(TEXTS)
     np.testing.assert_array_equal(loaded.encode(text), bpe.encode(text))
+    (tmp_path / "tokenizer.json").write_text(definition[:-20])
+    with pytest.raises(DataError, match=r"tokenizer\.json is damaged"):
+        load_tokenizer(TokenizerConfig("bpe", 400), tmp_path)
     with pytest.raises(DataError, match=r"tokenizer\.json is missing"):
         load_tokenizer(TokenizerConfig("bpe", 400), tmp_path / "elsewhere")

@@ -25,9 +25,11 @@ class Recipe:
 
     version  goes up whenever the same options would give other text
     stamp    changes when a source that is not pinned changed; cheap, "" for pinned sources
-    open     fetches what is needed into the downloads folder and returns the Source
+    open     fetches what is needed into the downloads of the data root and returns the Source
+
+    Both get the folder data.root; open gets whether to show progress.
     """
 
     version: int
-    stamp: Callable[[Any], str]
+    stamp: Callable[[Any, Path], str]
     open: Callable[[Any, Path, bool], Source]

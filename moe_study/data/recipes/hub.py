@@ -57,14 +57,23 @@ class NotReached(DataError):
 def fetch(source: HubSource, listing: Listing, path: str, progress: bool) -> Path:
     """Download one file, or find it; the hub's client goes on where an interrupted download stopped."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     assert source.repo is not None
     (enable_progress_bars if progress else disable_progress_bars)()
     with _hub_errors(source):
-        found = hf_hub_download(
-            source.repo, path, repo_type="dataset", revision=listing.commit, cache_dir=listing.cache
-        )
+        try:
+            found = hf_hub_download(
+                source.repo, path, repo_type="dataset", revision=listing.commit, cache_dir=listing.cache
+            )
+        except LocalEntryNotFoundError as error:
+            if not _is_offline():
+                raise
+            raise NotReached(
+                f"{source.repo}: {path} is not cached here at {listing.commit[:12]}, and HF_HUB_OFFLINE forbids to "
+                "ask the hub; prepare once with network, or copy its cache here"
+            ) from error
     return Path(found)
 
 

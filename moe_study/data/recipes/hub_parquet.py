@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.data.documents import Document
-from moe_study.data.places import folder_at
+from moe_study.data.places import downloads_in, folder_at
 from moe_study.data.recipes import hub
 from moe_study.data.recipes.base import Recipe, Source
 from moe_study.data.recipes.reading import Fields, read_documents, size_of, stamp_of
@@ -32,21 +32,22 @@ class _File:
     fetch: Callable[[], Path]  # gives the local copy
 
 
-def _stamp(options: HubParquetOptions) -> str:
+def _stamp(options: HubParquetOptions, data_root: Path) -> str:
     """Local folders may change; a repository is looked at once, when it is prepared."""
     folders = [source for source in options.sources if source.folder is not None]
-    return "".join(stamp_of(_folder(s), [_folder(s) / f.path for f in _in_folder(s, Tally())]) for s in folders)
+    listed = [(_folder(source), _in_folder(source, data_root, Tally())) for source in folders]
+    return "".join(stamp_of(folder, [folder / file.path for file in files]) for folder, files in listed)
 
 
-def _open(options: HubParquetOptions, downloads: Path, progress: bool) -> Source:
+def _open(options: HubParquetOptions, data_root: Path, progress: bool) -> Source:
     parts: list[tuple[HubSource, int | None, list[_File]]] = []
     pins: list[dict[str, Any]] = []
     tally = Tally()
     for source in options.sources:
         if source.folder:
-            files, commit = _in_folder(source, tally), None
+            files, commit = _in_folder(source, data_root, tally), None
         else:
-            listing = hub.list_files(source, downloads)
+            listing = hub.list_files(source, downloads_in(data_root))
             tally.notes += [listing.note] if listing.note else []
             files, commit = _in_repository(source, listing, progress), listing.commit
         parts.append((source, _limit(source, options), files))
@@ -98,9 +99,9 @@ def _folder(source: HubSource) -> Path:
     return folder
 
 
-def _in_folder(source: HubSource, tally: Tally) -> list[_File]:
+def _in_folder(source: HubSource, data_root: Path, tally: Tally) -> list[_File]:
     folder = _folder(source)
-    paths = find_files(folder, lambda path: _is_wanted(source, path.as_posix()), tally)
+    paths = find_files(folder, lambda path: _is_wanted(source, path.as_posix()), tally, data_root)
     listed = [_File(p.relative_to(folder).as_posix(), size_of(p), partial(Path, p)) for p in paths]
     return _some(source, listed, str(folder))
 

@@ -20,13 +20,13 @@ MOST_PROBLEMS = 10  # files that cannot be read, after which the rest is not loo
 _NAMED_BY_DEFAULT = {one.name: one.default for one in fields_of(LocalFilesOptions)}
 
 
-def _stamp(options: LocalFilesOptions) -> str:
-    return stamp_of(_root(options), _files(options, Tally()))
+def _stamp(options: LocalFilesOptions, data_root: Path) -> str:
+    return stamp_of(_root(options), _files(options, data_root, Tally()))
 
 
-def _open(options: LocalFilesOptions, downloads: Path, progress: bool) -> Source:
+def _open(options: LocalFilesOptions, data_root: Path, progress: bool) -> Source:
     tally = Tally()
-    files = _files(options, tally)
+    files = _files(options, data_root, tally)
     return Source(
         documents=partial(_documents, files, options, tally),
         approximate_bytes=sum(map(size_of, files)),
@@ -42,9 +42,9 @@ def _root(options: LocalFilesOptions) -> Path:
     return root
 
 
-def _files(options: LocalFilesOptions, tally: Tally) -> list[Path]:
+def _files(options: LocalFilesOptions, data_root: Path, tally: Tally) -> list[Path]:
     root = _root(options)
-    found = find_files(root, Pattern(options.pattern), tally)
+    found = find_files(root, Pattern(options.pattern), tally, data_root)
     for path in found:
         if not is_readable(path):
             tally.leave_out(OTHER_KIND, str(path.relative_to(root)))

