@@ -24,8 +24,10 @@ def run(options: argparse.Namespace) -> None:
     from moe_study.design.plain import to_plain
     from moe_study.sweeps.plan import plan_overrides
 
+    plan = plan_overrides(options.overrides)
+    plan.check()
     corpora: dict[str, tuple[DataConfig, set[int]]] = {}  # with the contexts that they are used at
-    for planned in plan_overrides(options.overrides).runs:
+    for planned in plan.runs:
         data = planned.config.data
         _, contexts = corpora.setdefault(json.dumps(to_plain(data), sort_keys=True), (data, set()))
         contexts.add(planned.config.model.context)

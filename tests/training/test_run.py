@@ -4,6 +4,7 @@ import dataclasses
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -13,9 +14,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from moe_study.data import TrainSampler, open_corpus, validation_batches
+from moe_study.data import TrainSampler, load_run_tokenizer, open_corpus, prepare, validation_batches
 from moe_study.design import accounting
-from moe_study.design.config import ModelConfig
+from moe_study.design.config import ModelConfig, TokenizerConfig
 from moe_study.design.routing import Routing, Selection, Unit
 from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.launch.execute import execute
@@ -24,6 +25,7 @@ from moe_study.runs.folder import RunFolder, State
 from moe_study.training import run
 from moe_study.training.loop import Trainer
 from moe_study.training.models import build_model, load_model
+from tests.fixtures import tiny_data_config
 from tests.training.harness import assert_same, make_config, outcome
 
 DENSE = Routing(selection=Selection.DENSE)
@@ -62,6 +64,23 @@ def test_a_run_leaves_its_curve_result_table_and_model(tmp_path, data):
     assert routing["count"].sum() == 2 * 2 * result["validation_tokens"]  # 2 layers, 2 picks a token
     assert set(routing["language"]) == set(corpus.languages)
     assert os.listdir(folder.checkpoint_folder) == ["final.pt"]
+
+
+def test_the_folder_of_a_run_stands_alone(tmp_path):
+    """Copied elsewhere, the data gone: its tokenizer encodes as the corpus's did, its model gives the same loss."""
+    data = tiny_data_config(tmp_path, tokenizer=TokenizerConfig("bpe", 300))
+    corpus = prepare(data, progress=False)
+    config = make_config(tmp_path, data, steps=2)
+    execute(config)
+    batch = next(validation_batches(corpus.validation, 16, 2, 32))
+    inputs_BT, text = torch.from_numpy(batch.inputs_BT.copy()), "Der Minister said: 2017."
+    before, ids = load_model(RunFolder.of(config))(inputs_BT).logits_BTV, corpus.tokenizer.encode(text)
+    shutil.copytree(RunFolder.of(config).path, tmp_path / "elsewhere" / config.key)
+    for gone in ("runs", "data", "texts"):
+        shutil.rmtree(tmp_path / gone)
+    copied = RunFolder(tmp_path / "elsewhere" / config.key)
+    assert load_run_tokenizer(copied).encode(text) == ids
+    assert torch.equal(load_model(copied)(inputs_BT).logits_BTV, before)
 
 
 def test_the_saved_model_gives_the_reported_loss_by_an_independent_path(tmp_path, data):
