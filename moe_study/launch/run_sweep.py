@@ -12,6 +12,7 @@ from moe_study.errors import StudyError
 from moe_study.launch.data import check_data, check_finished
 from moe_study.launch.execute import Job
 from moe_study.runs.folder import RunFolder, State, check_writable
+from moe_study.runs.overview import state_of
 from moe_study.sweeps.compose import Composer
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import TO_RETRY, TO_START, Plan, PlannedRun, flag, plan_command
@@ -69,6 +70,9 @@ def conclude(plan: Plan, launched: Sequence[PlannedRun]) -> None:
     say(f"{plan.name or 'sweep'}: {listed}; all in {runs_dir}/")
     for line in _failures(plan, states):
         say(line)
+    warned = sum(bool(state_of(run.folder).warnings) for run in launched)
+    if warned:
+        say(f"{warned} of the new results have a warning, which moe-study status lists")
     if counts[State.FAILED]:
         raise StudyError(f"{counts[State.FAILED]} of {len(plan.runs)} runs failed; retry_failed=true trains them again")
     left = sum(states[run.key] in TO_START for run in launched)

@@ -75,6 +75,18 @@ def test_run_that_a_launcher_lost_makes_the_sweep_fail(tmp_path, capsys):
     assert "1 stale, 1 done" in capsys.readouterr().err
 
 
+def test_warnings_of_new_results_are_counted_at_the_end(tmp_path, capsys):
+    plan = plan_overrides(["run.seed=0,1,2", f"log.runs_dir={tmp_path}"])
+    for run, warnings in zip(plan.runs, ([], ["step 3: resumed with other threads"], []), strict=True):
+        with run.folder.claim(run.config):
+            run.folder.start(10)
+            run.folder.finish({"warnings": warnings})
+    conclude(plan, plan.runs[:2])
+    assert "1 of the new results have a warning" in capsys.readouterr().err
+    conclude(plan, plan.runs[2:])
+    assert "have a warning" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("plugin", ["hydra/launcher=basic", "hydra/sweeper=basic"])
 def test_hydras_own_launcher_and_sweeper_work_too(runs_dir, plugin):
     done = train("quick", runs_dir, "-m", "run.seed=0,1", plugin)

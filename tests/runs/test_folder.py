@@ -1,5 +1,6 @@
 """A run's folder: who may own it, what a killed process leaves, what a reader sees."""
 
+import ast
 import dataclasses
 import json
 import math
@@ -8,10 +9,12 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
+import moe_study
 from moe_study.design.config import LogConfig, RunConfig, RunSettings, read_record
 from moe_study.design.plain import to_plain
 from moe_study.errors import StudyError
@@ -207,3 +210,13 @@ def test_list_runs_finds_run_folders_only(config, tmp_path):
     (tmp_path / ("0" * 16)).mkdir()  # no config.yaml
     assert [folder.key for folder in list_runs(tmp_path)] == [config.key]
     assert list_runs(tmp_path / "absent") == []
+
+
+def test_no_code_outside_of_runs_spells_the_name_of_a_run_s_file():
+    root = Path(moe_study.__file__).parent
+    names = {path.name for path in vars(RunFolder("run")).values() if isinstance(path, Path)} - {"run", ".lock"}
+    assert {"config.yaml", "metrics.jsonl", "checkpoint"} <= names
+    for path in root.rglob("*.py"):
+        if root / "runs" not in path.parents:
+            texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            assert not names & {text for text in texts if isinstance(text, str)}, path

@@ -1,5 +1,6 @@
 """The local launcher from outside: real processes, killed and stopped for real."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -8,10 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from moe_study.errors import ConfigError
 from moe_study.launch.local.pool import run_pool
 from moe_study.launch.local.processes import SERVER_ENVIRONMENT
+from moe_study.launch.local.settings import PoolSettings
 from moe_study.runs.folder import RunFolder, State, list_runs
 from tests.launch import toy
 from tests.launch.driving import ROOT, planned, pool_settings, start, train, wait_until
@@ -188,6 +191,18 @@ def test_missing_gpu_is_one_sentence_before_anything_starts(runs_dir, monkeypatc
 def test_wrong_settings_are_refused(runs_dir, settings):
     with pytest.raises(ConfigError, match="must be"):
         run_pool(planned(runs_dir, [0]), pool_settings(**settings), toy.job("quick"))
+
+
+def test_the_pools_defaults_stand_in_one_place():
+    """The launcher and code have none of their own, so one for this machine and one for jobs cannot differ."""
+    launcher = yaml.safe_load((ROOT / "conf" / "hydra" / "launcher" / "local.yaml").read_text())
+    del launcher["_target_"]
+    names = [field.name for field in dataclasses.fields(PoolSettings)]
+    assert launcher == {name: f"${{job.{name}}}" for name in names}
+    with pytest.raises(TypeError):
+        PoolSettings()
+    with pytest.raises(ConfigError, match=r"job\.grace has no value"):
+        PoolSettings.of(dict.fromkeys(names[:-1]))
 
 
 def test_pool_without_runs_ends_at_once():
