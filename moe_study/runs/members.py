@@ -1,8 +1,9 @@
 """Which runs a sweep consists of, and what it compares: RUNS_DIR/.sweeps/NAME.json.
 
-A sweep can be launched as its file stands, or with more on the command line (`+sweep=x run.seed=4`). Each launch
-replaces what a launch with the same command line recorded before and leaves the others, so that the sweep file is the
-desired state of what it names, and runs that a command line has added stay members:
+A sweep can be launched as its file stands, or with more on the command line. Seeds (`+sweep=x run.seed=4`) add to it;
+anything else (`+sweep=x run.tokens=10_000`) makes another form of it, which is shown by itself, so that a trial is
+never mixed with the study. Each launch replaces what the same command line meant before: the sweep file is the desired
+state of what it names. A sweep's members are the runs of all launches of the form that was launched last.
 
     {"launches": [{"overrides": [], "runs": [KEY, ...], "comparisons": [...]},
                   {"overrides": ["run.seed=4"], "runs": [KEY, ...], "comparisons": [...]}]}
@@ -41,27 +42,41 @@ class Launch:
     runs: tuple[str, ...] = ()  # keys
     comparisons: tuple[PlannedComparison, ...] = ()
 
+    @property
+    def form(self) -> frozenset[str]:
+        """The overrides that make other points of it than the sweep file has: all but seeds."""
+        return frozenset(override for override in self.overrides if not _sets_seed(override))
+
+    @property
+    def adds_seeds(self) -> bool:
+        return any(map(_sets_seed, self.overrides))
+
 
 @dataclass(frozen=True)
 class Members:
-    """What a sweep consists of, over all of its launches."""
+    """What a sweep consists of."""
 
-    launches: tuple[Launch, ...]
+    launches: tuple[Launch, ...]  # of all forms
+
+    @property
+    def current(self) -> tuple[Launch, ...]:
+        """The launches of the form that was launched last."""
+        return tuple(launch for launch in self.launches if launch.form == self.launches[-1].form)
 
     @property
     def runs(self) -> list[str]:
-        """The keys of all runs, each once."""
-        return _each_once(launch.runs for launch in self.launches)
+        """The keys of all members, each once."""
+        return _each_once(launch.runs for launch in self.current)
 
     @property
     def comparisons(self) -> list[PlannedComparison]:
-        """What the sweep file asked for at the last launch, with the runs of all launches on either side."""
+        """What the sweep file asked for at the last launch, with the runs of all of this form on either side."""
         return [self._over_all_launches(asked) for asked in self.launches[-1].comparisons] if self.launches else []
 
     def _over_all_launches(self, asked: PlannedComparison) -> PlannedComparison:
         same = [
             comparison
-            for launch in self.launches
+            for launch in self.current
             for comparison in launch.comparisons
             if (comparison.left, comparison.right) == (asked.left, asked.right)
         ]
@@ -99,17 +114,17 @@ def record_launch(runs_dir: str | os.PathLike[str], sweep: str, launch: Launch) 
 
 
 def drop_added_runs(runs_dir: str | os.PathLike[str], keys: Collection[str]) -> None:
-    """Let `keys` be members of no sweep to which only a command line has added them.
+    """Let `keys` be members of no sweep to which only seeds on a command line have added them.
 
-    A run that the sweep file names stays a member: it is missing, and the sweep trains it again.
+    Any other run stays a member: it is missing, and the sweep trains it again.
     """
 
     def without(launches: tuple[Launch, ...]) -> list[Launch]:
-        kept = [launch if not launch.overrides else _without(launch, keys) for launch in launches]
-        return [launch for launch in kept if launch.runs or not launch.overrides]
+        kept = [_without(launch, keys) if launch.adds_seeds else launch for launch in launches]
+        return [launch for launch in kept if launch.runs or not launch.adds_seeds]
 
     for sweep in list_sweeps(runs_dir):
-        if any(set(launch.runs) & set(keys) for launch in read_members(runs_dir, sweep).launches if launch.overrides):
+        if any(set(launch.runs) & set(keys) for launch in read_members(runs_dir, sweep).launches if launch.adds_seeds):
             _change(runs_dir, sweep, without)
 
 
@@ -129,6 +144,10 @@ def _change(runs_dir: str | os.PathLike[str], sweep: str, change: Callable[[tupl
     except LockHeld:
         raise StudyError(f"{path} is in use by another process; rerun the command in a moment") from None
     return path
+
+
+def _sets_seed(override: str) -> bool:
+    return override.lstrip("+").startswith("run.seed=")
 
 
 def _without(launch: Launch, keys: Collection[str]) -> Launch:

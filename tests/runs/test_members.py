@@ -25,11 +25,23 @@ def test_a_launch_with_more_on_the_command_line_adds_to_the_members(tmp_path):
 def test_a_launch_replaces_what_the_same_command_line_meant_before(tmp_path):
     """Points that the file no longer names are no members any more; what was added stays."""
     record_launch(tmp_path, "mine", Launch(runs=("a", "b")))
-    record_launch(tmp_path, "mine", Launch(("run.seed=4", "data=other"), ("c",)))
+    record_launch(tmp_path, "mine", Launch(("run.seed=4",), ("c",)))
+    record_launch(tmp_path, "mine", Launch(("++run.seed=5,6",), ("d",)))
     record_launch(tmp_path, "mine", Launch(runs=("b",)))
-    assert sorted(read_members(tmp_path, "mine").runs) == ["b", "c"]
-    record_launch(tmp_path, "mine", Launch(("data=other", "run.seed=4"), ("d", "b")))
-    assert sorted(read_members(tmp_path, "mine").runs) == ["b", "d"]
+    assert sorted(read_members(tmp_path, "mine").runs) == ["b", "c", "d"]
+    record_launch(tmp_path, "mine", Launch(("run.seed=4",), ("e", "b")))
+    assert sorted(read_members(tmp_path, "mine").runs) == ["b", "d", "e"]
+
+
+def test_a_trial_with_other_settings_is_not_mixed_with_the_study(tmp_path):
+    record_launch(tmp_path, "mine", Launch(("run.tokens=1000",), ("t",)))
+    record_launch(tmp_path, "mine", Launch(runs=("a",)))
+    record_launch(tmp_path, "mine", Launch(("run.seed=4",), ("b",)))
+    assert read_members(tmp_path, "mine").runs == ["a", "b"]
+    record_launch(tmp_path, "mine", Launch(("run.seed=4", "run.tokens=1000"), ("u",)))
+    assert read_members(tmp_path, "mine").runs == ["t", "u"]
+    record_launch(tmp_path, "mine", Launch(runs=("a",)))
+    assert sorted(read_members(tmp_path, "mine").runs) == ["a", "b"]
 
 
 def test_comparisons_are_those_of_the_last_launch_with_the_runs_of_all(tmp_path):
