@@ -26,9 +26,9 @@ from bench.gpu_setting import IMPLEMENTATIONS, Sizes, implementation_of
 from bench.sides import mixture
 from bench.tiny_runs import Size, TinyRuns
 from moe_study.design.routing import Gate, Routing, Selection
-from moe_study.model.moe.experts.dispatch_plan import Plan, plan_pairs
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan, make_dispatch_plan
 from moe_study.model.moe.experts.experts import Experts
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 from moe_study.training.device import autocast
 from moe_study.training.loop import Trainer
 
@@ -62,18 +62,18 @@ def none_of(wrong: int, **more: Any) -> Row:
     return verdict(wrong, 0.5, **more)
 
 
-def plans(device: str, tokens: int) -> dict[str, Plan]:
+def plans(device: str, tokens: int) -> dict[str, DispatchPlan]:
     """Loads that are hard on a dispatch; expert 0 never gets a token."""
     generator = torch.Generator().manual_seed(0)
 
-    def plan(k: int, keep: float | Tensor | None = None, experts: int = EXPERTS, block: int = 1) -> Plan:
+    def plan(k: int, keep: float | Tensor | None = None, experts: int = EXPERTS, block: int = 1) -> DispatchPlan:
         decisions = tokens // block
         scores_RE = torch.rand(decisions, experts - 1, generator=generator)
         expert_RK = scores_RE.topk(k).indices + 1
         weight_RK = torch.randn(decisions, k, generator=generator)
         keep_RK = torch.rand(decisions, k, generator=generator) < keep if isinstance(keep, float) else keep
         kept = None if keep_RK is None else keep_RK.to(device)
-        return plan_pairs(Picks(expert_RK.to(device), weight_RK.to(device), kept), EXPERTS, block)
+        return make_dispatch_plan(RoutingDecision(expert_RK.to(device), weight_RK.to(device), kept), EXPERTS, block)
 
     return {
         "top 2": plan(2),
@@ -103,7 +103,7 @@ def agreement(name: str, precision: str, sizes: Sizes) -> Row:
 class Problem:
     """Experts with an input, a plan and a gradient of the output."""
 
-    def __init__(self, plan: Plan, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, plan: DispatchPlan, dtype: torch.dtype, device: str) -> None:
         generator = torch.Generator().manual_seed(1)
 
         def draw(*shape: int) -> Tensor:
@@ -116,7 +116,7 @@ class Problem:
             parameter.data = draw(*parameter.shape) / parameter.shape[1] ** 0.5
         self.x_ND, self.grad_ND = draw(plan.tokens, WIDTH).requires_grad_(), draw(plan.tokens, WIDTH)
 
-    def results(self, function: Callable[[Tensor, Plan, Experts], Tensor]) -> list[Tensor]:
+    def results(self, function: Callable[[Tensor, DispatchPlan, Experts], Tensor]) -> list[Tensor]:
         """The output, and its gradients by input, gate weights and experts."""
         y_ND = function(self.x_ND, self.plan, self.experts)
         leaves = [self.x_ND, self.plan.weight_P, *self.experts.parameters()]
@@ -130,7 +130,7 @@ class Problem:
         return wide.results(loop)
 
 
-def loop(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
+def loop(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
     """Expert after expert, in the precision of x."""
     assert experts.up_bias_EF is not None and experts.down_bias_ED is not None
     y_ND, start = 0 * x_ND, 0

@@ -21,7 +21,7 @@ def implementation_of(name: str) -> Iterator[Implementation]:
         from moe_study.model.moe.experts.grouped import grouped_ffn as function
     else:
         from moe_study.model.moe.experts.triton_experts import triton_ffn as function
-    with mock.patch.object(dispatch, "implementation", lambda x_ND: function):
+    with mock.patch.object(dispatch, "implementation", lambda x_ND, choice: function):
         yield function
 
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moe_study.audit.cache import KeptAudits
+from moe_study.audit.cache import AuditCache
 from moe_study.audit.measure import Draw, Function, Measured, measure
 from moe_study.audit.shrink import TOKENS_PER_ROW, batch_sizes, shrink
 from moe_study.design.causality import Verdict, verdict
 from moe_study.design.config import RunConfig
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.routing.router import ScoringRouter
-from moe_study.model.moe.soft import SlotScores
+from moe_study.model.moe.slots import SlotScores
 
 TRIALS = 32  # models, of which a leak shows in a third or more
 SHARPNESS = (2.0, 6.0, 20.0)  # standard deviations of the router's logits, in turn
@@ -40,7 +40,7 @@ class Audit:
         return self.declared == self.measured.verdict and not depends_on_length
 
 
-def audit(config: RunConfig, trials: int = TRIALS, kept: KeptAudits | None = None) -> Audit:
+def audit(config: RunConfig, trials: int = TRIALS, kept: AuditCache | None = None) -> Audit:
     """Measure a valid configuration, at a small size (`shrink`), in float64 and evaluation mode.
 
     Many points of a sweep are one point when small: what was measured is remembered in this process, and in `kept`.

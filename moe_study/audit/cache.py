@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 SOURCES = ("audit", "design", "model")
 
 
-class KeptAudits:
+class AuditCache:
     """The audits kept in `folder`, which need not exist."""
 
     def __init__(self, folder: Path) -> None:

@@ -34,6 +34,7 @@ class ForwardPass:
     tokens_BT: Tensor
     label_B: Tensor | None = None  # index of each sequence's label, for context=label
     detail: bool = False  # collect per-sequence counts (evaluation)
+    dispatch: str = "auto"  # which implementation runs the experts (run.dispatch): auto | grouped | triton
     shared_decision: Any = None  # scope=global: set by the first mixture layer, followed by the others
     aux: dict[str, list[Tensor]] = field(default_factory=dict)  # unweighted balancing terms by name
     aux_loss: list[Tensor] = field(default_factory=list)  # weighted: what is added to the loss

@@ -26,7 +26,8 @@ from moe_study.model.transformer import Block, Output, Transformer
 class GPT(Transformer):
     """The language model. Its initial parameters are a function of the configuration and `seed` alone.
 
-    `end_of_text` is the token id that ends a document; document_attention needs it (ConfigError without).
+    `end_of_text` is the token id that ends a document; document_attention needs it (ConfigError without). `dispatch`
+    says which implementation runs the experts (run.dispatch).
     """
 
     def __init__(
@@ -36,11 +37,12 @@ class GPT(Transformer):
         vocab_size: int,
         seed: int = 0,
         end_of_text: int | None = None,
+        dispatch: str = "auto",
     ) -> None:
         super().__init__()
         if model.document_attention and end_of_text is None:
             raise ConfigError("model.document_attention=true needs data with an end-of-text token")
-        self.context = model.context
+        self.context, self.dispatch = model.context, dispatch
         self.end_of_text = end_of_text if model.document_attention else None
         self.token_embedding = Embedding(vocab_size, model.width)  # and the output head
         self.position_embedding = Embedding(model.context, model.width)
@@ -69,7 +71,7 @@ class GPT(Transformer):
         """
         if tokens_BT.shape[1] > self.context:
             raise ValueError(f"{tokens_BT.shape[1]} tokens do not fit a context of {self.context}")
-        forward_pass = ForwardPass(tokens_BT, label_B=label_B, detail=detail)
+        forward_pass = ForwardPass(tokens_BT, label_B=label_B, detail=detail, dispatch=self.dispatch)
         x_ND = self._hidden(tokens_BT, forward_pass).flatten(0, 1)
         loss = token_loss_BT = logits_BTV = None
         if return_logits or targets_BT is None:

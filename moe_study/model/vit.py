@@ -25,13 +25,15 @@ class ViT(Transformer):
     """Tells the class of an image. Its initial parameters are a function of the configuration and `seed` alone.
 
     `model.context` patches of `model.patch` pixels along the edge make an image. A hash router takes the
-    patch's position for the token id.
+    patch's position for the token id. `dispatch` says which implementation runs the experts (run.dispatch).
     """
 
-    def __init__(self, model: ModelConfig, routing: Routing, classes: int, seed: int = 0) -> None:
+    def __init__(
+        self, model: ModelConfig, routing: Routing, classes: int, seed: int = 0, dispatch: str = "auto"
+    ) -> None:
         super().__init__()
         assert model.patch is not None  # validated
-        self.patch = model.patch
+        self.patch, self.dispatch = model.patch, dispatch
         self.patch_embedding = Linear(model.patch**2, model.width, bias=model.bias)
         self.position_embedding = Embedding(model.context, model.width)
         self.dropout = nn.Dropout(model.dropout)
@@ -60,7 +62,8 @@ class ViT(Transformer):
         """
         patches_BTP = cut(images_BHW, self.patch).to(self.head.weight.dtype) / LARGEST
         positions_T = torch.arange(patches_BTP.shape[1], device=images_BHW.device)
-        forward_pass = ForwardPass(positions_T.expand(patches_BTP.shape[:2]), label_B=label_B, detail=detail)
+        positions_BT = positions_T.expand(patches_BTP.shape[:2])
+        forward_pass = ForwardPass(positions_BT, label_B=label_B, detail=detail, dispatch=self.dispatch)
         x_BTD = self.dropout(self.patch_embedding(patches_BTP) + self.position_embedding.weight)
         for block in self.blocks:
             x_BTD = block(x_BTD, None, forward_pass)

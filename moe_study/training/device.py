@@ -15,7 +15,7 @@ PRECISIONS = CHOICES["run.precision"]
 
 
 def configure(config: RunConfig) -> torch.device:
-    """Set threads, denormals, determinism and dispatch for this process, and return the device to train on.
+    """Set threads, denormals and determinism for this process, and return the device to train on.
 
     With these settings a run on a CPU is repeatable to the last bit wherever `arithmetic` is the same.
     """
@@ -30,7 +30,7 @@ def configure(config: RunConfig) -> torch.device:
         )
     if config.run.dispatch == "triton" and device.type != "cuda":
         raise ConfigError("run.dispatch=triton runs on NVIDIA GPUs, and this run is on a CPU; use run.dispatch=auto")
-    dispatch.choose(config.run.dispatch)
+    dispatch.check_installed(config.run.dispatch)
     if config.log.threads is not None:
         torch.set_num_threads(config.log.threads)
     # A saturated softmax has denormal gradients, which make every matrix product ten times slower on a CPU.

@@ -13,10 +13,11 @@ from moe_study.training import checkpoint
 def build_model(config: RunConfig, end_of_text: int | None) -> Transformer:
     """The configured model with its initial parameters, on the CPU."""
     model: Transformer
+    parts, settings = (config.model, config.routing, config.vocab_size), config.run
     if config.task == "images":
-        model = ViT(config.model, config.routing, config.vocab_size, seed=config.run.seed)
+        model = ViT(*parts, seed=settings.seed, dispatch=settings.dispatch)
     else:
-        model = GPT(config.model, config.routing, config.vocab_size, seed=config.run.seed, end_of_text=end_of_text)
+        model = GPT(*parts, seed=settings.seed, end_of_text=end_of_text, dispatch=settings.dispatch)
     built = sum(parameter.numel() for parameter in model.parameters())
     assert built == accounting.num_params(config), (
         f"the model has {built} parameters, its configuration counts {accounting.num_params(config)}"

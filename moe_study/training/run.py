@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from moe_study.audit.audit import RUN_TRIALS, audit
-from moe_study.audit.cache import KeptAudits
+from moe_study.audit.cache import AuditCache
 from moe_study.data import PreparedCorpus, keep_tokenizer
 from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError, StudyError
@@ -74,7 +74,7 @@ class Session:
         self.config, self.folder, self.recorder, self.stop = config, folder, recorder, stop
         self.device = configure(config)
         # First, so that a defect of a routing costs no training.
-        self.causality = audit(config, RUN_TRIALS, KeptAudits(folder.audits_folder))
+        self.causality = audit(config, RUN_TRIALS, AuditCache(folder.audits_folder))
         self.task = task_of(config)
         self.corpus = self.task.open(config)
         if self.corpus.vocab_size > config.vocab_size:

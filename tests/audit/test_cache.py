@@ -7,7 +7,7 @@ import pytest
 from moe_study.audit import audit as auditing
 from moe_study.audit import cache as keeping
 from moe_study.audit.audit import audit
-from moe_study.audit.cache import KeptAudits
+from moe_study.audit.cache import AuditCache
 from moe_study.audit.measure import Finding, Measured
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import Context, Routing, Unit
@@ -17,7 +17,7 @@ LEAKS = Measured(own_future=Finding(0.25, 3), mixes_batch=Finding(1e-13), trials
 
 @pytest.fixture
 def kept(tmp_path):
-    return KeptAudits(tmp_path / "audits")
+    return AuditCache(tmp_path / "audits")
 
 
 @pytest.fixture

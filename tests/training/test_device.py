@@ -4,9 +4,6 @@ import pytest
 import torch
 
 from moe_study.errors import ConfigError, StudyError
-from moe_study.model.moe.experts import dispatch
-from moe_study.model.moe.experts.chunked import chunked_ffn
-from moe_study.model.moe.experts.grouped import grouped_ffn
 from moe_study.training import device
 from tests.training.doubles import tiny_config
 
@@ -45,15 +42,6 @@ def test_tf32_is_on_only_where_it_is_asked_for(tmp_path, monkeypatch):
 def test_the_gpu_s_kernels_are_refused_on_a_cpu_in_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match=r"^run\.dispatch=triton runs on NVIDIA GPUs.* use run\.dispatch=auto$"):
         device.configure(tiny_config(tmp_path, dispatch="triton"))
-
-
-def test_dispatch_is_the_one_that_is_asked_for(tmp_path):
-    try:
-        device.configure(tiny_config(tmp_path, dispatch="grouped"))
-        assert dispatch.implementation(torch.zeros(1, 1)) is grouped_ffn
-    finally:
-        device.configure(tiny_config(tmp_path))
-    assert dispatch.implementation(torch.zeros(1, 1)) is chunked_ffn
 
 
 def test_denormals_are_flushed_and_threads_set(tmp_path):

@@ -1,7 +1,11 @@
-"""The mixture layer: read, score, pick, dispatch, and leave a record.
+"""The discrete mixture layer: each decision takes some of the experts.
 
-Shape suffixes: B sequences, T positions, J blocks of a sequence, D width, E experts, K candidates, R = B * J
-decisions, N = B * T tokens.
+The forward pass: the router's input is gathered (`routing/context.py`), scored (`router.py`), experts are selected
+(`selection.py`) and weighted (`gate.py`), limited by a capacity (`capacity.py`), sorted into a dispatch plan
+(`experts/dispatch_plan.py`) and run (`experts/dispatch.py`).
+
+Shape suffixes: B sequences, T positions, J blocks of a sequence, D width, E experts, R = B * J decisions, P pairs of
+blocks and experts, N = B * T tokens, C cells of sequence and expert.
 """
 
 import math
@@ -11,39 +15,31 @@ import torch
 from torch import Tensor, nn
 
 from moe_study.design.config import ModelConfig
-from moe_study.design.routing import (
-    RouterKind,
-    Routing,
-    Scope,
-    expert_hidden,
-    experts_of_layer,
-    mixture_layers,
-)
+from moe_study.design.routing import RouterKind, Routing
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
-from moe_study.model.mlp import MLP
+from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.experts.dispatch import expert_ffn
-from moe_study.model.moe.experts.dispatch_plan import Plan, plan_pairs
-from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan, make_dispatch_plan
 from moe_study.model.moe.experts.rows import gather
 from moe_study.model.moe.routing.balance import Balancer
 from moe_study.model.moe.routing.capacity import CapacityLimit
-from moe_study.model.moe.routing.context import Reading, read
-from moe_study.model.moe.routing.gate import Picks, entropy, fixed_picks, shuffled
+from moe_study.model.moe.routing.context import RouterInput, make_router_input
+from moe_study.model.moe.routing.gate import RoutingDecision, entropy, fixed_decision, shuffled
 from moe_study.model.moe.routing.router import HashRouter, LabelRouter, ScoringRouter
 from moe_study.model.moe.routing.selection import build_selection
 
 
 @dataclass
-class Decision:
+class Dispatch:
     """Where the tokens of one pass go; with scope=global every layer follows the first one's."""
 
-    plan: Plan
+    plan: DispatchPlan
     wanted: Tensor  # pairs of tokens and experts before any capacity
     entropy: Tensor
 
 
-class Decider(nn.Module):
-    """Router, selection and balancing of one decision."""
+class DiscreteRouter(nn.Module):
+    """Router, selection, balancing and capacity of one decision."""
 
     def __init__(self, model: ModelConfig, routing: Routing, experts: int, vocab_size: int) -> None:
         super().__init__()
@@ -59,37 +55,37 @@ class Decider(nn.Module):
             self.balancer = Balancer(experts, routing)
         self.limit = CapacityLimit(routing, experts, model.context) if routing.capacity.factor is not None else None
 
-    def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Decision:
-        reading = read(x_BTD, self.routing)
+    def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Dispatch:
+        router_input = make_router_input(x_BTD, self.routing)
         mean_entropy = torch.full((), math.nan, device=x_BTD.device)
         if isinstance(self.router, ScoringRouter):
-            logits_BJE = self._logits(reading)
-            picks = self.select(logits_BJE, self.balancer.bias)
+            logits_BJE = self._logits(router_input)
+            decision = self.select(logits_BJE, self.balancer.bias)
             logits_RE = logits_BJE.flatten(0, 1)
-            self.balancer.add_terms(logits_RE, picks, forward_pass)
+            self.balancer.add_terms(logits_RE, decision, forward_pass)
             if forward_pass.detail:
                 mean_entropy = entropy(logits_RE.detach())
         else:
-            picks = self._fixed(x_BTD, forward_pass)
+            decision = self._fixed(x_BTD, forward_pass)
         if self.routing.shuffle:
-            picks = shuffled(picks, self.training)
-        wanted = picks.mask().sum() * reading.block
+            decision = shuffled(decision, self.training)
+        wanted = decision.mask().sum() * router_input.block
         if self.limit is not None:
-            picks = self.limit(picks, x_BTD.shape[0])
-        return Decision(plan_pairs(picks, self.experts, reading.block), wanted, mean_entropy)
+            decision = self.limit(decision, x_BTD.shape[0])
+        return Dispatch(make_dispatch_plan(decision, self.experts, router_input.block), wanted, mean_entropy)
 
-    def _logits(self, reading: Reading) -> Tensor:
+    def _logits(self, router_input: RouterInput) -> Tensor:
         """Logits of every block, (B, J, E)."""
-        logits_BUE = self.router(reading)
-        if reading.unit_of_block_J is not None:
-            logits_BUE = logits_BUE[:, reading.unit_of_block_J]
+        logits_BUE = self.router(router_input)
+        if router_input.unit_of_block_J is not None:
+            logits_BUE = logits_BUE[:, router_input.unit_of_block_J]
         return logits_BUE
 
-    def _fixed(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Picks:
+    def _fixed(self, x_BTD: Tensor, forward_pass: ForwardPass) -> RoutingDecision:
         source = forward_pass.tokens_BT if isinstance(self.router, HashRouter) else forward_pass.label_B
         if source is None:
             raise ValueError("routing by label needs label_B")
-        return fixed_picks(self.router(source), torch.promote_types(x_BTD.dtype, torch.float32))
+        return fixed_decision(self.router(source), torch.promote_types(x_BTD.dtype, torch.float32))
 
     def begin_step(self, step: int) -> None:
         if isinstance(self.router, ScoringRouter):
@@ -102,7 +98,7 @@ class Decider(nn.Module):
             self.select.end_step()
 
 
-class MixtureLayer(nn.Module):
+class MixtureLayer(MixtureOfExperts):
     """A feed-forward layer of N experts, of which each decision takes some.
 
     With scope=global only the first mixture layer decides; the gate weights of its decision scale every
@@ -110,50 +106,23 @@ class MixtureLayer(nn.Module):
     """
 
     def __init__(self, model: ModelConfig, routing: Routing, layer: int, vocab_size: int) -> None:
-        super().__init__()
-        self.layer, self.is_global = layer, routing.scope is Scope.GLOBAL
-        hidden = expert_hidden(routing, model.hidden)
-        self.num_experts = experts_of_layer(routing, model.layers, layer)
-        decides = not self.is_global or layer == mixture_layers(routing, model.layers)[0]
-        self.decider = Decider(model, routing, self.num_experts, vocab_size) if decides else None
-        self.experts = Experts(self.num_experts, model.width, hidden, model.bias)
-        shared = routing.shared_experts * hidden
-        self.shared: nn.Module | None = MLP(model.width, shared, model.bias, dropout=0.0) if shared else None
-        self.dropout = nn.Dropout(model.dropout)
+        super().__init__(model, routing, layer)
+        self.decider = DiscreteRouter(model, routing, self.num_experts, vocab_size) if self.decides else None
+        self.add_experts(model, routing)
 
-    def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Tensor:
-        decision = self._decision(x_BTD, forward_pass)
-        plan = decision.plan
+    def mix(self, x_BTD: Tensor, forward_pass: ForwardPass) -> tuple[Tensor, RoutingStats]:
+        dispatch: Dispatch = self.own_or_shared(self.decider, x_BTD, forward_pass)
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        y_BTD = expert_ffn(x_ND, plan, self.experts).view_as(x_BTD)
-        if self.shared is not None:
-            y_BTD = y_BTD + self.shared(x_BTD)
-        stats = _stats(self.layer, decision, forward_pass)
+        y_ND = expert_ffn(x_ND, dispatch.plan, self.experts, forward_pass.dispatch)
+        stats = _stats(self.layer, dispatch, forward_pass)
         if forward_pass.detail:
-            stats.positive = self.experts.positive_rows(gather(x_ND, plan), plan.ends_E)
-        forward_pass.stats.append(stats)
-        return self.dropout(y_BTD)
-
-    def _decision(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Decision:
-        if self.decider is None:
-            return forward_pass.shared_decision
-        decision = self.decider(x_BTD, forward_pass)
-        if self.is_global:
-            forward_pass.shared_decision = decision
-        return decision
-
-    def begin_step(self, step: int) -> None:
-        if self.decider is not None:
-            self.decider.begin_step(step)
-
-    def end_step(self) -> None:
-        if self.decider is not None:
-            self.decider.end_step()
+            stats.positive = self.experts.positive_rows(gather(x_ND, dispatch.plan), dispatch.plan.ends_E)
+        return y_ND.view_as(x_BTD), stats
 
 
 @torch.no_grad()
-def _stats(layer: int, decision: Decision, forward_pass: ForwardPass) -> RoutingStats:
-    plan = decision.plan
+def _stats(layer: int, dispatch: Dispatch, forward_pass: ForwardPass) -> RoutingStats:
+    plan = dispatch.plan
     kept_E = plan.counts_E * plan.block
     kept_BE = weight_BE = None
     if forward_pass.detail:
@@ -168,8 +137,8 @@ def _stats(layer: int, decision: Decision, forward_pass: ForwardPass) -> Routing
         kept_E=kept_E,
         kept_BE=kept_BE,
         weight_BE=weight_BE,
-        wanted=decision.wanted,
+        wanted=dispatch.wanted,
         executed=kept_E.sum(),
-        entropy=decision.entropy,
+        entropy=dispatch.entropy,
         tokens=plan.tokens,
     )

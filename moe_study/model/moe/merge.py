@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_study.design.config import ModelConfig
-from moe_study.design.routing import Routing, Scope, Unit, expert_hidden, experts_of_layer, mixture_layers
+from moe_study.design.routing import Routing, Unit
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
-from moe_study.model.mlp import MLP
-from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.routing.balance import Balancer
-from moe_study.model.moe.routing.context import read
-from moe_study.model.moe.routing.gate import Picks, entropy, gate_weights
+from moe_study.model.moe.routing.context import make_router_input
+from moe_study.model.moe.routing.gate import RoutingDecision, entropy, gate_weights
 from moe_study.model.moe.routing.router import ScoringRouter
 
 
@@ -43,7 +42,7 @@ def unit_lengths(routing: Routing, length: int) -> list[int]:
 
 
 @dataclass
-class Mixture:
+class MergeWeights:
     """How much of each expert every unit's network holds; with scope=global all layers follow the first one's."""
 
     weight_BUE: Tensor  # carries the router's gradient
@@ -51,7 +50,7 @@ class Mixture:
     entropy: Tensor
 
 
-class Gates(nn.Module):
+class MergeRouter(nn.Module):
     """Router and gate: a weight for every expert, unit by unit."""
 
     def __init__(self, model: ModelConfig, routing: Routing, experts: int) -> None:
@@ -60,61 +59,40 @@ class Gates(nn.Module):
         self.router = ScoringRouter(model.width, experts, routing)
         self.balancer = Balancer(experts, routing)
 
-    def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Mixture:
-        logits_BUE = self.router(read(x_BTD, self.routing))
+    def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> MergeWeights:
+        logits_BUE = self.router(make_router_input(x_BTD, self.routing))
         logits_RE = logits_BUE.flatten(0, 1)
         every_RE = torch.arange(logits_RE.shape[1], device=x_BTD.device).expand_as(logits_RE)
         weight_RE = gate_weights(self.routing.gate, logits_RE, every_RE, None, self.routing.renormalise)
-        self.balancer.add_terms(logits_RE, Picks(every_RE, weight_RE), forward_pass)
+        self.balancer.add_terms(logits_RE, RoutingDecision(every_RE, weight_RE), forward_pass)
         mean_entropy = torch.full((), math.nan, device=x_BTD.device)
         if forward_pass.detail:
             mean_entropy = entropy(logits_RE.detach())
-        return Mixture(weight_RE.view_as(logits_BUE), unit_lengths(self.routing, x_BTD.shape[1]), mean_entropy)
+        return MergeWeights(weight_RE.view_as(logits_BUE), unit_lengths(self.routing, x_BTD.shape[1]), mean_entropy)
+
+    def begin_step(self, step: int) -> None:
+        self.router.begin_step(step)
+        self.balancer.begin_step()
+
+    def end_step(self) -> None:
+        self.balancer.end_step()
 
 
-class MergeLayer(nn.Module):
+class MergeLayer(MixtureOfExperts):
     """A feed-forward layer of E experts that are merged by gate weights: y = FFN(x; sum_e w_e theta_e)."""
 
     def __init__(self, model: ModelConfig, routing: Routing, layer: int, vocab_size: int) -> None:
-        super().__init__()
-        self.layer, self.is_global = layer, routing.scope is Scope.GLOBAL
-        self.num_experts = experts_of_layer(routing, model.layers, layer)
-        decides = not self.is_global or layer == mixture_layers(routing, model.layers)[0]
-        self.gates = Gates(model, routing, self.num_experts) if decides else None
-        hidden = expert_hidden(routing, model.hidden)
-        self.experts = Experts(self.num_experts, model.width, hidden, model.bias)
-        shared = routing.shared_experts * hidden
-        self.shared = MLP(model.width, shared, model.bias, dropout=0.0) if shared else None
-        self.dropout = nn.Dropout(model.dropout)
+        super().__init__(model, routing, layer)
+        self.gates = MergeRouter(model, routing, self.num_experts) if self.decides else None
+        self.add_experts(model, routing)
 
-    def begin_step(self, step: int) -> None:
-        if self.gates is not None:
-            self.gates.router.begin_step(step)
-            self.gates.balancer.begin_step()
-
-    def end_step(self) -> None:
-        if self.gates is not None:
-            self.gates.balancer.end_step()
-
-    def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Tensor:
-        mixture = self._mixture(x_BTD, forward_pass)
+    def mix(self, x_BTD: Tensor, forward_pass: ForwardPass) -> tuple[Tensor, RoutingStats]:
+        weights: MergeWeights = self.own_or_shared(self.gates, x_BTD, forward_pass)
         parts = []
-        for tokens, units, length in equal_units(mixture.lengths):
+        for tokens, units, length in equal_units(weights.lengths):
             x_BULD = x_BTD[:, tokens].unflatten(1, (-1, length))
-            parts.append(self._outputs(x_BULD, mixture.weight_BUE[:, units]).flatten(1, 2))
-        y_BTD = torch.cat(parts, 1)
-        if self.shared is not None:
-            y_BTD = y_BTD + self.shared(x_BTD)
-        forward_pass.stats.append(self._stats(mixture, forward_pass))
-        return self.dropout(y_BTD)
-
-    def _mixture(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Mixture:
-        if self.gates is None:
-            return forward_pass.shared_decision
-        mixture = self.gates(x_BTD, forward_pass)
-        if self.is_global:
-            forward_pass.shared_decision = mixture
-        return mixture
+            parts.append(self._outputs(x_BULD, weights.weight_BUE[:, units]).flatten(1, 2))
+        return torch.cat(parts, 1), self._stats(weights, forward_pass)
 
     def _outputs(self, x_BULD: Tensor, weight_BUE: Tensor) -> Tensor:
         """Outputs (B, U, L, D) of units of equal length."""
@@ -125,13 +103,13 @@ class MergeLayer(nn.Module):
         return y_RLD.view(x_BULD.shape)
 
     @torch.no_grad()
-    def _stats(self, mixture: Mixture, forward_pass: ForwardPass) -> RoutingStats:
+    def _stats(self, weights: MergeWeights, forward_pass: ForwardPass) -> RoutingStats:
         """Every token runs one merged row. It is counted at the expert with the largest weight; how much of
         each expert was in it shows in `weight_BE`, the sums of gate weights over tokens."""
-        lengths_U1 = torch.tensor(mixture.lengths, device=mixture.weight_BUE.device).unsqueeze(1)
-        largest_BUE = F.one_hot(mixture.weight_BUE.argmax(2), self.num_experts)
+        lengths_U1 = torch.tensor(weights.lengths, device=weights.weight_BUE.device).unsqueeze(1)
+        largest_BUE = F.one_hot(weights.weight_BUE.argmax(2), self.num_experts)
         kept_BE = (largest_BUE * lengths_U1).sum(1)
-        weight_BE = (mixture.weight_BUE.double() * lengths_U1).sum(1) if forward_pass.detail else None
+        weight_BE = (weights.weight_BUE.double() * lengths_U1).sum(1) if forward_pass.detail else None
         rows = forward_pass.tokens_BT.numel()
         return RoutingStats(
             layer=self.layer,
@@ -140,7 +118,7 @@ class MergeLayer(nn.Module):
             weight_BE=weight_BE,
             wanted=kept_BE.sum(),
             executed=kept_BE.sum(),
-            entropy=mixture.entropy,
+            entropy=weights.entropy,
             tokens=rows,
         )
 

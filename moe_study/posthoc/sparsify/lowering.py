@@ -11,7 +11,7 @@ from torch import Tensor
 from moe_study.design.routing import Routing
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.layer import MixtureLayer
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 from moe_study.model.moe.routing.selection import All, Rule, Threshold
 
 
@@ -28,7 +28,7 @@ class Lowered(Rule):
         self.full = All(routing, experts) if full is None else full
         self.ranking = Threshold(replace(routing, threshold=threshold, threshold_budget=None), experts)
 
-    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
         full = self.full(logits_BJE, bias_E)
         if self.everything:
             return full
@@ -40,10 +40,10 @@ class Lowered(Rule):
 class Whole(Rule):
     """Every expert with weight 1: the sum of the parts of a split network."""
 
-    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
         logits_RE = logits_BJE.flatten(0, 1)
         expert_RK = torch.arange(logits_RE.shape[1], device=logits_RE.device).expand_as(logits_RE)
-        return Picks(expert_RK, torch.ones_like(logits_RE))
+        return RoutingDecision(expert_RK, torch.ones_like(logits_RE))
 
 
 def mixtures(model: GPT) -> list[MixtureLayer]:

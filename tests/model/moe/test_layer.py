@@ -15,6 +15,7 @@ from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.gpt import GPT
 from moe_study.model.initialisation import Initialiser
 from moe_study.model.mlp import MLP
+from moe_study.model.moe.experts import dispatch
 from moe_study.model.moe.experts.grouped import grouped_ffn
 from moe_study.model.moe.layer import MixtureLayer
 from tests.design.points import MIXTRAL, TOP_K, VOCABULARY
@@ -104,7 +105,7 @@ def test_windows_of_any_length_equal_the_loops(point: str, length: int) -> None:
 
 def watch_grouped_products(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Dispatch by the grouped product from now on, and the shapes of the weights of each."""
-    monkeypatch.setattr("moe_study.model.moe.layer.expert_ffn", grouped_ffn)
+    monkeypatch.setattr(dispatch, "chunked_ffn", grouped_ffn)
     shapes = []
     grouped_mm = F.grouped_mm
 

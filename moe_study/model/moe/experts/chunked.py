@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from moe_study.model.moe.experts.dispatch_plan import Plan
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.rows import by_block, sum_rows
 from moe_study.model.moe.experts.threads import in_threads
@@ -35,7 +35,7 @@ CHUNK = 1024  # rows: at usual widths a chunk and its expert fit a core's cache
 
 
 @torch.compiler.disable
-def chunked_ffn(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
+def chunked_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
     """See `dispatch.expert_ffn`."""
     weights = experts.up_EDF, experts.up_bias_EF, experts.down_EFD, experts.down_bias_ED
     y_ND: Tensor = _ChunkedFFN.apply(x_ND, plan.weight_P.to(x_ND.dtype), *weights, plan)  # type: ignore[no-untyped-call]
@@ -99,7 +99,7 @@ class _ChunkedFFN(torch.autograd.Function):
         up_bias_EF: Tensor | None,
         down_EFD: Tensor,
         down_bias_ED: Tensor | None,
-        plan: Plan,
+        plan: DispatchPlan,
     ) -> Tensor:
         width, hidden, rows = x_ND.shape[1], up_EDF.shape[2], plan.pair_P.shape[0] * plan.block
         x_RM = by_block(x_ND, plan)
@@ -175,7 +175,7 @@ class _Linear:
 class _Gradient:
     """Gradients of the experts' weights and biases; zeros for experts without rows."""
 
-    def __init__(self, weight_EIO: Tensor, has_bias: bool, plan: Plan) -> None:
+    def __init__(self, weight_EIO: Tensor, has_bias: bool, plan: DispatchPlan) -> None:
         self.weight_EIO = torch.empty_like(weight_EIO)
         self.bias_EO = torch.empty_like(weight_EIO[:, 0]) if has_bias else None
         self.weights, self.biases = self.weight_EIO.unbind(), None if self.bias_EO is None else self.bias_EO.unbind()
@@ -203,7 +203,7 @@ def _buffers(shares: list[list[Chunk]], like: Tensor, *widths: int) -> list[Tens
     return [like.new_empty(rows, width) for width in widths]
 
 
-def _take(x_RM: Tensor, plan: Plan, chunk: Chunk, buffer_CD: Tensor) -> Sequence[Tensor]:
+def _take(x_RM: Tensor, plan: DispatchPlan, chunk: Chunk, buffer_CD: Tensor) -> Sequence[Tensor]:
     """What each of the chunk's experts is given, gathered into the buffer."""
     block_S = plan.block_P[chunk.pairs]
     x_CD = buffer_CD[: len(block_S) * plan.block]
@@ -217,12 +217,12 @@ def _grad_weight_of_bias(grad_GDs: Sequence[Tensor], bias_ED: Tensor, chunk: Chu
     return torch.cat(products).view(-1, block).sum(1)
 
 
-def _grad_down_bias(grad_ND: Tensor, weight_P: Tensor, plan: Plan) -> Tensor:
+def _grad_down_bias(grad_ND: Tensor, weight_P: Tensor, plan: DispatchPlan) -> Tensor:
     grad_RD = grad_ND.reshape(plan.blocks, plan.block, -1).sum(1) if plan.block > 1 else grad_ND
     starts_E1 = F.pad(plan.counts_E.cumsum(0), (1, 0))
     return sum_rows(grad_RD, plan.block_P, starts_E1, weight_P)
 
 
-def _sum_onto_blocks(y_QD: Tensor, plan: Plan, weight_P: Tensor | None = None) -> Tensor:
+def _sum_onto_blocks(y_QD: Tensor, plan: DispatchPlan, weight_P: Tensor | None = None) -> Tensor:
     weights = None if weight_P is None else weight_P.index_select(0, plan.pair_P)
     return sum_rows(by_block(y_QD, plan), plan.pair_P, plan.starts_R1, weights).view(-1, y_QD.shape[1])

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 
 
 @dataclass
-class Plan:
+class DispatchPlan:
     """Which block goes to which expert, with which weight; all on the device, nothing waits for it."""
 
     block_P: Tensor  # index of each pair's block, int64; pairs are sorted by expert, then by block
@@ -35,22 +35,22 @@ class Plan:
         return self.blocks * self.block
 
 
-def plan_pairs(picks: Picks, experts: int, block: int) -> Plan:
+def make_dispatch_plan(decision: RoutingDecision, experts: int, block: int) -> DispatchPlan:
     """Sort the kept pairs by expert; within an expert they stay in the order of blocks."""
-    decisions, k = picks.expert_RK.shape
-    expert_P, weight_P = picks.expert_RK.flatten(), picks.weight_RK.flatten()
-    if picks.keep_RK is None:
+    decisions, k = decision.expert_RK.shape
+    expert_P, weight_P = decision.expert_RK.flatten(), decision.weight_RK.flatten()
+    if decision.keep_RK is None:
         expert_P, order_P = expert_P.sort(stable=True)
         block_P, weight_P = order_P // k, weight_P[order_P]
         starts_R1 = torch.arange(0, decisions * k + 1, k, device=expert_P.device)
     else:
-        kept_P = picks.keep_RK.flatten().nonzero().squeeze(1)  # the one place that waits: how many pairs are there?
+        kept_P = decision.keep_RK.flatten().nonzero().squeeze(1)  # the one place that waits: how many pairs are there?
         expert_P, order_P = expert_P[kept_P].sort(stable=True)
         block_P, weight_P = kept_P[order_P] // k, weight_P[kept_P[order_P]]
         starts_R1 = torch.zeros(decisions + 1, dtype=torch.long, device=expert_P.device)
-        starts_R1[1:] = picks.keep_RK.sum(1).cumsum(0)
+        starts_R1[1:] = decision.keep_RK.sum(1).cumsum(0)
     counts_E = torch.zeros(experts, dtype=torch.long, device=expert_P.device)
     counts_E = counts_E.scatter_add(0, expert_P, torch.ones_like(expert_P))
     pair_P = torch.empty_like(order_P).scatter_(0, order_P, torch.arange(order_P.shape[0], device=order_P.device))
     ends_E = (counts_E.cumsum(0) * block).to(torch.int32)
-    return Plan(block_P, weight_P, expert_P, counts_E, ends_E, pair_P, starts_R1, block, decisions)
+    return DispatchPlan(block_P, weight_P, expert_P, counts_E, ends_E, pair_P, starts_R1, block, decisions)

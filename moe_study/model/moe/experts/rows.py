@@ -14,23 +14,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from moe_study.model.moe.experts.dispatch_plan import Plan
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 
 
-def gather(x_ND: Tensor, plan: Plan) -> Tensor:
+def gather(x_ND: Tensor, plan: DispatchPlan) -> Tensor:
     """Expert inputs (Q, D): the tokens of each pair's block, in the plan's order."""
     y_PM = _Gather.apply(by_block(x_ND, plan), plan.block_P, plan.pair_P, plan.starts_R1)
     return y_PM.view(-1, x_ND.shape[1])  # type: ignore[no-any-return, no-untyped-call]
 
 
-def combine(y_QD: Tensor, plan: Plan) -> Tensor:
+def combine(y_QD: Tensor, plan: DispatchPlan) -> Tensor:
     """Weighted sum of the experts' outputs back onto the tokens: (N, D). A token without pairs gets 0."""
     weight_P = plan.weight_P.to(y_QD.dtype)
     out_RM = _Combine.apply(by_block(y_QD, plan), weight_P, plan.block_P, plan.pair_P, plan.starts_R1)
     return out_RM.view(-1, y_QD.shape[1])  # type: ignore[no-any-return, no-untyped-call]
 
 
-def by_block(x_ND: Tensor, plan: Plan) -> Tensor:
+def by_block(x_ND: Tensor, plan: DispatchPlan) -> Tensor:
     """The same numbers with a row for each block (or pair)."""
     return x_ND.reshape(-1, plan.block * x_ND.shape[1])
 

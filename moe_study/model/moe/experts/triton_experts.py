@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from moe_study.model.moe.experts.dispatch_plan import Plan
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.triton_launch import RowTiles, sum_pairs, weight_gradient
 from moe_study.model.precision import product_dtype
@@ -31,7 +31,7 @@ from moe_study.model.precision import product_dtype
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def triton_ffn(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
+def triton_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
     """See `dispatch.expert_ffn`."""
     inverse = plan.pair_P, plan.starts_R1
     weights = experts.up_EDF, experts.up_bias_EF, experts.down_EFD, experts.down_bias_ED
@@ -53,8 +53,8 @@ def expert_ffn(
 ) -> Tensor:
     """Outputs (N, D), in autocast's precision where it is on; a token without pairs gets 0.
 
-    The plan is that of `plan.Plan`, field by field; its gate weights carry a gradient. Products are of bfloat16,
-    float16 or float32 values (ValueError for others), summed in float32; float32 values are rounded to TF32 only
+    The plan is a `DispatchPlan`, field by field; its gate weights carry a gradient. Products are of bfloat16, float16 or
+    float32 values (ValueError for others), summed in float32; float32 values are rounded to TF32 only
     where torch.get_float32_matmul_precision() says so. Gradients come in the precision of what they belong to.
     """
     dtype = product_dtype(x_ND)

@@ -1,6 +1,6 @@
 """Terms and rules that spread the load over experts; each is reported apart from the language-model loss.
 
-Shape suffixes: R decisions, E experts, K picks.
+Shape suffixes: R decisions, E experts, K candidates.
 """
 
 import torch
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from moe_study.design.routing import Routing, Selection
 from moe_study.model.forward_pass import ForwardPass
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 
 
-def pick_counts(picks: Picks, experts: int) -> Tensor:
+def pick_counts(decision: RoutingDecision, experts: int) -> Tensor:
     """How often each expert was picked, before any capacity: (E,), in the weights' type."""
-    ones_RK = picks.mask().to(picks.weight_RK.dtype)
+    ones_RK = decision.mask().to(decision.weight_RK.dtype)
     counts_E = torch.zeros(experts, dtype=ones_RK.dtype, device=ones_RK.device)
-    return counts_E.scatter_add(0, picks.expert_RK.flatten(), ones_RK.flatten())
+    return counts_E.scatter_add(0, decision.expert_RK.flatten(), ones_RK.flatten())
 
 
 def argmax_counts(logits_RE: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Balancer(nn.Module):
     def begin_step(self) -> None:
         self._step_counts_E = None
 
-    def add_terms(self, logits_RE: Tensor, picks: Picks, forward_pass: ForwardPass) -> None:
+    def add_terms(self, logits_RE: Tensor, decision: RoutingDecision, forward_pass: ForwardPass) -> None:
         """Record the loss terms of one forward pass, and count for the bias in training."""
         settings = self.settings
         if settings.z:
@@ -70,7 +70,7 @@ class Balancer(nn.Module):
         if not (settings.switch or settings.bias_rate):
             return
         with torch.no_grad():
-            counts_E = argmax_counts(logits_RE) if self.by_argmax else pick_counts(picks, logits_RE.shape[1])
+            counts_E = argmax_counts(logits_RE) if self.by_argmax else pick_counts(decision, logits_RE.shape[1])
             running_E = counts_E if self._step_counts_E is None else self._step_counts_E + counts_E
             if self.training:
                 self._step_counts_E = running_E

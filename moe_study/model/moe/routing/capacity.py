@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moe_study.design.routing import Group, Priority, Routing, Selection, picks_per_unit
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 
 
 class CapacityLimit:
@@ -32,41 +32,41 @@ class CapacityLimit:
         wanted = self.settings.factor * self.fair_picks * tokens / self.experts
         return max(math.ceil(round(wanted, 6)), self.settings.minimum)  # 1.1 * 100 / 10 is a little over 11
 
-    def __call__(self, picks: Picks, sequences: int) -> Picks:
-        """The same picks with those over the limit no longer kept.
+    def __call__(self, decision: RoutingDecision, sequences: int) -> RoutingDecision:
+        """The same decision without the pairs over the limit.
 
         A sequence's limit follows from the model's context length, not from the tokens at hand, so that a
         shorter input is treated as the beginning of a longer one.
         """
-        rows, k = picks.expert_RK.shape
+        rows, k = decision.expert_RK.shape
         by_sequence = self.settings.group is Group.SEQUENCE
         slots = self.slots(self.context if by_sequence else rows)
-        order_P = priority_order(picks, self.settings.priority)
-        group_P = picks.expert_RK.flatten()[order_P]
+        order_P = priority_order(decision, self.settings.priority)
+        group_P = decision.expert_RK.flatten()[order_P]
         if by_sequence:
             group_P = group_P + order_P // k // (rows // sequences) * self.experts
         kept_P = rank_within(group_P) < slots
         keep_RK = torch.zeros(rows * k, dtype=torch.bool, device=order_P.device)
         keep_RK[order_P] = kept_P
         keep_RK = keep_RK.view(rows, k)
-        return replace(picks, keep_RK=keep_RK, weight_RK=picks.weight_RK * keep_RK)
+        return replace(decision, keep_RK=keep_RK, weight_RK=decision.weight_RK * keep_RK)
 
 
-def priority_order(picks: Picks, priority: Priority) -> Tensor:
+def priority_order(decision: RoutingDecision, priority: Priority) -> Tensor:
     """Indices r * K + k of the pairs that count, those to be kept first in front."""
-    k = picks.expert_RK.shape[1]
-    if picks.keep_RK is None:
-        order_P = torch.arange(picks.expert_RK.numel(), device=picks.expert_RK.device)  # by position, then rank
+    k = decision.expert_RK.shape[1]
+    if decision.keep_RK is None:
+        order_P = torch.arange(decision.expert_RK.numel(), device=decision.expert_RK.device)  # by position, then rank
     else:
-        order_P = picks.keep_RK.flatten().nonzero().squeeze(1)
+        order_P = decision.keep_RK.flatten().nonzero().squeeze(1)
     if priority is Priority.TOKEN_MAJOR:
         return order_P
     # From the least to the most important key: every sort is stable and keeps the order of the ones before.
     if priority is not Priority.CHOICE_MAJOR:
-        assert picks.probability_RK is not None  # validated
-        probability_RK = picks.probability_RK
+        assert decision.probability_RK is not None  # validated
+        probability_RK = decision.probability_RK
         if priority is Priority.BATCH_PRIORITY:  # a token is as important as its best pick (2106.05974, eq. 3)
-            probability_RK = probability_RK.amax(1, keepdim=True).expand_as(picks.expert_RK)
+            probability_RK = probability_RK.amax(1, keepdim=True).expand_as(decision.expert_RK)
         order_P = order_P[probability_RK.flatten()[order_P].sort(stable=True, descending=True).indices]
     return order_P[(order_P % k).sort(stable=True).indices]
 

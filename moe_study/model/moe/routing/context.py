@@ -16,7 +16,7 @@ from moe_study.design.routing import Context, Routing, Unit
 
 
 @dataclass
-class Reading:
+class RouterInput:
     """The router's input for one window."""
 
     states_BUD: Tensor | None  # what is scored; None when the decision reads no hidden state (label)
@@ -26,7 +26,7 @@ class Reading:
     blocks: int  # J
 
 
-def read(x_BTD: Tensor, routing: Routing) -> Reading:
+def make_router_input(x_BTD: Tensor, routing: Routing) -> RouterInput:
     """Cut the window into units and gather what each unit's decision may see.
 
     The verdict on each context's causality is declared in `moe_study.design.causality`.
@@ -34,10 +34,10 @@ def read(x_BTD: Tensor, routing: Routing) -> Reading:
     length = x_BTD.shape[1]
     if routing.unit is Unit.TOKEN:
         states_BTD = x_BTD if routing.context is Context.OWN else running_mean(x_BTD)
-        return Reading(states_BTD, False, None, 1, length)
+        return RouterInput(states_BTD, False, None, 1, length)
     if routing.unit is Unit.SEQUENCE:
-        return _read_sequence(x_BTD, routing)
-    return _read_segments(x_BTD, routing)
+        return _sequence_input(x_BTD, routing)
+    return _segment_input(x_BTD, routing)
 
 
 def running_mean(x_BTD: Tensor) -> Tensor:
@@ -47,24 +47,24 @@ def running_mean(x_BTD: Tensor) -> Tensor:
     return wide_BTD.cumsum(1) / count_T1
 
 
-def _read_sequence(x_BTD: Tensor, routing: Routing) -> Reading:
+def _sequence_input(x_BTD: Tensor, routing: Routing) -> RouterInput:
     length = x_BTD.shape[1]
     if routing.context is Context.LABEL:
-        return Reading(None, False, None, length, 1)
+        return RouterInput(None, False, None, length, 1)
     if routing.context is Context.FIRST_TOKEN:
-        return Reading(x_BTD[:, :1], False, None, length, 1)
+        return RouterInput(x_BTD[:, :1], False, None, length, 1)
     if routing.context is Context.UNIT_MEAN:
-        return Reading(x_BTD.mean(1, keepdim=True), False, None, length, 1)
+        return RouterInput(x_BTD.mean(1, keepdim=True), False, None, length, 1)
     prefix = routing.prefix_length
     assert prefix is not None  # validated
     if length <= prefix:
-        return Reading(x_BTD[:, :0], True, None, length, 1)
+        return RouterInput(x_BTD[:, :0], True, None, length, 1)
     block = math.gcd(prefix, length)
     unit_J = (torch.arange(length // block, device=x_BTD.device) >= prefix // block).long()
-    return Reading(x_BTD[:, :prefix].mean(1, keepdim=True), True, unit_J, block, length // block)
+    return RouterInput(x_BTD[:, :prefix].mean(1, keepdim=True), True, unit_J, block, length // block)
 
 
-def _read_segments(x_BTD: Tensor, routing: Routing) -> Reading:
+def _segment_input(x_BTD: Tensor, routing: Routing) -> RouterInput:
     size, length = routing.segment_length, x_BTD.shape[1]
     assert size is not None  # validated
     prior = False
@@ -82,7 +82,7 @@ def _read_segments(x_BTD: Tensor, routing: Routing) -> Reading:
     segment_J = None
     if block != min(size, length):
         segment_J = torch.arange(blocks, device=x_BTD.device) * block // size
-    return Reading(states_BSD, prior, segment_J, block, blocks)
+    return RouterInput(states_BSD, prior, segment_J, block, blocks)
 
 
 def segment_means(x_BTD: Tensor, size: int) -> Tensor:

@@ -14,8 +14,8 @@ from moe_study.design.routing import Gate
 
 
 @dataclass
-class Picks:
-    """K candidate experts for each decision, best first."""
+class RoutingDecision:
+    """Who goes where: K candidate experts for each of R units of tokens, best first."""
 
     expert_RK: Tensor  # int64
     weight_RK: Tensor  # what the expert's output is multiplied with; carries the router's gradient
@@ -37,7 +37,7 @@ def gate_weights(
     elif gate is Gate.PICK_THEN_SOFTMAX:
         weight_RK = _masked_softmax(picked_RK, keep_RK)
     else:
-        # The softmax over all experts by its logsumexp: the (R, E) probabilities are needed at the picks only.
+        # The softmax over all experts by its logsumexp: the (R, E) probabilities are needed at the picked experts only.
         weight_RK = (picked_RK - logits_RE.logsumexp(1, keepdim=True)).exp()
         if gate is Gate.DOUBLE_SOFTMAX:
             weight_RK = _masked_softmax(weight_RK, keep_RK)
@@ -52,25 +52,26 @@ def _masked_softmax(scores_RK: Tensor, keep_RK: Tensor | None) -> Tensor:
     return (scores_RK if keep_RK is None else scores_RK.masked_fill(~keep_RK, -math.inf)).softmax(1)
 
 
-def fixed_picks(expert_RK: Tensor, dtype: torch.dtype) -> Picks:
+def fixed_decision(expert_RK: Tensor, dtype: torch.dtype) -> RoutingDecision:
     """Experts chosen without scores, each with weight 1/K."""
-    return Picks(expert_RK, torch.full(expert_RK.shape, 1 / expert_RK.shape[1], device=expert_RK.device, dtype=dtype))
+    weight_RK = torch.full(expert_RK.shape, 1 / expert_RK.shape[1], device=expert_RK.device, dtype=dtype)
+    return RoutingDecision(expert_RK, weight_RK)
 
 
-def shuffled(picks: Picks, training: bool) -> Picks:
-    """Control: the same picks handed to other decisions, so that only the experts' usage is kept.
+def shuffled(decision: RoutingDecision, training: bool) -> RoutingDecision:
+    """Control: the same experts handed to other tokens, so that only the experts' usage is kept.
 
     Drawn from the global stream in training, and always the same permutation in evaluation.
     """
-    rows, device = picks.expert_RK.shape[0], picks.expert_RK.device
+    rows, device = decision.expert_RK.shape[0], decision.expert_RK.device
     generator = None if training else torch.Generator().manual_seed(rows)
     order_R = torch.randperm(rows, generator=generator).to(device)
     moved = {
         name: value[order_R]
         for name in ("expert_RK", "weight_RK", "keep_RK", "probability_RK")
-        if (value := getattr(picks, name)) is not None
+        if (value := getattr(decision, name)) is not None
     }
-    return replace(picks, **moved)
+    return replace(decision, **moved)
 
 
 def entropy(logits_RE: Tensor) -> Tensor:

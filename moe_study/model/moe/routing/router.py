@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from moe_study.design.routing import RouterKind, RouterState, Routing, has_prior, picks_per_unit
 from moe_study.model.initialisation import Initialiser, init_normal_
-from moe_study.model.moe.routing.context import Reading
+from moe_study.model.moe.routing.context import RouterInput
 from moe_study.model.moe.routing.exact import exact_linear
 
 
@@ -50,13 +50,13 @@ class ScoringRouter(nn.Module):
         for name, parameter in self.named_parameters():
             init.normal_(parameter.data, f"{stream}.{name}")
 
-    def forward(self, reading: Reading) -> Tensor:
+    def forward(self, router_input: RouterInput) -> Tensor:
         """Logits (B, U, E) in float32 or wider, the prior's unit first where there is one."""
-        states_BUD = reading.states_BUD
+        states_BUD = router_input.states_BUD
         assert states_BUD is not None
         with torch.autocast(states_BUD.device.type, enabled=False):
             logits_BUE = self._score(states_BUD)
-            if reading.prior:
+            if router_input.prior:
                 assert self.prior_E is not None
                 prior_B1E = self.prior_E.to(logits_BUE).expand(states_BUD.shape[0], 1, -1)
                 logits_BUE = torch.cat((prior_B1E, logits_BUE), 1)

@@ -1,6 +1,6 @@
 """Selection rules: which experts each decision takes.
 
-Each rule is one class, called with the logits of all blocks and giving `Picks`; RULES is the list of them.
+Each rule is one class, called with the logits of all blocks and giving `RoutingDecision`; RULES is the list of them.
 
 Shape suffixes: B sequences, J blocks of a sequence, R = B * J decisions, E experts, K candidates by rank.
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_study.design.routing import BY_PROBABILITY, ChoiceScope, Gate, Routing, Selection, picks_per_unit
-from moe_study.model.moe.routing.gate import Picks, gate_weights
+from moe_study.model.moe.routing.gate import RoutingDecision, gate_weights
 
 
 class Rule(nn.Module):
@@ -22,13 +22,13 @@ class Rule(nn.Module):
         limit = routing.capacity
         self.gives_probabilities = limit.factor is not None and limit.priority in BY_PROBABILITY
 
-    def picks(self, logits_RE: Tensor, expert_RK: Tensor, keep_RK: Tensor | None = None) -> Picks:
+    def decide(self, logits_RE: Tensor, expert_RK: Tensor, keep_RK: Tensor | None = None) -> RoutingDecision:
         """The chosen experts with their gate weights."""
         weight_RK = gate_weights(self.gate, logits_RE, expert_RK, keep_RK, self.renormalise)
         probability_RK = None
         if self.gives_probabilities:
             probability_RK = gate_weights(Gate.SOFTMAX_THEN_PICK, logits_RE.detach(), expert_RK, None, False)
-        return Picks(expert_RK, weight_RK, keep_RK, probability_RK)
+        return RoutingDecision(expert_RK, weight_RK, keep_RK, probability_RK)
 
     def end_step(self) -> None:
         """After the optimizer's step."""
@@ -41,22 +41,22 @@ class TopK(Rule):
         super().__init__(routing, experts)
         self.k = picks_per_unit(routing)
 
-    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
         """`bias_E` moves the choice and not the weights (loss-free balancing, 2408.15664, eq. 3)."""
         logits_RE = logits_BJE.flatten(0, 1)
         scores_RE = logits_RE.detach()
         if bias_E is not None:
             scores_RE = (scores_RE.sigmoid() if self.gate is Gate.SIGMOID else scores_RE.softmax(1)) + bias_E
-        return self.picks(logits_RE, scores_RE.topk(self.k, 1).indices)
+        return self.decide(logits_RE, scores_RE.topk(self.k, 1).indices)
 
 
 class All(Rule):
     """Every expert."""
 
-    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
         logits_RE = logits_BJE.flatten(0, 1)
         expert_RK = torch.arange(logits_RE.shape[1], device=logits_RE.device).expand_as(logits_RE)
-        return self.picks(logits_RE, expert_RK)
+        return self.decide(logits_RE, expert_RK)
 
 
 class Threshold(Rule):
@@ -79,7 +79,7 @@ class Threshold(Rule):
             self.register_buffer("moving_threshold", torch.tensor(routing.threshold))
         self._picked: list[Tensor] = []  # mean picks a decision, of each micro-batch of the step
 
-    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
         logits_RE = logits_BJE.flatten(0, 1)
         with torch.no_grad():
             p_RE, expert_RE = descending(logits_RE.softmax(1))
@@ -89,7 +89,7 @@ class Threshold(Rule):
             keep_RE[:, 0] = True
             if self.training and self.budget is not None:
                 self._picked.append(keep_RE.sum(1, dtype=torch.float32).mean())
-        return self.picks(logits_RE, expert_RE, keep_RE)
+        return self.decide(logits_RE, expert_RE, keep_RE)
 
     def end_step(self) -> None:
         if self.budget is not None and self._picked:
@@ -131,13 +131,13 @@ class ExpertChoice(Rule):
             self.register_buffer("updates", torch.zeros(()))
         self._observed: list[Tensor] = []  # C-th highest probability by expert, of each micro-batch of the step
 
-    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> Picks:
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
         with torch.no_grad():
             p_BJE = logits_BJE.softmax(2)
             keep_RE = self._chosen(p_BJE).flatten(0, 1)
         logits_RE = logits_BJE.flatten(0, 1)
         expert_RE = torch.arange(self.experts, device=logits_RE.device).expand_as(logits_RE)
-        return self.picks(logits_RE, expert_RE, keep_RE)
+        return self.decide(logits_RE, expert_RE, keep_RE)
 
     def _chosen(self, p_BJE: Tensor) -> Tensor:
         if self.scope is ChoiceScope.SEQUENCE:

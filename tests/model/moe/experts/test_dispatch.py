@@ -1,7 +1,6 @@
 """Every implementation of the seam against loops over tokens and pairs in float64, on loads that are hard."""
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -15,14 +14,14 @@ from moe_study.model.initialisation import Initialiser
 from moe_study.model.moe.experts import chunked, dispatch
 from moe_study.model.moe.experts.chunked import CHUNK, chunked_ffn
 from moe_study.model.moe.experts.dispatch import Implementation
-from moe_study.model.moe.experts.dispatch_plan import Plan, plan_pairs
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan, make_dispatch_plan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.grouped import grouped_ffn
 from moe_study.model.moe.experts.rows import combine, gather
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 
 
-def small_chunks(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
+def small_chunks(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
     """Chunks of 4 rows, so that most experts have several."""
     with mock.patch.object(chunked, "CHUNK", 4):
         return chunked_ffn(x_ND, plan, experts)
@@ -41,17 +40,17 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def picks(kind: str) -> Picks:
+def picks(kind: str) -> RoutingDecision:
     """12 decisions over 5 experts."""
     order_RE = random(12, EXPERTS, seed=1).argsort(1)
     if kind == "top-2":
-        return Picks(order_RE[:, :2], random(12, 2, seed=2))
+        return RoutingDecision(order_RE[:, :2], random(12, 2, seed=2))
     if kind == "all to one":
-        return Picks(torch.full((12, 1), 3), random(12, 1, seed=2))
+        return RoutingDecision(torch.full((12, 1), 3), random(12, 1, seed=2))
     if kind == "two experts idle":
-        return Picks(torch.where(order_RE[:, :2] < 2, 4, order_RE[:, :2]), random(12, 2, seed=2))
+        return RoutingDecision(torch.where(order_RE[:, :2] < 2, 4, order_RE[:, :2]), random(12, 2, seed=2))
     keep_RE = random(12, EXPERTS, seed=3) > {"any number": 0.0, "none at all": math.inf}[kind]
-    return Picks(order_RE, random(12, EXPERTS, seed=2), keep_RE)
+    return RoutingDecision(order_RE, random(12, EXPERTS, seed=2), keep_RE)
 
 
 KINDS = ["top-2", "all to one", "two experts idle", "any number", "none at all"]
@@ -61,8 +60,8 @@ class Case(NamedTuple):
     x_ND: Tensor
     weight_RK: Tensor
     experts: Experts
-    picks: Picks
-    plan: Plan
+    picks: RoutingDecision
+    plan: DispatchPlan
 
     def leaves(self) -> list[Tensor]:
         return [self.x_ND, self.weight_RK, *self.experts.parameters()]
@@ -75,8 +74,8 @@ def make(kind: str, block: int, bias: bool, dtype: torch.dtype) -> Case:
     experts = Experts(EXPERTS, WIDTH, HIDDEN, bias)
     for i, parameter in enumerate(experts.parameters()):
         parameter.data = random(*parameter.shape, seed=10 + i).to(dtype)
-    chosen = Picks(chosen.expert_RK, weight_RK, chosen.keep_RK)
-    return Case(x_ND, weight_RK, experts, chosen, plan_pairs(chosen, EXPERTS, block))
+    chosen = RoutingDecision(chosen.expert_RK, weight_RK, chosen.keep_RK)
+    return Case(x_ND, weight_RK, experts, chosen, make_dispatch_plan(chosen, EXPERTS, block))
 
 
 def loops(case: Case, block: int) -> Tensor:
@@ -137,7 +136,7 @@ def test_loads_of_several_chunks_are_those_of_a_plain_sum_over_experts(name: str
     score_NE[:, 5] += 1.5  # one expert has more rows than a chunk, the others share chunks
     weight_NE = score_NE.softmax(1)
     expert_NK = score_NE.topk(2, 1).indices
-    plan = plan_pairs(Picks(expert_NK, weight_NE.gather(1, expert_NK)), 8, 1)
+    plan = make_dispatch_plan(RoutingDecision(expert_NK, weight_NE.gather(1, expert_NK)), 8, 1)
     assert plan.counts_E.max() > CHUNK > plan.counts_E.min()
     x_ND = random(tokens, WIDTH)
     mask_NE = torch.zeros_like(weight_NE).scatter(1, expert_NK, 1.0)
@@ -210,7 +209,7 @@ def test_threads_share_the_chunks_of_a_cpu_and_change_no_bit(monkeypatch: pytest
 
 def test_a_router_without_gradient_costs_none() -> None:
     case = make("top-2", 1, True, torch.float64)
-    plan = plan_pairs(Picks(case.picks.expert_RK, case.weight_RK.detach()), EXPERTS, 1)
+    plan = make_dispatch_plan(RoutingDecision(case.picks.expert_RK, case.weight_RK.detach()), EXPERTS, 1)
     for run in IMPLEMENTATIONS.values():
         run(case.x_ND, plan, case.experts).sum().backward()
         assert case.weight_RK.grad is None and case.x_ND.grad is not None
@@ -220,7 +219,7 @@ def test_gathering_and_combining_are_each_other_s_transpose() -> None:
     case = make("any number", 3, True, torch.float64)
     rows_QD = random(case.plan.pair_P.shape[0] * 3, WIDTH, seed=5)
     ones_RK = torch.ones_like(case.weight_RK)
-    unweighted = plan_pairs(Picks(case.picks.expert_RK, ones_RK, case.picks.keep_RK), EXPERTS, 3)
+    unweighted = make_dispatch_plan(RoutingDecision(case.picks.expert_RK, ones_RK, case.picks.keep_RK), EXPERTS, 3)
     there = (gather(case.x_ND, case.plan) * rows_QD).sum()
     back = (case.x_ND * combine(rows_QD, unweighted)).sum()
     torch.testing.assert_close(there, back)
@@ -228,31 +227,19 @@ def test_gathering_and_combining_are_each_other_s_transpose() -> None:
 
 def test_the_cpu_s_own_implementation_is_left_under_autocast() -> None:
     x_ND = torch.zeros(1, 1)
-    assert dispatch.implementation(x_ND) is chunked_ffn
-    assert dispatch.implementation(x_ND.bfloat16()) is grouped_ffn
+    assert dispatch.implementation(x_ND, "auto") is chunked_ffn
+    assert dispatch.implementation(x_ND.bfloat16(), "auto") is grouped_ffn
     with torch.autocast("cpu", torch.bfloat16):
-        assert dispatch.implementation(x_ND) is grouped_ffn
+        assert dispatch.implementation(x_ND, "auto") is grouped_ffn
 
 
-@pytest.fixture
-def choice_undone() -> Iterator[None]:
-    yield
-    dispatch.choose("auto")
-
-
-@pytest.mark.usefixtures("choice_undone")
-def test_a_choice_holds_where_it_can_run_until_the_next() -> None:
+def test_a_choice_holds_where_it_can_run() -> None:
     x_ND = torch.zeros(1, 1)
-    dispatch.choose("grouped")
-    assert dispatch.implementation(x_ND) is grouped_ffn
-    dispatch.choose("auto")
-    assert dispatch.implementation(x_ND) is chunked_ffn
-    pytest.importorskip("triton")
-    dispatch.choose("triton")
-    assert dispatch.implementation(x_ND) is chunked_ffn  # the kernels are for GPUs
+    assert dispatch.implementation(x_ND, "grouped") is grouped_ffn
+    assert dispatch.implementation(x_ND, "triton") is chunked_ffn  # the kernels are for GPUs
 
 
 def test_a_choice_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"run\.dispatch=triton needs the package triton"):
-        dispatch.choose("triton")
+        dispatch.check_installed("triton")

@@ -1,4 +1,4 @@
-"""The plan of pairs, on picks small enough to be sorted by hand."""
+"""The dispatch plan, on decisions small enough to be sorted by hand."""
 
 import itertools
 
@@ -6,21 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_study.model.moe.experts.dispatch_plan import Plan, plan_pairs
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan, make_dispatch_plan
+from moe_study.model.moe.routing.gate import RoutingDecision
 
 EXPERT_RK = torch.tensor([[2, 0], [1, 2], [2, 1], [0, 2]])
 WEIGHT_RK = torch.arange(1, 9, dtype=torch.float64).view(4, 2)
 KEEP_RK = torch.tensor([[True, False], [True, True], [False, False], [True, True]])
 
 
-def pairs_by_block(plan: Plan) -> list[list[int]]:
+def pairs_by_block(plan: DispatchPlan) -> list[list[int]]:
     return [plan.pair_P[start:end].tolist() for start, end in itertools.pairwise(plan.starts_R1.tolist())]
 
 
 @pytest.mark.parametrize("block", [1, 3])
 def test_kept_pairs_are_sorted_by_expert_and_then_by_block(block: int) -> None:
-    plan = plan_pairs(Picks(EXPERT_RK, WEIGHT_RK, KEEP_RK), 4, block)
+    plan = make_dispatch_plan(RoutingDecision(EXPERT_RK, WEIGHT_RK, KEEP_RK), 4, block)
     assert plan.expert_P.tolist() == [0, 1, 2, 2, 2]
     assert plan.block_P.tolist() == [3, 1, 0, 1, 3]
     assert plan.weight_P.tolist() == [7, 3, 1, 4, 8]
@@ -30,12 +30,13 @@ def test_kept_pairs_are_sorted_by_expert_and_then_by_block(block: int) -> None:
 
 
 def test_every_block_finds_its_pairs_again() -> None:
-    assert pairs_by_block(plan_pairs(Picks(EXPERT_RK, WEIGHT_RK, KEEP_RK), 4, 1)) == [[2], [1, 3], [], [0, 4]]
+    plan = make_dispatch_plan(RoutingDecision(EXPERT_RK, WEIGHT_RK, KEEP_RK), 4, 1)
+    assert pairs_by_block(plan) == [[2], [1, 3], [], [0, 4]]
 
 
 def test_keeping_all_candidates_is_the_same_as_having_no_mask() -> None:
     def parts(keep_RK: Tensor | None) -> list[list[float]]:
-        plan = plan_pairs(Picks(EXPERT_RK, WEIGHT_RK, keep_RK), 5, 2)
+        plan = make_dispatch_plan(RoutingDecision(EXPERT_RK, WEIGHT_RK, keep_RK), 5, 2)
         fields = (plan.block_P, plan.weight_P, plan.expert_P, plan.counts_E, plan.ends_E, plan.pair_P, plan.starts_R1)
         return [field.tolist() for field in fields]
 
@@ -43,5 +44,5 @@ def test_keeping_all_candidates_is_the_same_as_having_no_mask() -> None:
 
 
 def test_a_plan_without_pairs_is_a_plan() -> None:
-    plan = plan_pairs(Picks(EXPERT_RK, WEIGHT_RK, torch.zeros_like(KEEP_RK)), 3, 2)
+    plan = make_dispatch_plan(RoutingDecision(EXPERT_RK, WEIGHT_RK, torch.zeros_like(KEEP_RK)), 3, 2)
     assert pairs_by_block(plan) == [[], [], [], []] and plan.ends_E.tolist() == [0, 0, 0]

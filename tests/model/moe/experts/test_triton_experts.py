@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from moe_study.model.moe.experts.dispatch_plan import plan_pairs
+from moe_study.model.moe.experts.dispatch_plan import make_dispatch_plan
 from moe_study.model.moe.experts.experts import Experts
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 
 triton = pytest.importorskip("triton", reason="Triton is not installed (it is there for Linux on x86-64 alone)")
 
@@ -106,7 +106,7 @@ def test_every_launch_compiles_for_hopper_within_its_shared_memory(
 
     blocks, experts, k = 4, 16, 2
     expert_RK = torch.rand(blocks, experts).topk(k).indices
-    plan = plan_pairs(Picks(expert_RK, torch.rand(blocks, k, requires_grad=True)), experts, block)
+    plan = make_dispatch_plan(RoutingDecision(expert_RK, torch.rand(blocks, k, requires_grad=True)), experts, block)
     x_ND = torch.zeros(blocks * block, width, dtype=dtype, requires_grad=True)
     torch.set_float32_matmul_precision(precision)
     try:

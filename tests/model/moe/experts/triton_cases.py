@@ -17,20 +17,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from moe_study.model.moe.experts import triton_experts
 from moe_study.model.moe.experts.dispatch import Implementation
-from moe_study.model.moe.experts.dispatch_plan import Plan
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.triton_experts import triton_ffn
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def plan_of(takes_RE: Tensor, weight_P: Tensor, block: int) -> Plan:
+def plan_of(takes_RE: Tensor, weight_P: Tensor, block: int) -> DispatchPlan:
     """The pairs of a (blocks, experts) mask, made without the code that makes plans."""
     expert_P, block_P = takes_RE.T.nonzero().unbind(1)
     counts_E = takes_RE.sum(0)
     starts_R1 = F.pad(takes_RE.sum(1).cumsum(0), (1, 0))
     ends_E, pair_P = (counts_E.cumsum(0) * block).int(), block_P.argsort(stable=True)
-    return Plan(block_P, weight_P, expert_P, counts_E, ends_E, pair_P, starts_R1, block, len(takes_RE))
+    return DispatchPlan(block_P, weight_P, expert_P, counts_E, ends_E, pair_P, starts_R1, block, len(takes_RE))
 
 
 def takes(*counts: int) -> Tensor:
@@ -202,7 +202,7 @@ def test_no_value_is_read_by_the_host():
 def test_torch_compile_makes_one_graph_with_the_same_results():
     problem = Problem(random(20, 3, 0.5), 16, 20, True, 1, torch.float32)
 
-    def function(x_ND: Tensor, plan: Plan, experts: Experts) -> Tensor:
+    def function(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
         return triton_ffn(x_ND.cos(), plan, experts).sin()
 
     compiled = torch.compile(function, backend="aot_eager", fullgraph=True)

@@ -12,7 +12,7 @@ from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.layer import MixtureLayer
 from moe_study.model.moe.routing.balance import Balancer, argmax_counts, pick_counts, switch_loss, z_loss
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 from tests.design.points import TOP_K, VOCABULARY
 from tests.model.moe import oracle
 from tests.model.moe.doubles import a_pass, layers_of, router_weight, states
@@ -84,7 +84,7 @@ def test_switch_gradient_comes_from_all_probabilities_not_from_masked_ones() -> 
     """d loss / d logit of an expert that was not picked is not zero."""
     logits_RE = logits().requires_grad_()
     picked_RK = logits_RE.detach().topk(2).indices
-    counts_E = pick_counts(Picks(picked_RK, torch.ones(30, 2, dtype=torch.float64)), 4)
+    counts_E = pick_counts(RoutingDecision(picked_RK, torch.ones(30, 2, dtype=torch.float64)), 4)
     switch_loss(logits_RE, counts_E).backward()
     assert logits_RE.grad is not None
     p_RE, f_E = logits_RE.detach().softmax(1), counts_E / 60
@@ -177,8 +177,8 @@ def test_a_step_that_was_given_up_leaves_nothing_behind() -> None:
 
 def test_picks_that_do_not_count_are_not_counted() -> None:
     keep_RK = torch.tensor([[True, False], [True, True], [True, True]])
-    picks = Picks(torch.tensor([[0, 1], [2, 0], [0, 3]]), torch.ones(3, 2), keep_RK)
-    assert pick_counts(picks, 5).tolist() == [3, 0, 1, 1, 0]
+    decision = RoutingDecision(torch.tensor([[0, 1], [2, 0], [0, 3]]), torch.ones(3, 2), keep_RK)
+    assert pick_counts(decision, 5).tolist() == [3, 0, 1, 1, 0]
 
 
 def test_evaluation_counts_its_own_tokens_only_and_leaves_the_step_alone() -> None:
@@ -201,7 +201,8 @@ def test_a_loss_free_bias_rises_for_the_idle_and_falls_for_the_busy() -> None:
     balancer.begin_step()
     for picked in ([0, 0, 0, 1], [0, 0, 1, 3]):  # counts 5, 2, 0, 1 and a mean of 2
         expert_RK = torch.tensor(picked).unsqueeze(1)
-        balancer.add_terms(torch.zeros(4, 4), Picks(expert_RK, torch.ones(4, 1)), ForwardPass(torch.zeros(1, 4)))
+        decision = RoutingDecision(expert_RK, torch.ones(4, 1))
+        balancer.add_terms(torch.zeros(4, 4), decision, ForwardPass(torch.zeros(1, 4)))
     assert balancer.bias is not None and balancer.bias.tolist() == [0, 0, 0, 0]  # not before the step is over
     balancer.end_step()
     torch.testing.assert_close(balancer.bias, torch.tensor([-0.001, 0, 0.001, 0.001]))

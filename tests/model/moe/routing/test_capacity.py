@@ -8,14 +8,14 @@ import torch
 
 from moe_study.design.routing import Capacity, Group, Priority, Routing, Selection
 from moe_study.model.moe.routing.capacity import CapacityLimit
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 from tests.model.moe import oracle
 from tests.model.moe.doubles import a_pass, layers_of, states
 
 Pair = tuple[int, int, int]  # sequence, position, rank
 
 
-def random_picks(rng: random.Random, sequences: int, length: int, experts: int, k: int) -> Picks:
+def random_picks(rng: random.Random, sequences: int, length: int, experts: int, k: int) -> RoutingDecision:
     """Distinct experts by descending probability, quantised so that many are equal; some candidates do not count."""
     rows = sequences * length
     probability = [sorted((rng.randint(0, 4) / 16 for _ in range(k)), reverse=True) for _ in range(rows)]
@@ -23,7 +23,7 @@ def random_picks(rng: random.Random, sequences: int, length: int, experts: int, 
     for row in keep:
         row[0] = True
     expert = [rng.sample(range(experts), k) for _ in range(rows)]
-    return Picks(
+    return RoutingDecision(
         torch.tensor(expert),
         torch.rand(rows, k) + 0.5,
         torch.tensor(keep) if rng.random() < 0.5 else None,
@@ -31,12 +31,12 @@ def random_picks(rng: random.Random, sequences: int, length: int, experts: int, 
     )
 
 
-def kept_by_loops(picks: Picks, sequences: int, limit: Capacity, slots: int) -> set[Pair]:
+def kept_by_loops(decision: RoutingDecision, sequences: int, limit: Capacity, slots: int) -> set[Pair]:
     """Pairs in order of priority, each kept while its expert has room."""
-    rows, k = picks.expert_RK.shape
+    rows, k = decision.expert_RK.shape
     length = rows // sequences
-    assert picks.probability_RK is not None
-    p, experts, counts = picks.probability_RK.tolist(), picks.expert_RK.tolist(), picks.mask().tolist()
+    assert decision.probability_RK is not None
+    p, experts, counts = decision.probability_RK.tolist(), decision.expert_RK.tolist(), decision.mask().tolist()
     pairs = [(r // length, r % length, rank) for r in range(rows) for rank in range(k) if counts[r][rank]]
 
     def importance(pair: Pair) -> tuple[float, ...]:
@@ -59,9 +59,9 @@ def kept_by_loops(picks: Picks, sequences: int, limit: Capacity, slots: int) -> 
     return kept
 
 
-def as_pairs(picks: Picks, sequences: int) -> set[Pair]:
-    length = picks.expert_RK.shape[0] // sequences
-    return {(r // length, r % length, rank) for r, rank in picks.mask().nonzero().tolist()}
+def as_pairs(decision: RoutingDecision, sequences: int) -> set[Pair]:
+    length = decision.expert_RK.shape[0] // sequences
+    return {(r // length, r % length, rank) for r, rank in decision.mask().nonzero().tolist()}
 
 
 @pytest.mark.parametrize("group", Group)
@@ -74,13 +74,13 @@ def test_pairs_are_kept_in_order_of_priority(priority: Priority, group: Group) -
         k = rng.randint(1, experts)
         limit = Capacity(rng.choice([0.3, 0.5, 1.0, 1.25]), priority, group, minimum=rng.choice([1, 1, 3]))
         routing = Routing(num_experts=experts, k=k, capacity=limit)
-        picks = random_picks(rng, sequences, length, experts, k)
+        decision = random_picks(rng, sequences, length, experts, k)
         tokens = length if group is Group.SEQUENCE else sequences * length
         slots = max(math.ceil(round(limit.factor * k * tokens / experts, 9)), limit.minimum)  # type: ignore[operator]
-        limited = CapacityLimit(routing, experts, context=length)(picks, sequences)
-        assert as_pairs(limited, sequences) == kept_by_loops(picks, sequences, limit, slots)
-        torch.testing.assert_close(limited.weight_RK, picks.weight_RK * limited.mask())
-        bound += as_pairs(limited, sequences) != as_pairs(picks, sequences)
+        limited = CapacityLimit(routing, experts, context=length)(decision, sequences)
+        assert as_pairs(limited, sequences) == kept_by_loops(decision, sequences, limit, slots)
+        torch.testing.assert_close(limited.weight_RK, decision.weight_RK * limited.mask())
+        bound += as_pairs(limited, sequences) != as_pairs(decision, sequences)
     assert bound > 30
 
 
@@ -90,11 +90,11 @@ def test_no_expert_takes_more_than_its_slots_and_no_lower_rank_goes_first(priori
     for seed in range(40):
         rng = random.Random(seed)
         routing = Routing(num_experts=4, k=3, capacity=Capacity(0.5, priority, group))
-        picks = random_picks(rng, 2, 8, 4, 3)
+        decision = random_picks(rng, 2, 8, 4, 3)
         limit = CapacityLimit(routing, 4, context=8)
         slots = limit.slots(8 if group is Group.SEQUENCE else 16)
-        kept, wanted = as_pairs(limit(picks, 2), 2), as_pairs(picks, 2)
-        expert = {pair: picks.expert_RK[pair[0] * 8 + pair[1], pair[2]].item() for pair in wanted}
+        kept, wanted = as_pairs(limit(decision, 2), 2), as_pairs(decision, 2)
+        expert = {pair: decision.expert_RK[pair[0] * 8 + pair[1], pair[2]].item() for pair in wanted}
         for e in range(4):
             for b in (0, 1):
                 groups = (b,) if group is Group.SEQUENCE else (0, 1)
@@ -147,8 +147,9 @@ def test_a_layer_under_a_capacity_equals_loops_over_the_kept_pairs(priority: Pri
     p = [[oracle.probabilities(oracle.logits(layer, routing, x_TD, t).tolist()) for t in range(10)] for x_TD in x_BTD]
     experts = [[e for e, _ in picked] for sequence in decided for picked in sequence]
     probability = [[p[r // 10][r % 10][e] for e in chosen] for r, chosen in enumerate(experts)]
-    picks = Picks(torch.tensor(experts), torch.empty(0), None, torch.tensor(probability, dtype=torch.float64))
-    kept = kept_by_loops(picks, 3, routing.capacity, slots=3)
+    probability_RK = torch.tensor(probability, dtype=torch.float64)
+    decision = RoutingDecision(torch.tensor(experts), torch.empty(0), None, probability_RK)
+    kept = kept_by_loops(decision, 3, routing.capacity, slots=3)
     limited = [
         [[pair for rank, pair in enumerate(picked) if (b, t, rank) in kept] for t, picked in enumerate(sequence)]
         for b, sequence in enumerate(decided)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moe_study.design.routing import Gate
-from moe_study.model.moe.routing.gate import Picks, entropy, fixed_picks, gate_weights, shuffled
+from moe_study.model.moe.routing.gate import RoutingDecision, entropy, fixed_decision, gate_weights, shuffled
 
 
 def logits(rows: int = 200, experts: int = 6, scale: float = 3.0) -> torch.Tensor:
@@ -58,9 +58,9 @@ def test_large_logits_do_not_overflow() -> None:
 
 
 def test_experts_chosen_without_scores_share_the_weight_equally() -> None:
-    picks = fixed_picks(torch.tensor([[1, 2, 0], [0, 1, 2]]), torch.float64)
-    torch.testing.assert_close(picks.weight_RK, torch.full((2, 3), 1 / 3, dtype=torch.float64))
-    assert picks.mask().all()
+    decision = fixed_decision(torch.tensor([[1, 2, 0], [0, 1, 2]]), torch.float64)
+    torch.testing.assert_close(decision.weight_RK, torch.full((2, 3), 1 / 3, dtype=torch.float64))
+    assert decision.mask().all()
 
 
 def test_entropy_of_uniform_and_of_certain_scores() -> None:
@@ -72,16 +72,17 @@ def test_entropy_of_uniform_and_of_certain_scores() -> None:
 
 def test_shuffling_moves_whole_decisions() -> None:
     rows = torch.arange(50).unsqueeze(1)
-    picks = Picks(rows * 10 + torch.arange(2), rows + torch.tensor([0.1, 0.2]), rows % 2 == torch.arange(2))
+    weights, keep = rows + torch.tensor([0.1, 0.2]), rows % 2 == torch.arange(2)
+    decision = RoutingDecision(rows * 10 + torch.arange(2), weights, keep)
     for training in (True, False):
-        mixed = shuffled(picks, training)
+        mixed = shuffled(decision, training)
         order = mixed.expert_RK[:, 0] // 10
         assert sorted(order.tolist()) == list(range(50)) and order.tolist() != list(range(50))
-        assert mixed.keep_RK is not None and picks.keep_RK is not None
-        assert torch.equal(mixed.expert_RK, picks.expert_RK[order])
-        assert torch.equal(mixed.weight_RK, picks.weight_RK[order])
-        assert torch.equal(mixed.keep_RK, picks.keep_RK[order])
+        assert mixed.keep_RK is not None and decision.keep_RK is not None
+        assert torch.equal(mixed.expert_RK, decision.expert_RK[order])
+        assert torch.equal(mixed.weight_RK, decision.weight_RK[order])
+        assert torch.equal(mixed.keep_RK, decision.keep_RK[order])
     torch.manual_seed(0)
-    one, other = shuffled(picks, True), shuffled(picks, True)
+    one, other = shuffled(decision, True), shuffled(decision, True)
     assert not torch.equal(one.expert_RK, other.expert_RK)
-    assert torch.equal(shuffled(picks, False).expert_RK, shuffled(picks, False).expert_RK)
+    assert torch.equal(shuffled(decision, False).expert_RK, shuffled(decision, False).expert_RK)

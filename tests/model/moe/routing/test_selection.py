@@ -10,7 +10,7 @@ from torch import Tensor
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import ChoiceScope, Gate, Routing, Selection
 from moe_study.model.gpt import GPT
-from moe_study.model.moe.routing.gate import Picks
+from moe_study.model.moe.routing.gate import RoutingDecision
 from moe_study.model.moe.routing.selection import ExpertChoice, Threshold, build_selection, descending
 from tests.model.moe import oracle
 from tests.model.moe.doubles import a_pass
@@ -27,9 +27,9 @@ def logits(seed: int, sequences: int = 2, length: int = 5) -> Tensor:
     return scores_BTE.round() if seed % 3 == 0 else scores_BTE
 
 
-def kept(picks: Picks) -> list[list[int]]:
+def kept(decision: RoutingDecision) -> list[list[int]]:
     """Experts of each decision that count, in the order of the candidates."""
-    rows = zip(picks.expert_RK.tolist(), picks.mask().tolist(), strict=True)
+    rows = zip(decision.expert_RK.tolist(), decision.mask().tolist(), strict=True)
     return [[e for e, keep in zip(experts, keeps, strict=True) if keep] for experts, keeps in rows]
 
 
@@ -47,9 +47,9 @@ def test_top_k_takes_the_k_largest_scores_best_first(seed: int) -> None:
     experts = logits_BTE.shape[2]
     for k in {1, (experts + 1) // 2, experts}:
         rule = build_selection(Routing(k=k, num_experts=experts), experts)
-        picks = rule(logits_BTE, None)
-        assert picks.keep_RK is None
-        for scores, chosen in zip(logits_BTE.flatten(0, 1).tolist(), picks.expert_RK.tolist(), strict=True):
+        decision = rule(logits_BTE, None)
+        assert decision.keep_RK is None
+        for scores, chosen in zip(logits_BTE.flatten(0, 1).tolist(), decision.expert_RK.tolist(), strict=True):
             assert len(set(chosen)) == k
             # Which one of equals is taken is free: their scores tell whether the choice is right.
             assert [scores[e] for e in chosen] == sorted(scores, reverse=True)[:k]
@@ -67,7 +67,7 @@ def test_a_bias_moves_the_choice_and_not_the_weights(gate: Gate) -> None:
     rule = build_selection(Routing(k=2, gate=gate), 5)
     logits_BTE = torch.randn(3, 20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     bias_E = torch.tensor([0.3, -0.2, 0.0, 0.1, -0.4], dtype=torch.float64)
-    picks, plain = rule(logits_BTE, bias_E), rule(logits_BTE, None)
+    decision, plain = rule(logits_BTE, bias_E), rule(logits_BTE, None)
     changed = 0
     for r, scores in enumerate(logits_BTE.flatten(0, 1)):
         sigmoid = [1 / (1 + math.exp(-s)) for s in scores.tolist()]
@@ -78,9 +78,9 @@ def test_a_bias_moves_the_choice_and_not_the_weights(gate: Gate) -> None:
             )
         ]
         expected = oracle.ranking(biased)[:2]
-        assert picks.expert_RK[r].tolist() == expected
+        assert decision.expert_RK[r].tolist() == expected
         weights = torch.stack(oracle.gate(scores, expected, Routing(k=2, gate=gate)))
-        torch.testing.assert_close(picks.weight_RK[r], weights)
+        torch.testing.assert_close(decision.weight_RK[r], weights)
         changed += expected != plain.expert_RK[r].tolist()
     assert changed > 10
 
@@ -161,9 +161,9 @@ def test_a_budget_steers_the_threshold_until_so_many_experts_are_taken(budget: f
     taken = []
     for _ in range(250):
         for _ in range(2):  # micro-batches
-            picks = rule(torch.randn(4, 32, 16, generator=generator), None)
+            decision = rule(torch.randn(4, 32, 16, generator=generator), None)
         rule.end_step()
-        taken.append(picks.mask().sum(1).double().mean().item())
+        taken.append(decision.mask().sum(1).double().mean().item())
     assert sum(taken[-50:]) / 50 == pytest.approx(budget, rel=0.05)
     assert taken[0] != pytest.approx(budget, rel=0.05)
 
@@ -222,9 +222,9 @@ def test_experts_choose_what_the_loops_choose(seed: int, scope: ChoiceScope) -> 
     logits_BTE = logits(seed, 4, 6)
     experts = logits_BTE.shape[2]
     k = 1 + seed % experts
-    picks = choice(scope, experts, k)(logits_BTE, None)
-    keep_BTE = picks.mask().view(4, 6, experts)
-    assert picks.expert_RK.tolist() == [list(range(experts))] * 24
+    decision = choice(scope, experts, k)(logits_BTE, None)
+    keep_BTE = decision.mask().view(4, 6, experts)
+    assert decision.expert_RK.tolist() == [list(range(experts))] * 24
     p_BTE = logits_BTE.softmax(2)
     for pool in pools(scope, 4, 6):
         slots = min(len(pool), math.ceil(k * len(pool) / experts))
@@ -233,7 +233,7 @@ def test_experts_choose_what_the_loops_choose(seed: int, scope: ChoiceScope) -> 
             chosen = [scores[b, t] for b, t in pool if keep_BTE[b, t, e]]
             # Which one of equals is taken is free: their scores tell whether the choice is right.
             assert sorted(chosen, reverse=True) == sorted(scores.values(), reverse=True)[:slots]
-    weights_BTE = picks.weight_RK.view(4, 6, experts)
+    weights_BTE = decision.weight_RK.view(4, 6, experts)
     torch.testing.assert_close(weights_BTE, p_BTE * keep_BTE)
 
 
