@@ -15,7 +15,7 @@ from moe_study.audit.audit import audit
 from moe_study.audit.shrink import shrink
 from moe_study.data import prepare
 from moe_study.design.accounting import num_params
-from moe_study.design.causality import verdict
+from moe_study.design.causality import verdict_of
 from moe_study.design.config import DataConfig, LogConfig, RunConfig, RunSettings
 from moe_study.design.validation import validate
 from moe_study.launch.execute import execute
@@ -93,7 +93,7 @@ def check(config: RunConfig, data: Data, runs: Path) -> None:
     assert_trains(small)
     result = audit(small, TRIALS)  # at hand since the training
     assert result.agrees, f"declared {result.declared}, measured {result.measured}"
-    assert result.declared == verdict(config.routing)
+    assert result.declared == verdict_of(config)
 
 
 def assert_counted(config: RunConfig) -> None:

@@ -17,7 +17,10 @@ import pandas as pd
 
 from moe_study.design.differences import FOLLOWS
 from moe_study.design.identity import is_of_point
+from moe_study.design.routing import Selection
+from moe_study.design.selections import SELECTIONS
 
+IGNORED = ("log.", "data.root", "run.seed")  # no part of a design point
 PROMINENT = ("data.name", "model.width", "model.layers")  # come first among settings outside the routing
 FEW, USUAL = 4, 0.75  # among at least FEW points, what this share of them says goes without saying
 EXHAUSTIVE = 12  # this many varying axes are searched for the smallest set; beyond it, one by one
@@ -105,22 +108,16 @@ def _smallest(heads: Sequence[str], axes: Sequence[Words]) -> Sequence[Words]:
 
 def head_words(p: Row) -> str:
     """What the point is at heart: "dense 2x", "token top-2", "sequence threshold 0.9", "soft"."""
-    unit = _text(p["routing.unit"])
-    match p["routing.selection"]:
-        case "dense":
-            return f"dense {_multiple(p):.3g}x"
-        case "top_k":
-            return f"{unit} top-{p['routing.k']:g}"
-        case "threshold":
-            return f"{unit} threshold {p['routing.threshold']:g}"
-        case "all":
-            return "all experts" if unit == "token" else f"{unit} all experts"
-        case "merge":
-            return f"{unit} merge"
-        case "expert_choice":
-            return "expert choice"
-        case other:
-            return _text(other)
+    if p["routing.selection"] not in SELECTIONS:  # of a file that was written by hand
+        return _text(p["routing.selection"])
+    selection, unit = Selection(p["routing.selection"]), _text(p["routing.unit"])
+    return SELECTIONS[selection].words.format(
+        unit=unit,
+        of_unit="" if unit == "token" else f"{unit} ",
+        k=p["routing.k"],
+        threshold=p["routing.threshold"],
+        multiple=_multiple(p) if selection is Selection.DENSE else 1,
+    )
 
 
 def _multiple(p: Row) -> float:

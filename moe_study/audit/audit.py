@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from moe_study.audit.cache import AuditCache
 from moe_study.audit.measure import Draw, Function, Measured, measure
 from moe_study.audit.shrink import TOKENS_PER_ROW, batch_sizes, shrink
-from moe_study.design.causality import Verdict, verdict
+from moe_study.design.causality import depends_on_length, size_of, verdict_of
 from moe_study.design.config import RunConfig
+from moe_study.design.verdict import Verdict
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.routing.router import ScoringRouter
 from moe_study.model.moe.slots import SlotScores
@@ -32,12 +33,17 @@ class Audit:
 
     declared: Verdict
     measured: Measured
+    by_length: bool = False  # declared: the number of tokens counts, though no later one is read
 
     @property
     def agrees(self) -> bool:
-        """Same verdict; and a shorter window is the beginning of a longer one, unless later tokens are read."""
-        depends_on_length = self.measured.truncation.leaks and not self.declared.leaks
-        return self.declared == self.measured.verdict and not depends_on_length
+        """Same verdict; and a shorter window is the beginning of a longer one, unless the type says otherwise."""
+        return self.declared == self.measured.verdict and not self.depends_on_length
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether a shorter window was treated in another way, and neither a leak nor the type explains it."""
+        return self.measured.truncation.leaks and not (self.declared.leaks or self.by_length)
 
 
 def audit(config: RunConfig, trials: int = TRIALS, kept: AuditCache | None = None) -> Audit:
@@ -55,7 +61,7 @@ def audit(config: RunConfig, trials: int = TRIALS, kept: AuditCache | None = Non
         if kept is not None:
             kept.write(*cell, measured)
     _measured[cell] = measured
-    return Audit(verdict(config.routing), measured)
+    return Audit(verdict_of(config), measured, depends_on_length(config.routing, *size_of(config)))
 
 
 _measured: dict[tuple[str, int], Measured] = {}
@@ -64,7 +70,7 @@ _measured: dict[tuple[str, int], Measured] = {}
 def trial(small: RunConfig, number: int) -> Measured:
     """One trial of an audit: one sharpened model, one batch and its replacements, all drawn by `number`."""
     model = sharp_model(small, number)
-    sizes = batch_sizes(small.routing)
+    sizes = batch_sizes(small)
     draw = Draw(
         sizes[number % len(sizes)],
         small.model.context,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from moe_study.design.causality import Verdict
+from moe_study.design.verdict import Verdict
 
 TOLERANCE = 1e-8
 PREFIXES = (1, 3, 7, 15, 31, 63)  # tokens kept, where the window is longer
@@ -170,6 +170,8 @@ def _finite(outputs_BTV: Tensor) -> Tensor:
 
 def _finding(change_T: Tensor) -> Finding:
     """`change_T` may have rows before its last axis."""
+    if change_T.numel() == 0:
+        return Finding()  # there was no other sequence, or no later token
     change_T = change_T.reshape(-1, change_T.shape[-1]).amax(0)
     moved = (change_T > TOLERANCE).nonzero().flatten().tolist()
     return Finding(float(change_T.max()), moved[0] if moved else None)

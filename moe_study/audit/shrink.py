@@ -1,18 +1,21 @@
 """A configuration made small, with every routing axis kept: what the audit builds and probes.
 
-A point is audited at a window of about two dozen tokens and a few narrow blocks, so that hundreds of forward
-passes take a second. Lengths that the routing knows (segments, prefixes, chunks) shrink with the window but
-stay longer than one token where they were, because a unit of one token has no later tokens to leak. The
-declared verdict of the small point is that of the large one.
+A point is audited at a window of about two dozen tokens (a shorter one as it is) and a few narrow blocks, so that
+hundreds of forward passes take a second. Lengths that the routing knows (segments, prefixes, chunks) shrink with the
+window but stay longer than one token where they were, because a unit of one token has no later tokens to leak. What
+follows from sizes is kept, and made easy to see: a capacity binds, an expert leaves tokens out, a second sequence is
+there just where they can. The declared verdict of the small point is that of the large one.
 """
 
 import math
 from dataclasses import replace
 
+from moe_study.design.causality import size_of
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     Balance,
     Capacity,
+    ChoiceScope,
     Routing,
     Selection,
     Soft,
@@ -21,13 +24,14 @@ from moe_study.design.routing import (
     mixture_layers,
     picks_per_unit,
 )
+from moe_study.design.selections import capacity_binds, facts_of, most_picks
+from moe_study.design.verdict import CAUSAL
 
 WINDOW = 24  # tokens; a few more where a segment must leave a remainder
 WIDTH = 16
 HIDDEN = 12  # hidden units of an expert
 MOST_EXPERTS = 8  # more only where K needs them
 MOST_PICKS = 8
-MIXTURES = 2  # blocks with a mixture, after one dense block where the original begins with one
 ROWS = (3, 4, 5, 6, 7, 8)  # sequences of a batch, trial by trial: what mixes them may depend on their number
 GROUPS = (2, 3)  # groups of them, where there are any
 MOST_GROUPED = 3  # sequences of a group
@@ -36,14 +40,13 @@ TOKENS_PER_ROW = 8  # each row of a batch has tokens of its own: two rows never 
 
 def shrink(config: RunConfig) -> RunConfig:
     """The small configuration to audit in place of `config`, which must be valid."""
-    routing = config.routing
-    depth, layers = _blocks(config)
+    routing, size = config.routing, size_of(config)
+    blocks, kept = _blocks(config)
     window = _window(config)
-    counts = _expert_counts(config, window, len(layers))
-    k = min(picks_per_unit(routing), MOST_PICKS, *counts)
+    k, counts = _picks_and_experts(config, kept, window)
     small = replace(
         routing,
-        layers=layers or "all",
+        layers=blocks or "all",
         num_experts=counts[0] if len(set(counts)) == 1 else counts,
         k=k,
         granularity=1,
@@ -51,17 +54,18 @@ def shrink(config: RunConfig) -> RunConfig:
         ffn_multiplier=1.0,
         segment_length=_length(routing.segment_length, config, window),
         prefix_length=_prefix(routing.prefix_length, config, window),
-        threshold_budget=_budget(config, counts[0]),
+        threshold=_threshold(config, kept, counts),
+        threshold_budget=_budget(config, kept, counts),
         shared_experts=min(routing.shared_experts, 1),
         router_depth=min(routing.router_depth, 2),
-        capacity=_capacity(config, counts, k, window),
+        capacity=_capacity(config, kept, counts, k),
         balance=Balance(bias_rate=0.05 if routing.balance.bias_rate else 0.0),  # losses change no output
         soft=_soft(config, counts, window),
     )
-    rows = max(batch_sizes(small))
+    rows = max(_batch_sizes(small, alone=size.sequences == 1))
     return RunConfig(
         model=ModelConfig(
-            layers=depth,
+            layers=max(blocks, default=0) + 1,
             heads=min(config.model.heads, 2),
             width=WIDTH,
             context=window,
@@ -75,25 +79,39 @@ def shrink(config: RunConfig) -> RunConfig:
     )
 
 
-def batch_sizes(routing: Routing) -> tuple[int, ...]:
-    """Numbers of sequences to audit a small routing with."""
+def batch_sizes(small: RunConfig) -> tuple[int, ...]:
+    """Numbers of sequences to audit a small configuration with."""
+    return _batch_sizes(small.routing, alone=small.run.eval_batch == 1)
+
+
+def _batch_sizes(routing: Routing, alone: bool) -> tuple[int, ...]:
+    if alone:  # no pass of the run has a second sequence
+        return (1,)
     group = routing.soft.group_size
     return ROWS if group is None else tuple(group * groups for groups in GROUPS)
 
 
-def _blocks(config: RunConfig) -> tuple[int, tuple[int, ...]]:
-    """Number of blocks, and which of them are mixtures."""
-    mixtures = mixture_layers(config.routing, config.model.layers)
+def _blocks(config: RunConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which of the small model's blocks are mixtures, and the N of the mixtures that they stand for.
+
+    They are the first and the one of most experts: whatever reaches an output through fewer does so through more.
+    """
+    depth = config.model.layers
+    mixtures = mixture_layers(config.routing, depth)
     if not mixtures:
-        return 1, ()
-    kept = min(len(mixtures), MIXTURES)
+        return (), ()
+    most = max(mixtures[1:], key=lambda layer: experts_of_layer(config.routing, depth, layer), default=None)
+    kept = mixtures[:1] if most is None else (mixtures[0], most)
     first = 1 if mixtures[0] > 0 else 0
-    return first + kept, tuple(range(first, first + kept))
+    blocks = tuple(range(first, first + len(kept)))
+    return blocks, tuple(experts_of_layer(config.routing, depth, layer) for layer in kept)
 
 
 def _window(config: RunConfig) -> int:
     """The small window: a whole number of segments or chunks just where the large one is."""
     routing, context = config.routing, config.model.context
+    if context <= WINDOW:
+        return context
     size = routing.segment_length or routing.soft.chunk_length
     if size is None or size == 1 or size >= context:
         return WINDOW
@@ -105,8 +123,8 @@ def _window(config: RunConfig) -> int:
 
 def _scaled(size: int, context: int) -> int:
     """A length inside the window, at least 2 where it was, and leaving a second unit where there was one."""
-    if size == 1:
-        return 1
+    if size == 1 or context <= WINDOW:
+        return size
     return min(max(round(size * WINDOW / context), 2), WINDOW // 2)
 
 
@@ -122,20 +140,29 @@ def _prefix(size: int | None, config: RunConfig, window: int) -> int | None:
     return min(max(round(size * window / config.model.context), min(size, 2)), window - 1)
 
 
-def _expert_counts(config: RunConfig, window: int, layers: int) -> tuple[int, ...]:
-    """N of each mixture: as it was up to a cap, and never fewer than the picks or slots need."""
-    routing, depth = config.routing, config.model.layers
-    if not layers:
-        return (1,)
-    kept = mixture_layers(routing, depth)[:layers]
+def _picks_and_experts(config: RunConfig, kept: tuple[int, ...], window: int) -> tuple[int, tuple[int, ...]]:
+    """K, and N of each mixture: as they were up to caps, and every expert is taken just where it was."""
+    routing = config.routing
+    if not kept:
+        return 1, (1,)
     if SoftWeights.IDENTITY in (routing.soft.dispatch, routing.soft.combine):
-        return (window // _identity_slots(routing, window),) * layers
-    k = min(picks_per_unit(routing), MOST_PICKS) if routing.selection in _PICKING else 1
+        return 1, (window // _identity_slots(routing, window),) * len(kept)
+    if not facts_of(routing).takes_k:
+        return 1, tuple(min(experts, MOST_EXPERTS) for experts in kept)
+    chooses = routing.selection is Selection.EXPERT_CHOICE
+    # Of few tokens an expert would take all at K near N; so that it shows who is left out, K is at most half of N.
+    limits = [experts // 2 for experts in kept if chooses and not _takes_all(config, experts)]
+    k = min(picks_per_unit(routing), MOST_PICKS, *limits)
     cap = max(MOST_EXPERTS, 2 * k)
-    return tuple(min(experts_of_layer(routing, depth, layer), cap) for layer in kept)
+    return k, tuple(k if _takes_all(config, experts) else max(min(experts, cap), k + 1) for experts in kept)
 
 
-_PICKING = (Selection.TOP_K, Selection.EXPERT_CHOICE)
+def _takes_all(config: RunConfig, experts: int) -> bool:
+    """Whether every expert takes every token."""
+    routing = config.routing
+    if routing.selection is Selection.EXPERT_CHOICE and routing.choice_scope is not ChoiceScope.CUTOFF:
+        return facts_of(routing).reads(routing, experts, size_of(config)) == CAUSAL
+    return picks_per_unit(routing) >= experts
 
 
 def _identity_slots(routing: Routing, window: int) -> int:
@@ -143,28 +170,28 @@ def _identity_slots(routing: Routing, window: int) -> int:
     return math.gcd(routing.soft.slots_per_expert, window)
 
 
-def _budget(config: RunConfig, experts: int) -> float | None:
+def _threshold(config: RunConfig, kept: tuple[int, ...], counts: tuple[int, ...]) -> float:
+    """Takes a second expert where the large one can: above 1/N."""
+    threshold = config.routing.threshold
+    if not kept or most_picks(config.routing, max(kept)) == 1:
+        return threshold
+    return max(threshold, min(1.5 / max(counts), 0.9))
+
+
+def _budget(config: RunConfig, kept: tuple[int, ...], counts: tuple[int, ...]) -> float | None:
     """The same share of all experts."""
-    routing = config.routing
-    if routing.threshold_budget is None:
-        return None
-    large = experts_of_layer(routing, config.model.layers, mixture_layers(routing, config.model.layers)[0])
-    return max(1.0, routing.threshold_budget * experts / large)
+    budget = config.routing.threshold_budget
+    return None if budget is None else max(1.0, budget * counts[0] / kept[0])
 
 
-def _capacity(config: RunConfig, counts: tuple[int, ...], k: int, window: int) -> Capacity:
+def _capacity(config: RunConfig, kept: tuple[int, ...], counts: tuple[int, ...], k: int) -> Capacity:
     """A limit that binds where the large one can: at half of the window at the latest."""
-    routing = config.routing
-    capacity = routing.capacity
+    capacity = config.routing.capacity
     if capacity.factor is None:
         return capacity
-    depth = config.model.layers
-    large = max(experts_of_layer(routing, depth, layer) for layer in mixture_layers(routing, depth))
-    picks, small_picks = (picks_per_unit(routing), k) if routing.selection is Selection.TOP_K else (1, 1)
-    share = capacity.factor * picks / large  # of all tokens, that one expert may take
-    scale = max(counts) / small_picks
-    factor = share * scale if share >= 1 else min(capacity.factor, scale / 2)
-    return replace(capacity, factor=factor, minimum=1 if capacity.minimum < config.model.context else window)
+    scale = max(counts) / (k if facts_of(config.routing).takes_k else 1)  # at this factor an expert takes all tokens
+    binds = capacity_binds(config.routing, max(kept), size_of(config))
+    return replace(capacity, factor=min(capacity.factor, scale / 2) if binds else scale, minimum=1)
 
 
 def _soft(config: RunConfig, counts: tuple[int, ...], window: int) -> Soft:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_study.commands.plan import add_overrides
-from moe_study.design.causality import Verdict
 from moe_study.design.config import RunConfig
 from moe_study.design.identity import KEY_DIGITS
+from moe_study.design.verdict import Verdict
 from moe_study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def words_of(verdict: Verdict) -> str:
 
 
 def _length_words(result: "Audit") -> str:
-    return "" if result.declared.leaks or not result.measured.truncation.leaks else ", depends on the length"
+    return ", depends on the length" if result.depends_on_length else ""
 
 
 def cost_lines(name: str, runs_dir: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from moe_study.design.config import ModelConfig, RunConfig
 from moe_study.design.routing import (
+    FIXED_ROUTERS,
     Context,
     RouterKind,
     Routing,
@@ -27,8 +28,8 @@ from moe_study.design.routing import (
     experts_of_layer,
     has_prior,
     mixture_layers,
-    picks_per_unit,
 )
+from moe_study.design.selections import facts_of
 
 
 def num_params(config: RunConfig) -> int:
@@ -58,40 +59,12 @@ def flops_per_token(config: RunConfig, rows_per_token: Rows = None) -> float:
 
 
 def nominal_rows_per_token(config: RunConfig, layer: int) -> float:
-    """Expert rows a token at mixture block `layer`, before any capacity limit.
+    """Expert rows per token at mixture block `layer`, before any capacity limit.
 
-    For a threshold this is the budget where one is set, and otherwise the upper bound N: the true figure is
-    measured.
+    For a threshold this is the budget where one is set, and otherwise an upper bound: the true figure is measured.
     """
     routing, model = config.routing, config.model
-    n = experts_of_layer(routing, model.layers, layer)
-    if routing.selection is Selection.ALL:
-        return n
-    if routing.selection is Selection.THRESHOLD:
-        return routing.threshold_budget if routing.threshold_budget is not None else n
-    if routing.selection is Selection.MERGE:
-        return 1.0
-    if routing.selection is Selection.SOFT:
-        return _soft_rows(model, routing, n)
-    return picks_per_unit(routing)
-
-
-def _soft_rows(model: ModelConfig, routing: Routing, n: int) -> float:
-    soft = routing.soft
-    slots = n * soft.slots_per_expert
-    if soft.dispatch is SoftWeights.IDENTITY:
-        return 1.0
-    if soft.form is SoftForm.PREFIX:
-        return slots
-    if soft.form is SoftForm.CHUNK:
-        return slots * -(-model.context // _chunk(routing)) / model.context
-    if soft.form is SoftForm.CHUNK_LAGGED:  # the first chunk takes one expert for each of its tokens
-        chunks = -(-model.context // _chunk(routing))
-        return ((chunks - 1) * slots + min(_chunk(routing), model.context)) / model.context
-    if soft.form is SoftForm.ACROSS_BATCH:
-        assert soft.group_size is not None  # validated
-        return slots / soft.group_size
-    return slots / model.context
+    return facts_of(routing).rows(routing, experts_of_layer(routing, model.layers, layer), model.context)
 
 
 def _chunk(routing: Routing) -> int:
@@ -146,7 +119,7 @@ def router_params(config: RunConfig, layer: int) -> int:
     if routing.selection is Selection.SOFT:
         identity = routing.soft.dispatch is not SoftWeights.SOFT and routing.soft.combine is not SoftWeights.SOFT
         return 0 if identity else model.width * n * routing.soft.slots_per_expert + int(routing.soft.normalise)
-    if routing.router in (RouterKind.HASH, RouterKind.LABEL):
+    if routing.router in FIXED_ROUTERS:
         return 0
     hidden = routing.router_depth * model.width**2 if routing.router is RouterKind.MLP else 0
     return hidden + model.width * n + (n if has_prior(routing) else 0)

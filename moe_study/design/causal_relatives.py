@@ -33,49 +33,53 @@ from moe_study.design.routing import (
     SoftWeights,
     Unit,
 )
+from moe_study.design.selections import Pass
 
 PARTS = 8  # a prefix or chunk is this part of the window
 
 
-def causal_relatives(routing: Routing, context: int) -> list[Routing]:
-    """Routings of the same family that read no later token, most alike first; none for one that does not leak."""
-    found = [routing] if verdict(routing).leaks else []
-    for mend in (_shuffle, _soft, _choice, _context, _capacity):
-        found = list(itertools.chain.from_iterable(_mended(relative, mend, context) for relative in found))
-    assert all(not verdict(relative).leaks for relative in found)
+def causal_relatives(routing: Routing, context: int, sequences: int | None = None) -> list[Routing]:
+    """Routings of the same family that read no later token, most alike first; none for one that does not leak.
+
+    `context` and `sequences` are the sizes of a forward pass, as in `verdict`.
+    """
+    size = Pass(context, sequences)
+    found = [routing] if verdict(routing, *size).leaks else []
+    for replaced in (_shuffle, _soft, _choice, _context, _capacity):
+        found = list(itertools.chain.from_iterable(_alternatives(relative, replaced, size) for relative in found))
+    assert all(not verdict(relative, *size).leaks for relative in found)
     return found
 
 
-Mend = Callable[[Routing, int], Iterable[Routing]]
+Replaced = Callable[[Routing, Pass], Iterable[Routing]]
 
 
-def _mended(routing: Routing, mend: Mend, context: int) -> list[Routing]:
+def _alternatives(routing: Routing, replaced: Replaced, size: Pass) -> list[Routing]:
     """The alternatives of one axis, or the routing itself where that axis is in order."""
-    return list(mend(routing, context)) or [routing]
+    return list(replaced(routing, size)) or [routing]
 
 
-def _shuffle(routing: Routing, context: int) -> Iterable[Routing]:
+def _shuffle(routing: Routing, size: Pass) -> Iterable[Routing]:
     return [replace(routing, shuffle=False)] if routing.shuffle else []
 
 
-def _soft(routing: Routing, context: int) -> Iterable[Routing]:
+def _soft(routing: Routing, size: Pass) -> Iterable[Routing]:
     soft = routing.soft
-    if routing.selection is not Selection.SOFT or not verdict(routing).leaks:
+    if routing.selection is not Selection.SOFT or not verdict(routing, *size).leaks:
         return []
     if SoftWeights.IDENTITY in (soft.dispatch, soft.combine):
         identity = replace(soft, dispatch=SoftWeights.IDENTITY, combine=SoftWeights.IDENTITY)
         return [replace(routing, soft=identity)]
     combine = soft.combine if soft.combine is SoftWeights.UNIFORM else SoftWeights.SOFT
-    chunk = soft.chunk_length or max(1, context // PARTS)
+    chunk = soft.chunk_length or max(1, size.context // PARTS)
     forms = ((SoftForm.PREFIX, None), (SoftForm.CHUNK_LAGGED, chunk))
     return [
         replace(routing, soft=replace(soft, form=form, chunk_length=length, combine=combine)) for form, length in forms
     ]
 
 
-def _choice(routing: Routing, context: int) -> Iterable[Routing]:
-    leaking = (ChoiceScope.SEQUENCE, ChoiceScope.BATCH)
-    if routing.selection is not Selection.EXPERT_CHOICE or routing.choice_scope not in leaking:
+def _choice(routing: Routing, size: Pass) -> Iterable[Routing]:
+    if routing.selection is not Selection.EXPERT_CHOICE or not verdict(routing, *size).leaks:
         return []
     return [
         replace(routing, choice_scope=ChoiceScope.CUTOFF),
@@ -83,12 +87,12 @@ def _choice(routing: Routing, context: int) -> Iterable[Routing]:
     ]
 
 
-def _context(routing: Routing, context: int) -> Iterable[Routing]:
+def _context(routing: Routing, size: Pass) -> Iterable[Routing]:
     running = {"unit": Unit.TOKEN, "context": Context.RUNNING_MEAN, "segment_length": None}
     first = {"context": Context.FIRST_TOKEN}
     options: list[dict[str, Any]] = []
     if routing.context is Context.UNIT_MEAN and routing.unit is Unit.SEQUENCE:
-        prefix = {"context": Context.PREFIX, "prefix_length": max(1, context // PARTS)}
+        prefix = {"context": Context.PREFIX, "prefix_length": max(1, size.context // PARTS)}
         options = [running, first, prefix]
     elif routing.context is Context.UNIT_MEAN:
         options = [{"context": Context.PREVIOUS_SEGMENT}, first, running]
@@ -97,8 +101,8 @@ def _context(routing: Routing, context: int) -> Iterable[Routing]:
     return [replace(routing, **option) for option in options]
 
 
-def _capacity(routing: Routing, context: int) -> Iterable[Routing]:
-    if not verdict(replace(routing, shuffle=False)).leaks or routing.capacity.factor is None:
+def _capacity(routing: Routing, size: Pass) -> Iterable[Routing]:
+    if not verdict(routing, *size).leaks or routing.capacity.factor is None:
         return []
     by_position = replace(routing.capacity, priority=Priority.TOKEN_MAJOR, group=Group.SEQUENCE)
     dropless = replace(routing.capacity, factor=None)

@@ -1,61 +1,55 @@
 """Which routings look at later tokens: what a point's type declares.
 
-The audit measures the same three facts by replacing values; the two must agree for every committed
-configuration. `facts` behind each branch: a decision at position t may depend on tokens up to t of its own
-sequence, and on nothing else.
+A decision at position t may depend on tokens up to t of its own sequence, and on nothing else. What can leak follows
+from four parts (the selection itself, what the router reads, a capacity, a shuffle) and from sizes: a limit that never
+binds keeps nobody out, and where every expert is taken nothing is chosen. The audit measures the same by replacing
+tokens; the two must agree.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
+from moe_study.design.config import RunConfig
 from moe_study.design.routing import (
-    ChoiceScope,
+    FIXED_ROUTERS,
     Context,
     Gate,
     Group,
     Priority,
     Routing,
     Selection,
-    SoftForm,
-    SoftWeights,
     Unit,
     picks_per_unit,
 )
+from moe_study.design.selections import Pass, capacity_binds, facts_of, most_picks
+from moe_study.design.verdict import CAUSAL, EVERYTHING, MIXES, OTHERS_FUTURE, OWN_FUTURE, Verdict
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What can reach the output at position t of a sequence."""
+def verdict(routing: Routing, context: int, sequences: int | None = None) -> Verdict:
+    """The declared verdict of a point over windows of `context` tokens, in evaluation mode.
 
-    own_future: bool = False  # later tokens of the same sequence
-    others_future: bool = False  # later tokens of other sequences in the batch
-    mixes_batch: bool = False  # anything at all of other sequences in the batch
-
-    @property
-    def leaks(self) -> bool:
-        """True when perplexity is no autoregressive one: some later token is read."""
-        return self.own_future or self.others_future
-
-    def __or__(self, other: "Verdict") -> "Verdict":
-        return Verdict(
-            self.own_future or other.own_future,
-            self.others_future or other.others_future,
-            self.mixes_batch or other.mixes_batch,
-        )
+    `sequences` is the most that one pass holds; None: any number.
+    """
+    size, found = Pass(context, sequences), CAUSAL
+    for experts in _expert_counts(routing):
+        found |= facts_of(routing).reads(routing, experts, size)
+        found |= _context(routing, experts, size) | _capacity(routing, experts, size) | _shuffle(routing, experts, size)
+    has_later, has_others = context > 1, sequences is None or sequences > 1
+    return Verdict(
+        found.own_future and has_later,
+        found.others_future and has_later and has_others,
+        found.mixes_batch and has_others,
+    )
 
 
-CAUSAL = Verdict()
-OWN_FUTURE = Verdict(own_future=True)
-MIXES = Verdict(mixes_batch=True)
-EVERYTHING = Verdict(True, True, True)
+def verdict_of(config: RunConfig) -> Verdict:
+    """The declared verdict of a run's routing at the sizes it is trained and evaluated with."""
+    return verdict(config.routing, *size_of(config))
 
 
-def verdict(routing: Routing) -> Verdict:
-    """The declared verdict of a point, in evaluation mode."""
-    if routing.selection is Selection.DENSE:
-        return CAUSAL
-    if routing.selection is Selection.SOFT:
-        return _soft(routing)
-    return _context(routing) | _selection(routing) | _capacity(routing) | _shuffle(routing)
+def size_of(config: RunConfig) -> Pass:
+    """What the largest forward pass of a run holds, in training or evaluation."""
+    run = config.run
+    return Pass(config.model.context, max(run.micro_batch or run.batch_size, run.eval_batch))
 
 
 def of_task(found: Verdict, task: str) -> Verdict:
@@ -63,23 +57,39 @@ def of_task(found: Verdict, task: str) -> Verdict:
     return Verdict(mixes_batch=found.mixes_batch) if task == "images" else found
 
 
-def _soft(routing: Routing) -> Verdict:
-    soft = routing.soft
-    if soft.chunk_length == 1 or soft.group_size == 1:
-        return CAUSAL  # nothing to average with
-    if soft.dispatch is SoftWeights.IDENTITY and soft.combine is SoftWeights.IDENTITY:
-        return CAUSAL  # token i is slot i: nothing is averaged
-    return {
-        SoftForm.SEQUENCE: OWN_FUTURE,
-        SoftForm.CHUNK: OWN_FUTURE,
-        SoftForm.CHUNK_LAGGED: CAUSAL,
-        SoftForm.PREFIX: CAUSAL,
-        SoftForm.ACROSS_BATCH: MIXES,
-    }[soft.form]
+def depends_on_length(routing: Routing, context: int, sequences: int | None = None) -> bool:
+    """Whether a shorter window may be treated in another way than the beginning of a longer one, though no later
+    token is read: the number of tokens decides who is kept, or how decisions are permuted.
+    """
+    size = Pass(context, sequences)
+    return any(
+        (_asks_everyone(routing, n) and routing.capacity.group is Group.BATCH and capacity_binds(routing, n, size))
+        or _shuffle(routing, n, size) != CAUSAL
+        for n in _expert_counts(routing)
+    )
 
 
-def _context(routing: Routing) -> Verdict:
-    if _no_choice(routing) or routing.segment_length == 1:
+def _expert_counts(routing: Routing) -> Iterator[int]:
+    """N of the mixture layers, after the granularity split; none of a dense model."""
+    if routing.selection is not Selection.DENSE:
+        counts = (routing.num_experts,) if isinstance(routing.num_experts, int) else routing.num_experts
+        yield from {experts * routing.granularity for experts in counts}
+
+
+def _is_constant(routing: Routing, experts: int) -> bool:
+    """Whether every decision is the same whatever is read: all experts, with weights that nothing can change."""
+    if routing.router in FIXED_ROUTERS:
+        return picks_per_unit(routing) == experts
+    return experts == 1 and (routing.gate is not Gate.SIGMOID or routing.renormalise)
+
+
+def _asks_everyone(routing: Routing, experts: int) -> bool:
+    """Whether every token asks for every expert."""
+    return experts == 1 or (facts_of(routing).takes_k and picks_per_unit(routing) == experts)
+
+
+def _context(routing: Routing, experts: int, size: Pass) -> Verdict:
+    if _is_constant(routing, experts) or min(routing.segment_length or size.context, size.context) == 1:
         return CAUSAL
     if routing.context is Context.UNIT_MEAN and routing.unit is not Unit.TOKEN:
         return OWN_FUTURE
@@ -88,52 +98,46 @@ def _context(routing: Routing) -> Verdict:
     return CAUSAL
 
 
-def _selection(routing: Routing) -> Verdict:
-    if routing.selection is not Selection.EXPERT_CHOICE or picks_per_unit(routing) >= _most_experts(routing):
-        return CAUSAL  # K = N: every expert takes every token
-    return {
-        ChoiceScope.SEQUENCE: OWN_FUTURE,
-        ChoiceScope.BATCH: EVERYTHING,
-        ChoiceScope.POSITION: MIXES,
-        ChoiceScope.CUTOFF: CAUSAL,
-    }[routing.choice_scope]
-
-
-def _capacity(routing: Routing) -> Verdict:
-    capacity = routing.capacity
-    if not _capacity_binds(routing):
+def _capacity(routing: Routing, experts: int, size: Pass) -> Verdict:
+    if not capacity_binds(routing, experts, size):
         return CAUSAL
-    one_pick = routing.selection is Selection.TOP_K and picks_per_unit(routing) == 1
-    by_position = capacity.priority is Priority.TOKEN_MAJOR or (
-        capacity.priority is Priority.CHOICE_MAJOR and one_pick
+    limit = routing.capacity
+    by_position = (
+        limit.priority is Priority.TOKEN_MAJOR
+        or (limit.priority is Priority.CHOICE_MAJOR and most_picks(routing, experts) == 1)
+        or experts == 1  # all probabilities are 1
     )
+    if by_position and _asks_everyone(routing, experts):
+        return CAUSAL  # the first tokens are kept, whatever they are
     own = CAUSAL if by_position else OWN_FUTURE
-    if capacity.group is Group.BATCH:  # earlier rows come first, with all their positions
-        return own | Verdict(others_future=True, mixes_batch=True)
+    if limit.group is Group.BATCH:  # earlier rows come first, with all their positions
+        return own | OTHERS_FUTURE
     return own
 
 
-def _capacity_binds(routing: Routing) -> bool:
-    """Whether an expert can be asked for more tokens than it takes: it is asked for each token at most once."""
-    if routing.capacity.factor is None:
-        return False
-    picks = picks_per_unit(routing) if routing.selection is Selection.TOP_K else 1
-    return routing.capacity.factor * picks < _most_experts(routing)
-
-
-def _shuffle(routing: Routing) -> Verdict:
-    if not routing.shuffle or _no_choice(routing):
+def _shuffle(routing: Routing, experts: int, size: Pass) -> Verdict:
+    """Any decision may be handed to any position of any sequence."""
+    if not routing.shuffle or _is_constant(routing, experts):
         return CAUSAL
-    if routing.unit is Unit.SEQUENCE and routing.context in (Context.FIRST_TOKEN, Context.LABEL):
-        return MIXES  # another sequence's decision, which was made before its first position was left
-    return EVERYTHING
+    last = _last_read(routing, size.context)
+    if last is None:
+        return CAUSAL
+    return EVERYTHING if last > 0 else MIXES  # what only reads a first token was made before any position was left
 
 
-def _no_choice(routing: Routing) -> bool:
-    """One expert whose weight is always 1: whatever the router reads does not matter."""
-    return _most_experts(routing) == 1 and (routing.gate is not Gate.SIGMOID or routing.renormalise)
-
-
-def _most_experts(routing: Routing) -> int:
-    most = routing.num_experts if isinstance(routing.num_experts, int) else max(routing.num_experts)
-    return most * routing.granularity
+def _last_read(routing: Routing, context: int) -> int | None:
+    """The last position that any decision reads; a label counts as known before the first, None: nothing is read."""
+    if routing.unit is Unit.TOKEN or routing.context is Context.UNIT_MEAN:
+        return context - 1
+    if routing.context is Context.LABEL:
+        return 0
+    if routing.context is Context.PREFIX:
+        assert routing.prefix_length is not None  # validated
+        return routing.prefix_length - 1
+    segment = context if routing.segment_length is None else min(routing.segment_length, context)
+    last_segment = (context - 1) // segment
+    if routing.context is Context.FIRST_TOKEN:
+        return last_segment * segment
+    if last_segment > 0:
+        return last_segment * segment - 1  # the end of the segment before the last
+    return context - 1 if routing.first_segment == "own_mean" else None

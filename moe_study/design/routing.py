@@ -52,6 +52,9 @@ class RouterKind(StrEnum):
     LABEL = "label"  # label i goes to experts iK, ..., iK + K - 1 (mod N)
 
 
+FIXED_ROUTERS = (RouterKind.HASH, RouterKind.LABEL)  # give no scores: experts are looked up
+
+
 class RouterState(StrEnum):
     LEARNED = "learned"
     FROZEN = "frozen"  # keeps its initial weights: no gradient, no weight decay

@@ -10,6 +10,7 @@ from moe_study.design.config import RunConfig
 from moe_study.design.normal import LAYER_WORDS
 from moe_study.design.routing import (
     BY_PROBABILITY,
+    FIXED_ROUTERS,
     Context,
     Gate,
     RouterKind,
@@ -26,6 +27,7 @@ from moe_study.design.routing import (
     picks_per_unit,
     whole_hidden,
 )
+from moe_study.design.selections import facts_of, most_picks
 
 UNIT_CONTEXTS = {
     Unit.TOKEN: (Context.OWN, Context.RUNNING_MEAN),
@@ -108,14 +110,14 @@ def _unit(config: RunConfig) -> Iterator[str]:
 
 def _router(config: RunConfig) -> Iterator[str]:
     routing = config.routing
-    scored = routing.router in (RouterKind.LINEAR, RouterKind.MLP)
+    scored = routing.router not in FIXED_ROUTERS
     if (routing.router is RouterKind.LABEL) != (routing.context is Context.LABEL):
         yield "routing.router=label and routing.context=label go together: give both or neither"
     if routing.router is RouterKind.HASH and (routing.unit, routing.context) != (Unit.TOKEN, Context.OWN):
         yield "routing.router=hash reads the token id: use routing.unit=token and routing.context=own"
     if routing.router_depth < 1:
         yield f"routing.router_depth={routing.router_depth} must be at least 1; use routing.router=linear for none"
-    if not scored and routing.selection is not Selection.TOP_K:
+    if not scored and not facts_of(routing).fixed_routers:
         yield f"routing.router={routing.router} gives no scores: use routing.selection=top_k or router=linear"
     if not scored and routing.router_state is not RouterState.LEARNED:
         yield f"routing.router={routing.router} has no weights: leave routing.router_state at learned"
@@ -127,7 +129,7 @@ def _router(config: RunConfig) -> Iterator[str]:
 
 def _picks(config: RunConfig) -> Iterator[str]:
     routing, layers = config.routing, mixture_layers(config.routing, config.model.layers)
-    if routing.selection in (Selection.TOP_K, Selection.EXPERT_CHOICE):
+    if facts_of(routing).takes_k:
         if routing.k < 1:
             yield f"routing.k={routing.k} must be at least 1"
         for layer in layers:
@@ -148,23 +150,21 @@ def _picks(config: RunConfig) -> Iterator[str]:
                 yield f"routing.threshold_budget={routing.threshold_budget} is more than the N={n} experts there are"
     if routing.selection is Selection.EXPERT_CHOICE and routing.unit is not Unit.TOKEN:
         yield "routing.selection=expert_choice picks tokens: use routing.unit=token"
-    if routing.shuffle and routing.selection not in (Selection.TOP_K, Selection.THRESHOLD):
+    if routing.shuffle and not facts_of(routing).own_picks:
         yield "routing.shuffle permutes picks: it needs routing.selection=top_k or threshold"
 
 
 def _gate(config: RunConfig) -> Iterator[str]:
     routing = config.routing
     after_pick = routing.gate in (Gate.PICK_THEN_SOFTMAX, Gate.DOUBLE_SOFTMAX)
-    if routing.selection in (Selection.EXPERT_CHOICE, Selection.MERGE) and after_pick:
+    if after_pick and not facts_of(routing).gates_after_pick:
         yield f"routing.gate={routing.gate} needs a token's own picks: use softmax_then_pick or sigmoid"
-    one_pick = (routing.selection is Selection.TOP_K and picks_per_unit(routing) == 1) or (
-        routing.selection is Selection.THRESHOLD and routing.threshold == 0 and routing.threshold_budget is None
+    layers = mixture_layers(routing, config.model.layers)
+    one_pick = facts_of(routing).own_picks and any(
+        most_picks(routing, experts_of_layer(routing, config.model.layers, layer)) == 1 for layer in layers
     )
     always_one = one_pick and (after_pick or routing.renormalise)
-    if always_one and routing.router_state is RouterState.LEARNED and routing.router in (
-        RouterKind.LINEAR,
-        RouterKind.MLP,
-    ):
+    if always_one and routing.router_state is RouterState.LEARNED and routing.router not in FIXED_ROUTERS:
         yield (
             "with one pick this gate is always 1, so a learned router would get no gradient; use "
             "routing.gate=softmax_then_pick without renormalise, or freeze the router"
@@ -177,12 +177,9 @@ def _capacity(config: RunConfig) -> Iterator[str]:
         return
     if capacity.factor <= 0 or capacity.minimum < 1:
         yield "routing.capacity.factor must be positive and routing.capacity.minimum at least 1"
-    if routing.selection not in (Selection.TOP_K, Selection.THRESHOLD) or routing.unit is not Unit.TOKEN:
+    if not facts_of(routing).own_picks or routing.unit is not Unit.TOKEN:
         yield "routing.capacity counts tokens that pick: it needs routing.unit=token with top_k or threshold"
-    if capacity.priority in BY_PROBABILITY and routing.router in (
-        RouterKind.HASH,
-        RouterKind.LABEL,
-    ):
+    if capacity.priority in BY_PROBABILITY and routing.router in FIXED_ROUTERS:
         yield f"routing.capacity.priority={capacity.priority} needs probabilities: use token_major"
 
 
@@ -192,7 +189,7 @@ def _balance(config: RunConfig) -> Iterator[str]:
         yield "routing.balance weights must not be negative"
     if routing.selection is Selection.SOFT and any((balance.switch, balance.z, balance.bias_rate)):
         yield "routing.selection=soft is balanced by construction: set every routing.balance weight to 0"
-    if balance.bias_rate and routing.selection is not Selection.TOP_K:
+    if balance.bias_rate and not facts_of(routing).counts_picks:
         yield "routing.balance.bias_rate changes top-k picks: it needs routing.selection=top_k"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from moe_study.design.routing import (
+    FIXED_ROUTERS,
     Context,
     RouterKind,
     Routing,
@@ -23,6 +24,7 @@ from moe_study.design.routing import (
     Unit,
     mixture_layers,
 )
+from moe_study.design.selections import PICKING, TAKING_K, facts_of
 
 
 class Use(NamedTuple):
@@ -59,7 +61,7 @@ def _routes(routing: Routing) -> bool:
 
 
 def _scores(routing: Routing) -> bool:
-    return _routes(routing) and routing.router not in (RouterKind.HASH, RouterKind.LABEL)
+    return _routes(routing) and routing.router not in FIXED_ROUTERS
 
 
 def _has_slot_scores(routing: Routing) -> bool:
@@ -68,7 +70,7 @@ def _has_slot_scores(routing: Routing) -> bool:
 
 def _has_capacity(routing: Routing) -> bool:
     return (
-        routing.selection in (Selection.TOP_K, Selection.THRESHOLD)
+        routing.selection in PICKING
         and routing.unit is Unit.TOKEN
         and routing.capacity.factor is not None
     )
@@ -109,9 +111,9 @@ USED: dict[str, Use] = {
     "routing.router_depth": Use(_in_mixtures(lambda r: r.router is RouterKind.MLP), "routing.router=mlp"),
     "routing.router_state": Use(_in_mixtures(lambda r: _scores(r) or _has_slot_scores(r)), "a router with scores"),
     "routing.router_noise": SCORED,
-    "routing.shuffle": Use(_of(Selection.TOP_K, Selection.THRESHOLD), "routing.selection=top_k or threshold"),
+    "routing.shuffle": Use(_of(*PICKING), "routing.selection=top_k or threshold"),
     "routing.num_experts": MIXTURE,
-    "routing.k": Use(_of(Selection.TOP_K, Selection.EXPERT_CHOICE), "routing.selection=top_k or expert_choice"),
+    "routing.k": Use(_of(*TAKING_K), "routing.selection=top_k or expert_choice"),
     "routing.threshold": Use(_of(Selection.THRESHOLD), "routing.selection=threshold"),
     "routing.threshold_budget": Use(_of(Selection.THRESHOLD), "routing.selection=threshold"),
     "routing.choice_scope": Use(_of(Selection.EXPERT_CHOICE), "routing.selection=expert_choice"),
@@ -122,7 +124,7 @@ USED: dict[str, Use] = {
     "routing.shared_experts": MIXTURE,
     "routing.layers": MIXTURE,
     "routing.capacity.factor": Use(
-        _in_mixtures(lambda r: r.unit is Unit.TOKEN and r.selection in (Selection.TOP_K, Selection.THRESHOLD)),
+        _in_mixtures(lambda r: r.unit is Unit.TOKEN and r.selection in PICKING),
         "routing.selection=top_k or threshold",
     ),
     "routing.capacity.priority": CAPACITY,
@@ -131,7 +133,7 @@ USED: dict[str, Use] = {
     "routing.balance.switch": SCORED,
     "routing.balance.z": SCORED,
     "routing.balance.bias_rate": Use(
-        _in_mixtures(lambda r: _scores(r) and r.selection is Selection.TOP_K), "routing.selection=top_k"
+        _in_mixtures(lambda r: _scores(r) and facts_of(r).counts_picks), "routing.selection=top_k"
     ),
     "routing.balance.scope": Use(
         _balances_over_micro_batches, "routing.balance.switch above 0 and a run.micro_batch below run.batch_size"

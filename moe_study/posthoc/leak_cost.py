@@ -14,6 +14,7 @@ from moe_study.data import TrainSampler, open_corpus, validation_batches
 from moe_study.data.sampler import labels_of
 from moe_study.data.shards import PreparedCorpus
 from moe_study.design.causal_relatives import causal_relatives, difference
+from moe_study.design.causality import size_of
 from moe_study.design.config import RunConfig
 from moe_study.design.routing import Routing
 from moe_study.design.validation import validate
@@ -44,7 +45,7 @@ def cost_of_leak(folder: RunFolder) -> list[Cost]:
     config = folder.read_config()
     if config.task != "language":
         raise StudyError(f"{folder.path} was trained with task={config.task}: nothing there comes later than the rest")
-    relatives = causal_relatives(config.routing, config.model.context)
+    relatives = causal_relatives(config.routing, *size_of(config))
     if not relatives:
         raise StudyError(f"{folder.path} reads no later token: its perplexity needs no causal counterpart")
     device, corpus = configure(config), open_corpus(config.data)

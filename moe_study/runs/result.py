@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from moe_study.design.causality import Verdict
+from moe_study.design.verdict import Verdict
 
 
 def causality_of(result: Mapping[str, Any]) -> Verdict:

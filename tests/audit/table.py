@@ -4,7 +4,6 @@ Columns: does a change of this row's later tokens, of other rows' later tokens, 
 reach a position?
 """
 
-from moe_study.design.causality import Verdict
 from moe_study.design.routing import (
     Balance,
     Capacity,
@@ -22,6 +21,7 @@ from moe_study.design.routing import (
     SoftWeights,
     Unit,
 )
+from moe_study.design.verdict import Verdict
 
 CAUSAL = Verdict()
 OWN = Verdict(own_future=True)

@@ -8,7 +8,7 @@ import torch
 from moe_study.audit.audit import audit, trial
 from moe_study.audit.measure import Finding
 from moe_study.audit.shrink import shrink
-from moe_study.design.causality import verdict
+from moe_study.design.causality import verdict_of
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import Capacity, Context, Routing, Selection, Unit
 from moe_study.design.validation import validate
@@ -30,7 +30,7 @@ def test_the_table_is_reproduced(name: str) -> None:
     routing, expected = ROWS[name]
     config = point(routing)
     validate(config)
-    assert verdict(routing) == expected
+    assert verdict_of(config) == expected
     trials = [trial(shrink(config), number) for number in range(6)]
     for column in ("own_future", "others_future", "mixes_batch"):
         found: list[Finding] = [getattr(measured, column) for measured in trials]

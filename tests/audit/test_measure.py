@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from moe_study.audit.measure import TOLERANCE, Draw, Finding, Function, Measured, measure
-from moe_study.design.causality import Verdict
+from moe_study.design.verdict import Verdict
 
 ROWS, LENGTH = 4, 24
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from moe_study.audit.shrink import WINDOW, batch_sizes, shrink
-from moe_study.design.causality import verdict
+from moe_study.design.causality import verdict_of
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     Capacity,
@@ -39,7 +39,7 @@ def test_a_large_point_becomes_a_small_valid_one_of_the_same_verdict(name: str) 
     routing, _ = ROWS[name]
     small = shrink(large(routing))
     validate(small)
-    assert verdict(small.routing) == verdict(routing)
+    assert verdict_of(small) == verdict_of(large(routing))
     assert small.model.context <= 32 and small.model.width <= 16
 
 
@@ -49,9 +49,9 @@ def test_every_valid_point_shrinks_to_a_valid_one_of_the_same_verdict(config: Ru
     assume(next(problems(config), None) is None)
     small = shrink(config)
     validate(small)
-    assert verdict(small.routing) == verdict(config.routing)
-    for rows in batch_sizes(small.routing):
-        assert rows > 1 and rows % (small.routing.soft.group_size or 1) == 0
+    assert verdict_of(small) == verdict_of(config)
+    for rows in batch_sizes(small):
+        assert rows % (small.routing.soft.group_size or 1) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from moe_study.audit import audit as module
 from moe_study.cli import main
-from moe_study.design.causality import Verdict
+from moe_study.design.verdict import Verdict
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -29,7 +29,7 @@ def test_a_leaking_routing_has_relatives_that_are_valid_and_read_no_later_token(
     assert relatives
     for relative in relatives:
         validate(point(relative))
-        assert not verdict(relative).leaks
+        assert not verdict(relative, CONTEXT).leaks
         assert difference(routing, relative)
 
 

@@ -22,6 +22,7 @@ from moe_study.design.routing import (
     Unit,
 )
 
+CONTEXT = 64
 NOTHING = (False, False, False)
 OWN = (True, False, False)
 OTHERS_AND_BATCH = (False, True, True)
@@ -101,7 +102,7 @@ MEASURED = {
 @pytest.mark.parametrize("row", MEASURED)
 def test_a_point_declares_what_was_measured(row: str) -> None:
     routing, (own_future, others_future, mixes_batch) = MEASURED[row]
-    assert verdict(routing) == Verdict(own_future, others_future, mixes_batch)
+    assert verdict(routing, CONTEXT) == Verdict(own_future, others_future, mixes_batch)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_a_point_declares_what_was_measured(row: str) -> None:
     ],
 )
 def test_soft_slots_leak_unless_token_i_is_slot_i(dispatch: SoftWeights, combine: SoftWeights, leaks: bool) -> None:
-    assert verdict(soft(SoftForm.SEQUENCE, dispatch=dispatch, combine=combine)).own_future is leaks
+    assert verdict(soft(SoftForm.SEQUENCE, dispatch=dispatch, combine=combine), CONTEXT).own_future is leaks
 
 
 def test_a_verdict_leaks_when_later_tokens_are_read_wherever_they_stand() -> None:
@@ -132,13 +133,13 @@ def test_a_verdict_leaks_when_later_tokens_are_read_wherever_they_stand() -> Non
     ],
 )
 def test_a_mean_over_one_token_is_the_token_s_own(routing: Routing) -> None:
-    assert verdict(routing) == Verdict()
+    assert verdict(routing, CONTEXT) == Verdict()
 
 
 def test_a_group_of_one_sequence_mixes_nothing() -> None:
-    assert verdict(soft(SoftForm.ACROSS_BATCH, group_size=1)) == Verdict()
+    assert verdict(soft(SoftForm.ACROSS_BATCH, group_size=1), CONTEXT) == Verdict()
 
 
 def test_shuffled_labels_are_those_of_other_sequences() -> None:
     shuffled = sequence(Context.LABEL, router=RouterKind.LABEL, shuffle=True)
-    assert verdict(shuffled) == Verdict(mixes_batch=True)
+    assert verdict(shuffled, CONTEXT) == Verdict(mixes_batch=True)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_study.design.accounting import flops_per_token, num_active_params, num_params
-from moe_study.design.causality import verdict
+from moe_study.design.causality import verdict_of
 from moe_study.design.config import DataConfig, LogConfig, OptimizerConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     Balance,
@@ -288,4 +288,4 @@ def test_any_point_is_refused_in_sentences_or_can_be_counted(routing: Routing) -
     assert all(len(problem) > 20 and "\n" not in problem for problem in found)
     if not found:
         assert num_active_params(config) > 0 and num_params(config) > 0 and flops_per_token(config) > 0
-        verdict(routing)
+        verdict_of(config)

@@ -160,13 +160,14 @@ def test_every_routing_trains(name: str) -> None:
 
 def test_only_mixing_routings_see_other_images() -> None:
     """What is declared: an image has no later and earlier, so only other images count."""
+    context = random_vit(Routing()).position_embedding.num_embeddings
     for name, routing in ROUTINGS.items():
         vit, images_BHW = random_vit(routing), images()
         changed_BHW = torch.cat((images_BHW[:1], images(seed=2)[1:]))
         moved = (logits(vit, changed_BHW)[0] - logits(vit, images_BHW)[0]).abs().max() > 1e-9
-        assert of_task(verdict(routing), "images") == Verdict(mixes_batch=bool(moved)), name
+        assert of_task(verdict(routing, context), "images") == Verdict(mixes_batch=bool(moved)), name
     position = Routing(selection=Selection.EXPERT_CHOICE, choice_scope=ChoiceScope.SEQUENCE)
-    assert of_task(verdict(position), "images") == Verdict() != of_task(verdict(position), "language")
+    assert of_task(verdict(position, context), "images") == Verdict() != of_task(verdict(position, context), "language")
 
 
 def test_attention_starts_equal_in_runs_that_differ_in_routing_and_the_first_expert_is_the_dense_network() -> None:

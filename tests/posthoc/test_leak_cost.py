@@ -58,7 +58,7 @@ def test_a_leaking_run_is_evaluated_as_trained_and_under_every_relative(
     assert costs[0].evaluation.loss == pytest.approx(result["validation_loss"], rel=1e-6)
     assert len(costs) == (4 if routing is SEQUENCE_MEAN else 3)
     for cost in costs[1:]:
-        assert not verdict(cost.routing).leaks
+        assert not verdict(cost.routing, folder.read_config().model.context).leaks
         assert math.isfinite(cost.evaluation.loss) and cost.evaluation.loss != costs[0].evaluation.loss
         assert cost.evaluation.tokens == costs[0].evaluation.tokens
 

@@ -134,11 +134,11 @@ def measured(gpt: GPT) -> Verdict:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_what_leaks_is_exactly_what_is_declared_to(point: str) -> None:
-    assert measured(sharp_model(POINTS[point])) == verdict(POINTS[point])
+    assert measured(sharp_model(POINTS[point])) == verdict(POINTS[point], LENGTH)
 
 
-CAUSAL = [name for name, routing in POINTS.items() if verdict(routing) == Verdict()]
-LENGTH_MATTERS = [name for name, routing in POINTS.items() if verdict(routing) == Verdict(own_future=True)]
+CAUSAL = [name for name, routing in POINTS.items() if verdict(routing, LENGTH) == Verdict()]
+LENGTH_MATTERS = [name for name, routing in POINTS.items() if verdict(routing, LENGTH) == Verdict(own_future=True)]
 
 
 @pytest.mark.parametrize("point", CAUSAL)
@@ -158,5 +158,5 @@ def test_truncation_shows_the_leak_of_those_that_read_ahead(point: str) -> None:
 
 def test_the_paper_s_designs_that_leak_are_those_by_sequence_mean() -> None:
     paper = ["token top-1", "token top-2", "token frozen", "token random", "language"]
-    assert not any(verdict(POINTS[name]).leaks for name in paper)
-    assert all(verdict(POINTS[name]).own_future for name in POINTS if name.startswith("sequence "))
+    assert not any(verdict(POINTS[name], LENGTH).leaks for name in paper)
+    assert all(verdict(POINTS[name], LENGTH).own_future for name in POINTS if name.startswith("sequence "))

@@ -53,8 +53,8 @@ def expert_ffn(
 ) -> Tensor:
     """Outputs (N, D), in autocast's precision where it is on; a token without pairs gets 0.
 
-    The plan is a `DispatchPlan`, field by field; its gate weights carry a gradient. Products are of bfloat16, float16 or
-    float32 values (ValueError for others), summed in float32; float32 values are rounded to TF32 only
+    The plan is a `DispatchPlan`, field by field; its gate weights carry a gradient. Products are of bfloat16, float16
+    or float32 values (ValueError for others), summed in float32; float32 values are rounded to TF32 only
     where torch.get_float32_matmul_precision() says so. Gradients come in the precision of what they belong to.
     """
     dtype = product_dtype(x_ND)

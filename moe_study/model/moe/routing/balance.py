@@ -6,7 +6,8 @@ Shape suffixes: R decisions, E experts, K candidates.
 import torch
 from torch import Tensor, nn
 
-from moe_study.design.routing import Routing, Selection
+from moe_study.design.routing import Routing
+from moe_study.design.selections import facts_of
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.moe.routing.gate import RoutingDecision
 
@@ -48,7 +49,7 @@ class Balancer(nn.Module):
     def __init__(self, experts: int, routing: Routing) -> None:
         super().__init__()
         self.settings = routing.balance
-        self.by_argmax = routing.selection is not Selection.TOP_K
+        self.by_argmax = not facts_of(routing).counts_picks
         self.whole_batch = routing.balance.scope == "batch"
         if self.settings.bias_rate:
             self.register_buffer("bias_E", torch.zeros(experts))

@@ -6,13 +6,13 @@ Which priorities let later tokens push out earlier ones is declared in `moe_stud
 Shape suffixes: R decisions (tokens of all sequences), K candidates by rank, P pairs that count.
 """
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from moe_study.design.routing import Group, Priority, Routing, Selection, picks_per_unit
+from moe_study.design.routing import Group, Priority, Routing
+from moe_study.design.selections import capacity_slots
 from moe_study.model.moe.routing.gate import RoutingDecision
 
 
@@ -20,17 +20,11 @@ class CapacityLimit:
     """Keeps at most `slots` pairs for each expert and group."""
 
     def __init__(self, routing: Routing, experts: int, context: int) -> None:
-        self.settings, self.experts, self.context = routing.capacity, experts, context
-        self.fair_picks = picks_per_unit(routing) if routing.selection is Selection.TOP_K else 1
+        self.routing, self.experts, self.context = routing, experts, context
 
     def slots(self, tokens: int) -> int:
-        """Pairs that one expert takes from a group of `tokens`: max(ceil(factor * K * tokens / N), minimum).
-
-        K is 1 for a threshold, as in XMoE.
-        """
-        assert self.settings.factor is not None
-        wanted = self.settings.factor * self.fair_picks * tokens / self.experts
-        return max(math.ceil(round(wanted, 6)), self.settings.minimum)  # 1.1 * 100 / 10 is a little over 11
+        """Pairs that one expert takes from a group of `tokens`."""
+        return capacity_slots(self.routing, self.experts, tokens)
 
     def __call__(self, decision: RoutingDecision, sequences: int) -> RoutingDecision:
         """The same decision without the pairs over the limit.
@@ -39,9 +33,9 @@ class CapacityLimit:
         shorter input is treated as the beginning of a longer one.
         """
         rows, k = decision.expert_RK.shape
-        by_sequence = self.settings.group is Group.SEQUENCE
+        by_sequence = self.routing.capacity.group is Group.SEQUENCE
         slots = self.slots(self.context if by_sequence else rows)
-        order_P = priority_order(decision, self.settings.priority)
+        order_P = priority_order(decision, self.routing.capacity.priority)
         group_P = decision.expert_RK.flatten()[order_P]
         if by_sequence:
             group_P = group_P + order_P // k // (rows // sequences) * self.experts

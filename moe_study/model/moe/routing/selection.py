@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_study.design.routing import BY_PROBABILITY, ChoiceScope, Gate, Routing, Selection, picks_per_unit
+from moe_study.design.selections import choice_slots
 from moe_study.model.moe.routing.gate import RoutingDecision, gate_weights
 
 
@@ -148,15 +149,12 @@ class ExpertChoice(Rule):
             return self._highest(p_BJE.flatten(0, 1), 0).view_as(p_BJE)
         if self.training:
             p_RE = p_BJE.flatten(0, 1)
-            self._observed.append(p_RE.topk(self._slots(p_RE.shape[0]), 0).values[-1])
+            self._observed.append(p_RE.topk(choice_slots(self.k, self.experts, p_RE.shape[0]), 0).values[-1])
         return p_BJE > self.cutoff_E
-
-    def _slots(self, tokens: int) -> int:
-        return min(tokens, -(-self.k * tokens // self.experts))
 
     def _highest(self, p: Tensor, dim: int) -> Tensor:
         """Mask of the C highest along `dim`."""
-        chosen = p.topk(self._slots(p.shape[dim]), dim).indices
+        chosen = p.topk(choice_slots(self.k, self.experts, p.shape[dim]), dim).indices
         return torch.zeros_like(p, dtype=torch.bool).scatter_(dim, chosen, True)
 
     def end_step(self) -> None:
