@@ -32,6 +32,7 @@ WIDTH = 16
 HIDDEN = 12  # hidden units of an expert
 MOST_EXPERTS = 8  # more only where K needs them
 MOST_PICKS = 8
+HIGH_THRESHOLD = 0.9  # sharp routers rarely take a second expert below
 ROWS = (3, 4, 5, 6, 7, 8)  # sequences of a batch, trial by trial: what mixes them may depend on their number
 GROUPS = (2, 3)  # groups of them, where there are any
 MOST_GROUPED = 3  # sequences of a group
@@ -54,7 +55,7 @@ def shrink(config: RunConfig) -> RunConfig:
         ffn_multiplier=1.0,
         segment_length=_length(routing.segment_length, config, window),
         prefix_length=_prefix(routing.prefix_length, config, window),
-        threshold=_threshold(config, kept, counts),
+        threshold=_threshold(config, kept),
         threshold_budget=_budget(config, kept, counts),
         shared_experts=min(routing.shared_experts, 1),
         router_depth=min(routing.router_depth, 2),
@@ -170,12 +171,10 @@ def _identity_slots(routing: Routing, window: int) -> int:
     return math.gcd(routing.soft.slots_per_expert, window)
 
 
-def _threshold(config: RunConfig, kept: tuple[int, ...], counts: tuple[int, ...]) -> float:
-    """Takes a second expert where the large one can: above 1/N."""
+def _threshold(config: RunConfig, kept: tuple[int, ...]) -> float:
+    """High enough to take a second expert often, where the large one can at all."""
     threshold = config.routing.threshold
-    if not kept or most_picks(config.routing, max(kept)) == 1:
-        return threshold
-    return max(threshold, min(1.5 / max(counts), 0.9))
+    return threshold if not kept or most_picks(config.routing, max(kept)) == 1 else max(threshold, HIGH_THRESHOLD)
 
 
 def _budget(config: RunConfig, kept: tuple[int, ...], counts: tuple[int, ...]) -> float | None:

@@ -10,9 +10,20 @@ from moe_study.audit.measure import Finding
 from moe_study.audit.shrink import shrink
 from moe_study.design.causality import verdict_of
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
-from moe_study.design.routing import Capacity, Context, Routing, Selection, Unit
+from moe_study.design.routing import (
+    Capacity,
+    ChoiceScope,
+    Context,
+    Group,
+    Priority,
+    RouterKind,
+    Routing,
+    Selection,
+    Unit,
+)
 from moe_study.design.validation import validate
-from tests.audit.table import CAUSAL, OWN, ROWS
+from moe_study.design.verdict import Verdict
+from tests.audit.table import CAUSAL, EVERYTHING, MIXES, OTHERS, OWN, ROWS, sequence
 
 NOISE = 1e-11  # far below the tolerance of 1e-8
 CHANGE = 1e-2  # far above it
@@ -50,20 +61,74 @@ def test_document_attention_is_audited_as_it_is(name: str) -> None:
     assert result.agrees
 
 
+EXPERT_CHOICE = Routing(selection=Selection.EXPERT_CHOICE)
+FIRST_CHOICES, LIKELY = Priority.CHOICE_MAJOR, Priority.RANK_PROBABILITY
+
+
 @pytest.mark.parametrize(
-    "routing",
+    ("routing", "context"),
     [
-        Routing(num_experts=1, unit=Unit.SEQUENCE, context=Context.UNIT_MEAN),
-        Routing(unit=Unit.SEGMENT, segment_length=1, context=Context.UNIT_MEAN),
-        Routing(k=4, num_experts=4, capacity=Capacity(1.0)),
-        Routing(num_experts=1, shuffle=True),
+        (Routing(num_experts=1, unit=Unit.SEQUENCE, context=Context.UNIT_MEAN), 128),
+        (Routing(unit=Unit.SEGMENT, segment_length=1, context=Context.UNIT_MEAN), 128),
+        (Routing(k=4, num_experts=4, capacity=Capacity(1.0)), 128),
+        (Routing(num_experts=1, shuffle=True), 128),
+        (Routing(router=RouterKind.HASH, k=4, num_experts=4, shuffle=True), 128),
+        (Routing(router=RouterKind.HASH, k=24, num_experts=24, shuffle=True), 128),
+        (sequence(Context.LABEL, router=RouterKind.LABEL, k=4, shuffle=True), 128),
+        (Routing(selection=Selection.THRESHOLD, threshold=0.0, capacity=Capacity(1.0, FIRST_CHOICES)), 128),
+        (Routing(selection=Selection.THRESHOLD, threshold=0.1, capacity=Capacity(1.0, FIRST_CHOICES)), 128),
+        (Routing(capacity=Capacity(0.5, LIKELY, minimum=128)), 128),
+        (Routing(capacity=Capacity(3.9, LIKELY)), 10),
+        (Routing(num_experts=1, capacity=Capacity(0.5, LIKELY)), 128),
+        (Routing(k=4, capacity=Capacity(0.5, group=Group.BATCH)), 128),
+        (dataclasses.replace(EXPERT_CHOICE, num_experts=16, k=15), 10),
+        (dataclasses.replace(EXPERT_CHOICE, num_experts=200, k=199), 128),
+        (sequence(Context.UNIT_MEAN), 1),
     ],
 )
-def test_a_leak_that_has_nothing_to_carry_is_none(routing: Routing) -> None:
-    validate(point(routing))
-    result = audit(point(routing), trials=6)
+def test_a_leak_that_has_nothing_to_carry_it_is_none(routing: Routing, context: int) -> None:
+    config = point(routing, context=context)
+    validate(config)
+    result = audit(config, trials=6)
     assert result.agrees
     assert result.measured.verdict == CAUSAL
+
+
+@pytest.mark.parametrize(
+    ("routing", "context", "expected"),
+    [
+        (Routing(router=RouterKind.HASH, k=3, shuffle=True), 128, EVERYTHING),
+        (Routing(selection=Selection.THRESHOLD, threshold=0.3, capacity=Capacity(1.0, FIRST_CHOICES)), 128, OWN),
+        (
+            Routing(selection=Selection.THRESHOLD, threshold=0.1, num_experts=64, capacity=Capacity(8, FIRST_CHOICES)),
+            128,
+            OWN,
+        ),
+        (Routing(capacity=Capacity(0.5, LIKELY, minimum=9)), 10, OWN),
+        (Routing(capacity=Capacity(3.9, LIKELY)), 128, OWN),
+        (Routing(k=3, capacity=Capacity(0.5, group=Group.BATCH)), 128, OTHERS),
+        (dataclasses.replace(EXPERT_CHOICE, num_experts=16, k=15), 24, OWN),
+        (dataclasses.replace(EXPERT_CHOICE, num_experts=9, k=8, choice_scope=ChoiceScope.POSITION), 24, MIXES),
+        (sequence(Context.UNIT_MEAN, num_experts=(1, 1, 1, 4)), 128, OWN),
+        (sequence(Context.PREFIX, prefix_length=1, shuffle=True), 128, MIXES),
+        (sequence(Context.PREFIX, prefix_length=2, shuffle=True), 128, EVERYTHING),
+    ],
+)
+def test_a_leak_that_sizes_allow_is_declared_and_measured(routing: Routing, context: int, expected: Verdict) -> None:
+    """The neighbours of those above."""
+    config = point(routing, context=context)
+    validate(config)
+    result = audit(config, trials=12)
+    assert result.declared == expected == result.measured.verdict
+    assert result.agrees
+
+
+@pytest.mark.parametrize(("routing", "expected"), [(Routing(shuffle=True), OWN), (Routing(), CAUSAL)])
+def test_a_run_of_single_sequences_is_audited_with_one(routing: Routing, expected: Verdict) -> None:
+    config = point(routing)
+    alone = dataclasses.replace(config, run=dataclasses.replace(config.run, batch_size=1, eval_batch=1))
+    result = audit(alone, trials=6)
+    assert result.agrees and result.measured.verdict == expected
 
 
 def test_the_first_position_that_leaked_is_reported() -> None:

@@ -1,14 +1,16 @@
 """Declared verdicts against the table of measured facts, row by row."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from moe_study.design.causality import Verdict, verdict
+from moe_study.design.causality import verdict, verdict_of
 from moe_study.design.routing import (
     Capacity,
     ChoiceScope,
     Context,
+    Gate,
     Group,
     Priority,
     RouterKind,
@@ -21,6 +23,8 @@ from moe_study.design.routing import (
     SoftWeights,
     Unit,
 )
+from moe_study.design.verdict import Verdict
+from tests.design.points import toy
 
 CONTEXT = 64
 NOTHING = (False, False, False)
@@ -143,3 +147,87 @@ def test_a_group_of_one_sequence_mixes_nothing() -> None:
 def test_shuffled_labels_are_those_of_other_sequences() -> None:
     shuffled = sequence(Context.LABEL, router=RouterKind.LABEL, shuffle=True)
     assert verdict(shuffled, CONTEXT) == Verdict(mixes_batch=True)
+
+
+LABEL: dict[str, Any] = {"unit": Unit.SEQUENCE, "context": Context.LABEL, "router": RouterKind.LABEL}
+IN_ORDER, FIRST, LIKELY = Priority.TOKEN_MAJOR, Priority.CHOICE_MAJOR, Priority.RANK_PROBABILITY
+
+
+def limited(factor: float, priority: Priority, minimum: int = 1, **kwargs: Any) -> Routing:
+    return Routing(capacity=Capacity(factor, priority, minimum=minimum), **kwargs)
+
+
+def batch_wide(factor: float, priority: Priority = IN_ORDER, minimum: int = 1, **kwargs: Any) -> Routing:
+    return Routing(capacity=Capacity(factor, priority, Group.BATCH, minimum), **kwargs)
+
+
+def thresholded(t: float, **kwargs: Any) -> Routing:
+    return limited(1.0, FIRST, selection=Selection.THRESHOLD, threshold=t, **kwargs)
+
+
+def chosen(scope: ChoiceScope, experts: int, k: int) -> Routing:
+    return Routing(selection=Selection.EXPERT_CHOICE, choice_scope=scope, num_experts=experts, k=k)
+
+
+# Leaks that sizes rule out, each beside its neighbour that has one: (routing, context, sequences), what reaches.
+BY_SIZE: dict[str, tuple[tuple[Routing, int, int | None], tuple[bool, bool, bool]]] = {
+    "hash of every expert, shuffled": ((Routing(router=RouterKind.HASH, k=4, shuffle=True), 10, None), NOTHING),
+    "hash of all but one, shuffled": ((Routing(router=RouterKind.HASH, k=3, shuffle=True), 10, None), ALL_THREE),
+    "label of every expert, shuffled": ((Routing(**LABEL, k=4, shuffle=True), 10, None), NOTHING),
+    "label of all but one, shuffled": ((Routing(**LABEL, k=3, shuffle=True), 10, None), BATCH),
+    "every scored expert, shuffled": ((Routing(k=4, shuffle=True), 10, None), ALL_THREE),
+    "threshold 0 takes one": ((thresholded(0.0), 10, None), NOTHING),
+    "threshold 1/N takes one": ((thresholded(0.25), 10, None), NOTHING),
+    "threshold above 1/N": ((thresholded(0.3), 10, None), OWN),
+    "threshold 1/N in one layer, above it in another": ((thresholded(0.25, num_experts=(4, 8)), 10, None), OWN),
+    "threshold 0 that a budget moves": ((thresholded(0.0, threshold_budget=1.5), 10, None), OWN),
+    "minimum of all tokens": ((limited(0.5, LIKELY, minimum=10), 10, None), NOTHING),
+    "minimum of all but one": ((limited(0.5, LIKELY, minimum=9), 10, None), OWN),
+    "minimum of a sequence, over a batch": ((batch_wide(0.5, minimum=10), 10, 2), OTHERS_AND_BATCH),
+    "minimum of a whole batch": ((batch_wide(0.5, minimum=20), 10, 2), NOTHING),
+    "rounded up to all tokens": ((limited(3.9, LIKELY), 10, None), NOTHING),
+    "rounded up to fewer": ((limited(3.9, LIKELY), 100, None), OWN),
+    "rounded up to all tokens of a sequence, over a batch": ((batch_wide(3.9), 10, 16), OTHERS_AND_BATCH),
+    "one expert in order of probability": ((limited(0.5, LIKELY, num_experts=1), 10, None), NOTHING),
+    "two experts in order of probability": ((limited(0.5, LIKELY, num_experts=2), 10, None), OWN),
+    "every token asks every expert, in order, over a batch": ((batch_wide(0.5, k=4), 10, None), NOTHING),
+    "all but one, in order, over a batch": ((batch_wide(0.5, k=3), 10, None), OTHERS_AND_BATCH),
+    "every token asks every expert, first choices first": ((limited(0.5, FIRST, k=4), 10, None), OWN),
+    "a batch of one sequence": ((batch_wide(0.5), 10, 1), NOTHING),
+    "a batch of one sequence, by probability": ((batch_wide(0.5, LIKELY), 10, 1), OWN),
+    "expert choice, more experts than tokens": ((chosen(ChoiceScope.SEQUENCE, 16, 15), 10, None), NOTHING),
+    "expert choice, as many as tokens": ((chosen(ChoiceScope.SEQUENCE, 10, 9), 10, None), OWN),
+    "expert choice over a batch of more tokens": ((chosen(ChoiceScope.BATCH, 16, 15), 10, None), ALL_THREE),
+    "expert choice over a batch of fewer": ((chosen(ChoiceScope.BATCH, 32, 31), 10, 3), NOTHING),
+    "expert choice at a position, fewer sequences": ((chosen(ChoiceScope.POSITION, 9, 8), 10, 8), NOTHING),
+    "expert choice at a position, more sequences": ((chosen(ChoiceScope.POSITION, 9, 8), 10, 9), BATCH),
+    "one segment by its first token, shuffled": ((segment(Context.FIRST_TOKEN, shuffle=True), 4, None), BATCH),
+    "two segments by their first tokens, shuffled": ((segment(Context.FIRST_TOKEN, shuffle=True), 5, None), ALL_THREE),
+    "one segment by the prior, shuffled": ((segment(Context.PREVIOUS_SEGMENT, shuffle=True), 4, None), NOTHING),
+    "two segments, one by the prior, shuffled": ((segment(Context.PREVIOUS_SEGMENT, shuffle=True), 5, None), ALL_THREE),
+    "prefix of one token, shuffled": ((sequence(Context.PREFIX, prefix_length=1, shuffle=True), 10, None), BATCH),
+    "prefix of two tokens, shuffled": ((sequence(Context.PREFIX, prefix_length=2, shuffle=True), 10, None), ALL_THREE),
+    "windows of one token": ((sequence(Context.UNIT_MEAN), 1, None), NOTHING),
+    "windows of one token, shuffled": ((Routing(shuffle=True), 1, None), BATCH),
+    "one sequence, shuffled": ((Routing(shuffle=True), 10, 1), OWN),
+    "one expert in one layer, four in another": ((sequence(Context.UNIT_MEAN, num_experts=(1, 4)), 10, None), OWN),
+    "one expert of any weight": ((sequence(Context.UNIT_MEAN, num_experts=1, gate=Gate.SIGMOID), 10, 2), OWN),
+}
+
+
+@pytest.mark.parametrize("row", BY_SIZE)
+def test_a_leak_that_sizes_rule_out_is_not_declared(row: str) -> None:
+    (routing, context, sequences), expected = BY_SIZE[row]
+    assert verdict(routing, context, sequences) == Verdict(*expected)
+
+
+def test_the_largest_pass_of_a_run_decides() -> None:
+    """A limit over the batch binds in training on 16 sequences, though not in evaluation on one."""
+    config = toy(batch_wide(0.5))
+    alone = dataclasses.replace(config.run, batch_size=1, eval_batch=1)
+    assert verdict_of(dataclasses.replace(config, run=alone)) == Verdict()
+    for changes in ({"batch_size": 16}, {"eval_batch": 16}, {"batch_size": 4, "micro_batch": 2}):
+        run = dataclasses.replace(alone, **changes)
+        assert verdict_of(dataclasses.replace(config, run=run)) == Verdict(*OTHERS_AND_BATCH)
+    accumulated = dataclasses.replace(alone, batch_size=4, micro_batch=1)
+    assert verdict_of(dataclasses.replace(config, run=accumulated)) == Verdict()

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moe_study.design.accounting import flops_per_token, num_params
-from moe_study.design.causality import Verdict, of_task, verdict
+from moe_study.design.causality import of_task, verdict
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings
 from moe_study.design.routing import (
     Capacity,
@@ -30,6 +30,7 @@ from moe_study.design.routing import (
     Unit,
 )
 from moe_study.design.validation import problems, validate
+from moe_study.design.verdict import Verdict
 from moe_study.errors import ConfigError
 from moe_study.model.vit import ViT, cut
 

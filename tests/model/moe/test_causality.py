@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_study.design.causality import Verdict, verdict
+from moe_study.design.causality import verdict
 from moe_study.design.routing import (
     Capacity,
     ChoiceScope,
@@ -27,6 +27,7 @@ from moe_study.design.routing import (
     Unit,
 )
 from moe_study.design.validation import validate
+from moe_study.design.verdict import Verdict
 from moe_study.model.gpt import GPT
 from tests.design.points import MIXTRAL, SEGMENTS, SEQUENCE_MEAN, VOCABULARY, toy
 
