@@ -56,8 +56,11 @@ def plan_lines(planned: "Plan") -> Iterator[str]:
         right = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:], strict=True)]
         yield "  ".join([*left, *right, row[-1]]).rstrip()
     yield ""
+    for same in planned.same_points():
+        yield same.headline
+        yield from (f"  {point}" for point in same.points)
     if planned.duplicates or planned.excluded:
-        yield f"left out: {planned.excluded} excluded, {planned.duplicates} given twice"
+        yield f"left out: {planned.excluded} excluded, {planned.duplicates} the same as others"
     missing = planned.to_start()
     flops = sum(run.train_flops for run in missing)
     yield f"{len(planned.runs)} run(s), {len(missing)} to train: {count(flops)} FLOPs{_hours(planned, missing)}"

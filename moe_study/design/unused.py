@@ -10,7 +10,7 @@ would be trained than was asked for. A dense model has no routing at all, so tha
 axes: it ignores all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from moe_study.design.routing import (
@@ -164,10 +164,22 @@ def unused(config: Any) -> list[str]:
     return [name for name in USED if not is_used(config, name)]
 
 
-def why_unused(config: Any, name: str) -> str:
-    """What the setting would need, for a sentence that begins with it."""
-    dense = config.routing.selection is Selection.DENSE and name.startswith("routing.") and name not in DENSE_SIZES
-    return "has no effect on a dense model" if dense else f"has no effect: it needs {USED[name].needs}"
+def explain_unused(config: Any, names: Iterable[str]) -> str | None:
+    """Those of `names` that have no part in what `config` trains, and why, in one line; None when all have."""
+    by_reason: dict[str, list[str]] = {}
+    for name in names:
+        if not is_used(config, name):
+            by_reason.setdefault(_reason(config, name), []).append(name)
+    return "; ".join(_sentence(names, reason) for reason, names in by_reason.items()) or None
 
 
-DENSE_SIZES = ("routing.ffn_multiplier",)
+def _reason(config: Any, name: str) -> str:
+    of_mixtures = name.startswith("routing.") and name != "routing.ffn_multiplier"
+    if config.routing.selection is Selection.DENSE and of_mixtures:
+        return " on a dense model"
+    return f" without {USED[name].needs}"
+
+
+def _sentence(names: Sequence[str], reason: str) -> str:
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f"{listed} {'have' if len(names) > 1 else 'has'} no effect{reason}"

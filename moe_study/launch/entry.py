@@ -20,7 +20,7 @@ from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.local.slots import threads_of_a_run
 from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.result import causality_of
-from moe_study.sweeps.compose import HYDRA_VERSION_BASE, run_config
+from moe_study.sweeps.compose import HYDRA_VERSION_BASE, run_config, warning_of_unused
 from moe_study.sweeps.conf import CONFIG_NAME, project_root
 from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
 from moe_study.sweeps.plan import flag
@@ -31,13 +31,14 @@ class Task:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.single: tuple[DictConfig, PoolSettings] | None = None  # a single run, to be trained after Hydra's part
+        # A single run, to be trained after Hydra's part: its configuration, and what the command line says of it.
+        self.single: tuple[DictConfig, Sequence[str], PoolSettings] | None = None
 
     def __call__(self, composed: DictConfig) -> str | None:
         """A single run is only noted, so that it trains outside of Hydra's error handling."""
         settings = pool_settings(composed)
         if HydraConfig.get().mode is RunMode.RUN:
-            self.single = composed, settings
+            self.single = composed, list(HydraConfig.get().overrides.task), settings
             return None
         if composed.job.members is not None:
             from moe_study.launch.packed_jobs import train_job
@@ -69,12 +70,14 @@ def pool_settings(composed: DictConfig) -> PoolSettings:
     return PoolSettings.of({name: launcher.get(name, value) for name, value in composed.job.items()})
 
 
-def train_one(composed: DictConfig, settings: PoolSettings, job: Job) -> int:
+def train_one(composed: DictConfig, overrides: Sequence[str], settings: PoolSettings, job: Job) -> int:
     """Train one run in the foreground unless it is done; prints where it lies, returns the exit code."""
     if composed.sweep is not None:
         raise ConfigError(f"a sweep has many runs: add -m, as in python train.py -m +sweep={composed.sweep}")
     retry_failed = flag({"retry_failed": composed.retry_failed}, "retry_failed")
     config = run_config(composed)
+    if (warning := warning_of_unused(composed, overrides)) is not None:
+        print(f"warning: {warning}", file=sys.stderr)
     folder = RunFolder.of(config)
     state = folder.state()
     check_finished([config], job)

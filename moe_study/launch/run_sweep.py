@@ -50,11 +50,12 @@ def opening(plan: Plan, missing: Sequence[PlannedRun]) -> str:
     """What is about to happen, in a line or two."""
     states = Counter(run.state for run in plan.runs)
     there = ", ".join(f"{states[state]} {state}" for state in State if states[state])
-    left_out = [(plan.excluded, "excluded"), (plan.duplicates, "given twice"), (len(plan.invalid), "invalid")]
+    left_out = [(plan.excluded, "excluded"), (plan.duplicates, "the same as others"), (len(plan.invalid), "invalid")]
     notes = ", ".join(f"{number} {what}" for number, what in left_out if number)
     lines = [f"{plan.name or 'sweep'}: {len(plan.runs)} runs ({there}); {len(missing)} to train now"]
     if notes:
         lines.append(f"left out: {notes}")
+    lines += [same.headline for same in plan.same_points()]
     if plan.invalid:
         lines.append(plan.invalid_listing())
     lines += plan.warnings()

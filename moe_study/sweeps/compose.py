@@ -6,7 +6,7 @@ so that the files in conf/ hold only what differs, and a misspelt override meets
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from hydra import initialize_config_dir
@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from moe_study.design.config import RunConfig
 from moe_study.design.matching import Match, Solution, resolve_match
 from moe_study.design.normal import normalised
-from moe_study.design.plain import from_plain
+from moe_study.design.plain import flatten, from_plain
+from moe_study.design.unused import explain_unused
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError
 from moe_study.sweeps.conf import CONFIG_NAME, SETTINGS, defaults, project_root
@@ -61,11 +62,29 @@ def run_config(composed: DictConfig) -> RunConfig:
     return resolve_run(*read_composed(composed))[0]
 
 
+def given_settings(overrides: Iterable[Override]) -> tuple[str, ...]:
+    """Dotted names of the settings that overrides give a value to; a mapping gives one to each of its own."""
+    given: dict[str, None] = {}
+    for override in overrides:
+        value, name = None if override.is_delete() else override.value(), override.key_or_group
+        given |= dict.fromkeys(flatten(value, f"{name}.") if isinstance(value, Mapping) else [name])
+    return tuple(given)
+
+
+def warning_of_unused(composed: DictConfig, overrides: Sequence[str]) -> str | None:
+    """One line about the settings that somebody gave on the command line and that have no effect; None without any."""
+    config, _ = read_composed(composed)
+    with hydra_errors_as_sentences():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return explain_unused(config, given_settings(parsed))
+
+
 class Composed(NamedTuple):
-    """One composed point: its untyped sections, and which file was chosen of each group."""
+    """One composed point: its untyped sections, which file was chosen of each group, and which settings were given."""
 
     config: DictConfig
     choices: dict[str, str | None]
+    given: tuple[str, ...] = ()  # dotted names, of overrides alone and not of files
 
 
 class Composer:
@@ -95,8 +114,9 @@ class Composer:
         with hydra_errors_as_sentences():
             files = self._compose_files(tuple(str(o.input_line) for o in parsed if self._is_structural(o)))
             config = copy.deepcopy(files.config)
-            ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if not self._is_structural(o)], config)
-        return Composed(config, files.choices)
+            values = [o for o in parsed if not self._is_structural(o)]
+            ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        return Composed(config, files.choices, given_settings(values))
 
     def _compose_files(self, overrides: tuple[str, ...]) -> Composed:
         if overrides not in self._composed:

@@ -7,17 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from moe_study.design.accounting import flops_per_token
 from moe_study.design.config import RunConfig
+from moe_study.design.identity import settings_of
 from moe_study.design.matching import Solution
+from moe_study.design.unused import explain_unused, is_used, unused
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.members import Launch, record_launch
-from moe_study.sweeps.compose import Composer, open_composer, read_composed, resolve_run
+from moe_study.sweeps.compose import Composed, Composer, open_composer, read_composed, resolve_run
 from moe_study.sweeps.conf import is_outside_the_key, is_setting, project_root
-from moe_study.sweeps.sweep_file import Grid, as_overrides, matching_excludes, read_grid, with_overrides
+from moe_study.sweeps.same_points import SamePoints, same_points
+from moe_study.sweeps.sweep_file import (
+    NO_MEANING,
+    Grid,
+    Meaning,
+    as_overrides,
+    matching_excludes,
+    read_grid,
+    with_overrides,
+)
 from moe_study.sweeps.values import as_text
 
 TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
@@ -34,6 +43,8 @@ class PlannedRun:
     state: State  # when planned
     reason: str = ""  # last line of the error of a failed or diverged run
     matched: Solution | None = None  # what match= made equal, and how closely
+    unused: tuple[str, ...] = ()  # settings that the overrides give and that have no effect
+    also: tuple[tuple[str, ...], ...] = ()  # other overrides that mean this run
 
     @property
     def folder(self) -> RunFolder:
@@ -91,12 +102,20 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What somebody who wrote the sweep did not mean, a line each."""
-        return [f"exclude: {entry} matches no point of the sweep" for entry in self.idle_excludes]
+        idle = [f"exclude: {entry} matches no point of the sweep" for entry in self.idle_excludes]
+        if len(self.runs) > 1 or any(run.also for run in self.runs):
+            return idle  # same_points says what has no effect
+        return [*idle, *(why for run in self.runs if (why := explain_unused(run.config, run.unused)))]
+
+    def same_points(self) -> list[SamePoints]:
+        """Points that are written differently and train the same."""
+        spelled = ((run.config, (run.overrides, *run.also), run.unused) for run in self.runs)
+        return same_points(spelled, self._shared)
 
     @functools.cached_property
     def _shared(self) -> set[str]:
-        points: list[PlannedRun | InvalidPoint] = [*self.runs, *self.invalid]
-        every = [set(point.overrides) for point in points]
+        runs = [set(overrides) for run in self.runs for overrides in (run.overrides, *run.also)]
+        every = [*runs, *(set(point.overrides) for point in self.invalid)]
         return set.intersection(*every) if len(every) > 1 else set()
 
     def record_members(self) -> None:
@@ -150,17 +169,17 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
         if grid.name is not None and "log.sweep" not in point:
             overrides += (f"log.sweep={as_text(grid.name)}",)
         composed = composer.compose(overrides)
-        if matching := matching_excludes(grid.exclude, composed):
+        planned, meaning = _planned(composed, overrides)
+        if matching := matching_excludes(grid.exclude, composed, meaning):
             idle -= set(matching)
             excluded += 1
-            continue
-        try:
-            run = _planned(composed.config, overrides)
-        except _InvalidError as error:
-            invalid.setdefault(overrides, InvalidPoint(overrides, str(error)))
-            continue
-        duplicates += run.key in runs
-        runs.setdefault(run.key, run)
+        elif isinstance(planned, InvalidPoint):
+            invalid.setdefault(overrides, planned)
+        elif known := runs.get(planned.key):
+            duplicates += 1
+            runs[planned.key] = _with_other_overrides(known, planned)
+        else:
+            runs[planned.key] = planned
     return Plan(
         grid.name,
         tuple(runs.values()),
@@ -172,20 +191,28 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
     )
 
 
-class _InvalidError(ConfigError):
-    """The point is well written and has no meaning."""
-
-
-def _planned(composed: DictConfig, overrides: tuple[str, ...]) -> PlannedRun:
-    config, match = read_composed(composed)
+def _planned(composed: Composed, overrides: tuple[str, ...]) -> tuple[PlannedRun | InvalidPoint, Meaning]:
+    """The run of a point that is well written, an InvalidPoint if it has no meaning; and what it means."""
+    written, match = read_composed(composed.config)
     try:
-        config, matched = resolve_run(config, match)
+        config, matched = resolve_run(written, match)
     except ConfigError as error:
-        raise _InvalidError(str(error)) from error
+        return InvalidPoint(overrides, str(error)), NO_MEANING
     folder = RunFolder.of(config)
     state = folder.state()
     reason = folder.status().message if state in TO_RETRY else ""
-    return PlannedRun(config.key, overrides, config, state, reason, matched)
+    ignored = unused(written)
+    given = tuple(name for name in composed.given if name in ignored)
+    settings = {name: value for name, value in settings_of(config).items() if is_used(config, name)}
+    return PlannedRun(config.key, overrides, config, state, reason, matched, given), Meaning(settings, ignored)
+
+
+def _with_other_overrides(run: PlannedRun, same: PlannedRun) -> PlannedRun:
+    """The run, with what else means it."""
+    if same.overrides in (run.overrides, *run.also):
+        return run
+    given = tuple(dict.fromkeys((*run.unused, *same.unused)))
+    return dataclasses.replace(run, also=(*run.also, same.overrides), unused=given)
 
 
 def plan_overrides(overrides: Sequence[str]) -> Plan:

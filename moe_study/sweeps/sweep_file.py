@@ -16,10 +16,10 @@ value which is itself a list is written twice: routing.layers: [[0, 2], [1]].
 
 import difflib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
@@ -166,13 +166,29 @@ def as_overrides(point: Point) -> tuple[str, ...]:
     return tuple(key if key.startswith("~") and not value else f"{key}={value}" for key, value in point.items())
 
 
-def matching_excludes(exclude: Iterable[Mapping[str, Any]], composed: Composed) -> list[int]:
-    """Places of the entries of which the composed point matches all keys: groups, or dotted names of values."""
+class Meaning(NamedTuple):
+    """What a composed point trains, if anything."""
+
+    settings: Mapping[str, Any] = {}  # those that have an effect on it, in their one spelling
+    unused: Collection[str] = ()  # those that have none
+
+
+NO_MEANING = Meaning()
+
+
+def matching_excludes(
+    exclude: Iterable[Mapping[str, Any]], composed: Composed, meaning: Meaning = NO_MEANING
+) -> list[int]:
+    """Places of the entries of which the composed point matches all keys: groups, or dotted names of values.
+
+    A value is matched as it was written or as it is meant (`ffn_size: null` and 384 are the same); a setting without
+    effect only where the point itself gives it a value.
+    """
     entries = enumerate(exclude)
-    return [place for place, entry in entries if all(_matches(key, entry[key], composed) for key in entry)]
+    return [place for place, entry in entries if all(_matches(key, entry[key], composed, meaning) for key in entry)]
 
 
-def _matches(key: str, wanted: Any, composed: Composed) -> bool:
+def _matches(key: str, wanted: Any, composed: Composed, meaning: Meaning) -> bool:
     alternatives = wanted if isinstance(wanted, list) else [wanted]
     if (choice := composed.choices.get(key, _ABSENT)) is not _ABSENT:
         return str(choice) in map(str, alternatives)
@@ -181,7 +197,10 @@ def _matches(key: str, wanted: Any, composed: Composed) -> bool:
         raise ConfigError(f"exclude: unknown key {key}; it is neither a group nor a value of the configuration")
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
-    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in alternatives)
+    values = [] if key in meaning.unused and key not in composed.given else [value]
+    if (meant := meaning.settings.get(key)) is not None:
+        values.append(list(meant) if isinstance(meant, tuple) else meant)
+    return any(v == one and isinstance(v, bool) == isinstance(one, bool) for v in values for one in alternatives)
 
 
 _ABSENT = object()

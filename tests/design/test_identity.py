@@ -30,7 +30,7 @@ from moe_study.design.routing import (
     SoftWeights,
     Unit,
 )
-from moe_study.design.unused import ALWAYS, USED, is_used, unused, why_unused
+from moe_study.design.unused import ALWAYS, USED, explain_unused, is_used, unused
 from moe_study.design.validation import problems, validate
 from moe_study.errors import ConfigError
 from tests.design.points import COUNTED, DENSE, TOP_K, toy
@@ -305,7 +305,24 @@ def test_where_a_setting_is_not_used_it_changes_no_key_and_is_explained(name: st
     for config in (config for config in BASES if not is_used(config, name)):
         for value in _others(name, value_at(config, name)):
             assert with_values(config, {name: value}).key == config.key
-        assert why_unused(config, name).startswith("has no effect")
+        assert str(explain_unused(config, ["optimizer.lr", name])).startswith(f"{name} has no effect ")
+
+
+def test_settings_without_effect_are_named_with_their_reason_in_one_line() -> None:
+    names = ["routing.k", "routing.num_experts", "optimizer.lr", "routing.shuffle", "routing.ffn_multiplier"]
+    dense = toy(DENSE_ROUTING)
+    assert explain_unused(dense, names) == (
+        "routing.k, routing.num_experts and routing.shuffle have no effect on a dense model"
+    )
+    sized = toy(dataclasses.replace(DENSE_ROUTING, expert_size=7))
+    assert explain_unused(sized, names[:1] + names[-1:]) == (
+        "routing.k has no effect on a dense model; "
+        "routing.ffn_multiplier has no effect without routing.expert_size=null"
+    )
+    assert explain_unused(toy(), names) is None
+    assert explain_unused(toy(), ["routing.threshold"]) == (
+        "routing.threshold has no effect without routing.selection=threshold"
+    )
 
 
 # Axes come, defaults move --------------------------------------------------------------------------------------------

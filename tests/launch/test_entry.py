@@ -32,6 +32,14 @@ def test_one_run_trains_says_where_it_lies_and_leaves_nothing_else(runs_dir, tmp
     assert folder.status().attempts == 1
 
 
+def test_a_setting_without_effect_is_warned_of_in_one_line(runs_dir):
+    done = train("quick", runs_dir, "routing=dense", "routing.k=3", "routing.num_experts=8")
+    assert done.returncode == 0
+    assert done.stderr == "warning: routing.k and routing.num_experts have no effect on a dense model\n"
+    silent = train("quick", runs_dir, "routing=dense", "routing.ffn_multiplier=2")
+    assert silent.returncode == 0 and silent.stderr == ""
+
+
 @pytest.mark.parametrize("verdict", ["causality", "causality_measured"])
 def test_the_perplexity_of_a_routing_that_reads_later_tokens_is_marked(runs_dir, verdict):
     folder = RunFolder(runs_dir / "0123456789abcdef")

@@ -5,7 +5,9 @@ from collections import defaultdict
 
 import pytest
 
+from moe_study.commands.plan import plan_lines
 from moe_study.errors import ConfigError
+from moe_study.launch.run_sweep import opening
 from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.members import read_members
 from moe_study.sweeps.conf import project_root
@@ -52,6 +54,78 @@ def test_points_that_mean_the_same_run_are_planned_once(plan, sweep_file):
     made = plan("+sweep=mine")
     assert (len(made.runs), made.duplicates) == (2, 1)
     assert len({run.key for run in made.runs}) == 2
+
+
+def test_points_that_differ_in_what_they_cannot_use_are_one_network_and_the_plan_says_so(plan):
+    made = plan("routing=dense,token_hash", "routing.k=1,2", "routing.gate=sigmoid,softmax_then_pick", "run.seed=0,1")
+    assert (len(made.runs), made.duplicates) == (2 * 3, 10)
+    lines = list(plan_lines(made))
+    place = lines.index(
+        "4 points are one dense network: routing.k and routing.gate have no effect on a dense model"
+    )
+    assert lines[place + 1 : place + 3] == [
+        "  routing=dense routing.k=1 routing.gate=sigmoid",
+        "  routing=dense routing.k=1 routing.gate=softmax_then_pick",
+    ]
+    assert lines.count("2 points are one network: routing.gate has no effect without a router with scores") == 2
+    assert opening(made, []).count("points are one") == 3
+
+
+def test_one_network_in_two_spellings_is_planned_once(plan, sweep_file):
+    sweep_file("""
+        base: {run.tokens: 100_000}
+        points:
+          - {routing: dense, routing.ffn_multiplier: 2}
+          - {routing: dense, routing.expert_size: 768}
+          - {routing: dense, model.ffn_size: 768}
+          - {routing: dense, run.tokens: null, run.steps: 98, routing.ffn_multiplier: 2}
+    """)
+    made = plan("+sweep=mine")
+    (same,) = made.same_points()
+    assert len(made.runs) == 1 and len(same.points) == 4
+    assert same.headline == "4 points are one dense network"
+
+
+def test_a_twin_that_several_points_have_is_said_with_their_sizes(plan):
+    made = plan("routing.num_experts=4", "routing.k=1", "match=total_params", "routing.threshold=0.5,0.9")
+    (run,) = made.runs
+    (same,) = made.same_points()
+    assert run.matched is not None and same.network == "dense network"
+
+
+def test_a_setting_that_a_single_run_cannot_use_is_named(plan):
+    assert plan("routing=dense", "routing.k=2").warnings() == ["routing.k has no effect on a dense model"]
+    assert plan("routing.k=2").warnings() == []
+    assert plan("routing=dense", "routing.k=2", "run.seed=0,1").warnings() == []  # a sweep says what is the same
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        ("{optimizer.lr: 1e-3}", 2),  # of 1e-3 and 2e-3
+        ("{model.ffn_size: 384}", 0),  # null is 4 * width
+        ("{model.ffn_size: null}", 0),
+        ("{run.micro_batch: 8}", 0),
+        ("{run.tokens: 500_000}", 0),
+        ("{routing.expert_size: 384}", 0),
+        ("{routing.num_experts: 4}", 2),  # a dense model has none
+        ("{routing.threshold: 0.9}", 4),  # which nobody uses, and nobody gave
+        ("{routing.selection: dense, optimizer.lr: 0.002}", 3),
+    ],
+)
+def test_excludes_match_what_is_meant(plan, sweep_file, exclude, left):
+    sweep_file(f"points: [{{routing: [dense, token_top1], optimizer.lr: [0.001, 2e-3]}}]\nexclude: [{exclude}]")
+    made = plan("+sweep=mine")
+    assert len(made.runs) == left and made.excluded == 4 - left
+
+
+def test_an_exclude_of_a_setting_without_effect_matches_where_it_is_given(plan, sweep_file):
+    sweep_file("""
+        points: [{routing: [dense, token_top2], routing.k: [2, 3]}]
+        exclude: [{routing: dense, routing.k: 3}]
+    """)
+    made = plan("+sweep=mine")
+    assert (len(made.runs), made.excluded, made.duplicates, made.idle_excludes) == (3, 1, 0, ())
 
 
 def test_keys_differ_by_seed(plan):
