@@ -131,6 +131,7 @@ class Session:
         if newest is not None:
             self.trainer.load_state_dict(newest)
         self.saved_step = self.trainer.step
+        self.folder.add_provenance(first_step=self.trainer.step)  # from here on the code of this attempt
         self.recorder.begin(self.trainer.step)
         if newest is not None and "arithmetic" in newest:  # older checkpoints do not say
             self.warnings = newest["warnings"]

@@ -1,0 +1,97 @@
+"""Whether runs that stand side by side were made by the same code, the same torch and from the same data."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moe_study.errors import StudyError
+from moe_study.runs.folder import RunFolder
+
+Record = Mapping[str, Any]  # what provenance.json holds
+
+SHOWN = 4  # runs named of each group but the largest
+DIGITS = 9  # of a hash
+UNKNOWN = "not recorded"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One respect in which some runs came about differently."""
+
+    what: str  # code, torch or data
+    groups: tuple[tuple[str, tuple[str, ...]], ...]  # (value, keys of its runs), the largest group first
+
+    def sentence(self, names: Mapping[str, str] | None = None) -> str:
+        """The difference in one line; `names` are what keys are called by."""
+        (value, keys), *others = self.groups
+        parts = [f"{len(keys)} have {value}"]
+        for value, keys in others:
+            parts.append(f"{len(keys)} {value} ({_listed([(names or {}).get(key, key) for key in keys])})")
+        return f"these runs differ in their {self.what}: {', '.join(parts)}"
+
+
+def mixed(folders: Iterable[RunFolder]) -> tuple[Mixture, ...]:
+    """In which of code, torch and data fingerprint the runs of `folders` differ; empty where in none.
+
+    A commit with changes is other code than the commit, and so is a run that was resumed under other code. What a
+    run has not recorded counts as a value of its own.
+    """
+    records = {folder.key: _record(folder) for folder in folders}
+    found = (_mixture(what, value, records) for what, value in RESPECTS.items())
+    return tuple(mixture for mixture in found if mixture is not None)
+
+
+def _record(folder: RunFolder) -> Record:
+    try:
+        record = folder.provenance()
+    except StudyError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _mixture(what: str, value: Callable[[Record], str], records: Mapping[str, Record]) -> Mixture | None:
+    groups: dict[str, list[str]] = {}
+    for key, record in records.items():
+        groups.setdefault(value(record), []).append(key)
+    if len(groups) < 2:
+        return None
+    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    return Mixture(what, tuple((value, tuple(keys)) for value, keys in ordered))
+
+
+def _code(record: Record) -> str:
+    """The code of the last attempt, and of the attempts that it resumed from."""
+    attempts = [record]
+    for before in reversed(record.get("earlier") or []):
+        if not attempts[-1].get("first_step"):
+            break  # that attempt began at step 0, so nothing of an earlier one is in it
+        attempts.append(before)
+    return ", resumed from ".join(dict.fromkeys(map(_one_code, attempts)))
+
+
+def _one_code(record: Record) -> str:
+    """The commit and a hash of what differs from it; of an installed package its version and a hash of its sources."""
+    if commit := record.get("commit"):
+        diff = record.get("diff")
+        return commit[:DIGITS] + (f" with changes {diff[:DIGITS]}" if diff else "")
+    version, sources = record.get("version"), record.get("sources")
+    if not version and not sources:
+        return UNKNOWN
+    return f"version {version or UNKNOWN}" + (f", sources {sources[:DIGITS]}" if sources else "")
+
+
+def _torch(record: Record) -> str:
+    return str((record.get("versions") or {}).get("torch") or UNKNOWN)
+
+
+def _data(record: Record) -> str:
+    fingerprint = record.get("data_fingerprint")
+    return str(fingerprint)[:DIGITS] if fingerprint else UNKNOWN
+
+
+RESPECTS: dict[str, Callable[[Record], str]] = {"code": _code, "torch": _torch, "data": _data}
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
