@@ -86,23 +86,32 @@ def sweep_names(root: Path) -> list[str]:
 
 
 def find_sweep(name: str, root: Path) -> Path:
-    """The sweep file that `name` means: its path below sweeps/ without the ending, or a path to any file."""
-    names = sweep_names(root)
-    if name in names:
-        return root / SWEEPS / f"{name}.yaml"
+    """The sweep file that `name` means: its path below sweeps/ without the ending, or a path to any file.
+
+    sweeps/ is looked for below `root` first, then below the current folder.
+    """
+    known = {one: place for place in reversed(_places(root)) for one in sweep_names(place)}
+    if name in known:
+        return known[name] / SWEEPS / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
-    in_any_folder = {one.rpartition("/")[2]: one for one in names}
-    close = difflib.get_close_matches(name, [*names, *in_any_folder], n=1)
-    listed = f"there are {', '.join(names) or 'none'}"
+    in_any_folder = {one.rpartition("/")[2]: one for one in known}
+    close = difflib.get_close_matches(name, [*known, *in_any_folder], n=1)
+    listed = f"there are {', '.join(sorted(known)) or 'none'}"
     advice = f"did you mean {in_any_folder.get(close[0], close[0])}?" if close else listed
     raise ConfigError(f"there is no sweep {name} in {root / SWEEPS}; {advice}")
 
 
 def _name_of(path: Path, root: Path) -> str:
-    folder = (root / SWEEPS).resolve()
-    inside = path.resolve().is_relative_to(folder)
-    return path.resolve().relative_to(folder).with_suffix("").as_posix() if inside else path.stem
+    for folder in ((place / SWEEPS).resolve() for place in _places(root)):
+        if path.resolve().is_relative_to(folder):
+            return path.resolve().relative_to(folder).with_suffix("").as_posix()
+    return path.stem
+
+
+def _places(root: Path) -> list[Path]:
+    """Folders whose sweeps/ counts, the most important first."""
+    return [root] if root.resolve() == Path.cwd() else [root, Path.cwd()]
 
 
 def _mapping(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from moe_study.design.plain import to_plain
 from moe_study.launch.execute import Job
 from moe_study.launch.local.slots import Slot
 from moe_study.launch.local.worker import train_in_turn
-from moe_study.sweeps.conf import project_root
+from moe_study.sweeps.conf import PACKAGE
 from moe_study.sweeps.plan import PlannedRun
 
 PATIENCE = 60.0  # seconds for a process without a run to end
@@ -37,7 +37,7 @@ def start_server(preload: Sequence[str], environment: Mapping[str, str]) -> Fork
     """The fork server. It imports what all runs need, and `preload`, with `environment` set, while this returns."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["moe_study.launch.local.fork_server", *preload])
-    path = os.pathsep.join(filter(None, (str(project_root()), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
     with _environment({**SERVER_ENVIRONMENT, **environment, "PYTHONPATH": path}):
         forkserver.ensure_running()
     return context
