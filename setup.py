@@ -1,4 +1,4 @@
-"""Copies conf/ and sweeps/ into the package when it is built, so that it works from any folder; the rest is pyproject.toml.
+"""Copies conf/ and sweeps/ into the package when it is built, so that it works from any folder (see pyproject.toml).
 
 An editable install reads them where they are, in the clone.
 """
