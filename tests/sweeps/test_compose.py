@@ -28,6 +28,7 @@ def sentence(composer, *overrides: str) -> str:
         [],
         ["routing=token_top2_frozen", "model=micro", "run.seed=3", "optimizer.betas=[0.9,0.99]"],
         ["match=active_params", "routing.num_experts=8", "+data.options.extra={a:1}", "~data.options.extra"],
+        ["recipe=pico", "model=micro", "run.tokens=9"],
         ["run.steps=7", "run.tokens=null", "model.context=64", "run.eval_tokens=${run.batch_size}"],
     ],
 )
@@ -35,6 +36,17 @@ def test_quick_composition_equals_hydras(composer, overrides):
     expected = OmegaConf.to_container(hydra_compose(CONFIG_NAME, overrides), resolve=True)
     for _ in range(2):  # the second time from what is kept
         assert OmegaConf.to_container(composer.compose(overrides).config, resolve=True) == expected
+
+
+def test_a_recipe_chooses_several_groups_at_once_and_each_can_be_chosen_otherwise(composer):
+    recipe, parts = composer.run_config(["recipe=pico"]), composer.run_config(
+        ["model=pico", "data=parliament_news_512", "optimizer=pico", "run=pico"]
+    )
+    assert recipe == parts
+    assert recipe.vocab_size == 512 and recipe.data.options == composer.run_config([]).data.options
+    micro, other = composer.run_config(["model=micro"]), composer.run_config(["recipe=pico", "model=micro"])
+    assert other.model.width == micro.model.width and other.optimizer == recipe.optimizer
+    assert composer.run_config(["recipe=none"]) == composer.run_config([])
 
 
 def test_points_composed_one_after_the_other_do_not_touch_each_other(composer):
