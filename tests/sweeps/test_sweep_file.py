@@ -123,8 +123,9 @@ def test_sweep_may_be_a_path(tmp_path):
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path, monkeypatch):
     """sweeps/ with folders, a hidden one among them, and a file beside it."""
+    monkeypatch.chdir(tmp_path)
     for name in ("sweeps/first", "sweeps/recipe/init", "sweeps/recipe/deep/er", "sweeps/.hidden/first", "beside"):
         (tmp_path / f"{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{name}.yaml").write_text("seeds: [4]")
@@ -136,6 +137,16 @@ def test_a_sweep_s_name_is_its_path_below_sweeps(folders):
     for name in sweep_names(folders):
         assert read_grid(name, folders).name == name
         assert read_grid(str(folders / "sweeps" / f"{name}.yaml"), folders).name == name
+
+
+def test_sweeps_of_the_current_folder_count_after_the_clone_s_own(folders, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name in ("first", "mine/own"):
+        (elsewhere / "sweeps" / f"{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / "sweeps" / f"{name}.yaml").write_text("seeds: [7]")
+    monkeypatch.chdir(elsewhere)
+    assert find_sweep("first", folders) == folders / "sweeps" / "first.yaml"
+    assert read_grid("mine/own", folders).name == "mine/own"
 
 
 @pytest.mark.parametrize(
