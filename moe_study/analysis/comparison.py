@@ -1,10 +1,13 @@
 """Which point has the lower loss, seed by seed.
 
-A difference is called only where its Holm-adjusted p value over the family of comparisons is below 1 - level;
-"the same" only where the equivalence test (TOST, Holm-adjusted too) says so at the margin.
+All comparisons that are tested in one report are one family. A difference is called only where its Holm-adjusted
+p value is below 1 - level; "the same" only where the equivalence test (TOST, Holm-adjusted too) says so at the margin.
+So at most 5% of reports call any difference where there is none, and at most 5% call the same what differs by the
+margin or more; each comparison has only one of these two hypotheses to be wrong about.
 """
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -12,19 +15,22 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.frame import done
-from moe_study.analysis.pairs import Pair, differing_settings, ranked, settings_of
+from moe_study.analysis.pairs import Pair, Settings, differing_settings, settings_of
 from moe_study.analysis.statistics import (
+    Interval,
     PairedDifference,
-    PooledNoise,
+    at_level,
     equivalence_p,
     holm,
+    holm_steps,
     paired_difference,
-    pooled_noise,
+    seeds_needed,
 )
 from moe_study.errors import StudyError
 
-MARGIN = 0.01  # nats: one percent of perplexity
-ALONE = 5  # paired seeds from which on a pair of points needs no help from the noise of the others
+MARGIN = 0.01  # nats per token: one percent of perplexity
+LEVEL = 0.95
+MIN_SEEDS_FOR_INTERVAL = 2
 
 
 class Verdict(StrEnum):
@@ -34,44 +40,99 @@ class Verdict(StrEnum):
     UNCLEAR = "cannot be told apart"
     ONE_PAIR = "one pair"
     NO_PAIR = "no pair"
+    NOT_PLANNED = "not planned"  # measured, but not tested: a description
+
+
+DECIDED = (Verdict.LOWER, Verdict.HIGHER, Verdict.SAME)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A comparison that somebody wants: the loss of `point` minus that of `against`, both labels."""
+
+    point: str
+    against: str
+    question: str = ""
+    margin: float | None = None  # nats per token; None: that of the report
+    late: bool = False  # stated when results of it were there already
+    written: str = ""  # both sides as the sweep file has them, where it has
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`point` minus `against`, in nats a token: negative is better.
+    """`point` minus `against`, in nats per token: negative is better.
 
-    p values are Holm-adjusted over the family. What is pooled uses the seed noise of all points that are not
-    leaking, on the assumption that it is alike; NaN from ALONE seeds on, where it is not needed.
+    `difference` stands alone, with an interval at the plain level. p values are Holm-adjusted over the family, and
+    `interval` and `same_interval` have the levels at which Holm's procedure decided: the one excludes 0 exactly where
+    a difference is called, the other lies within the margin exactly where the two are called the same. Outside of a
+    family (family = 0) p values and both intervals are NaN.
     """
 
-    point: str
-    against: str
+    asked: Asked
     difference: PairedDifference
+    margin: float
+    differs_in: tuple[str, ...]  # settings in which the two configurations differ
     p: float
     p_same: float
-    pooled_half: float  # half of the interval with pooled noise
-    p_pooled: float
-    margin: float
-    family: int  # comparisons that were tested together
-    differs_in: tuple[str, ...]  # settings in which the two configurations differ
+    interval: Interval
+    same_interval: Interval
+    family: int = 0  # comparisons that were tested together
+
+    @property
+    def point(self) -> str:
+        return self.asked.point
+
+    @property
+    def against(self) -> str:
+        return self.asked.against
 
     @property
     def verdict(self) -> Verdict:
-        """What this pair of points shows alone; pooled noise has no say in it."""
+        """What this pair of points shows by itself: no noise of other points has a say in it."""
         d = self.difference
-        if d.n < 2:
+        if d.n < MIN_SEEDS_FOR_INTERVAL:
             return Verdict.ONE_PAIR if d.n else Verdict.NO_PAIR
+        if not self.family:
+            return Verdict.NOT_PLANNED
         if self.p < 1 - d.level:
             return Verdict.LOWER if d.mean < 0 else Verdict.HIGHER
         return Verdict.SAME if self.p_same < 1 - d.level else Verdict.UNCLEAR
 
+    @property
+    def decided(self) -> bool:
+        return self.verdict in DECIDED
+
+    @functools.cached_property
+    def seeds_needed(self) -> int | None:
+        """How many would decide it (see statistics.seeds_needed); None where it is decided, or out of reach."""
+        if self.verdict is not Verdict.UNCLEAR:
+            return None
+        d, alphas = self.difference, (1 - self.interval.level, (1 - self.same_interval.level) / 2)
+        return seeds_needed(d.mean, d.sd, self.margin, *alphas)
+
 
 def compare(
-    frame: pd.DataFrame, pairs: Iterable[Pair], margin: float = MARGIN, level: float = 0.95
+    frame: pd.DataFrame, pairs: Iterable[Pair], margin: float = MARGIN, level: float = LEVEL
 ) -> list[Comparison]:
     """Compare the points of each pair of labels over the seeds they share, as one family.
 
     `frame` holds runs of one evaluation set. Errors: StudyError for a label that no finished run has.
+    """
+    asked = [Asked(*pair) for pair in pairs]
+    known = list(dict.fromkeys(done(frame)["label"]))
+    for label in (label for one in asked for label in (one.point, one.against)):
+        if label not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise StudyError(f"no finished run is called {label}; the points here are {names}")
+    return as_one_family(measure(frame, asked, margin, level))
+
+
+def measure(
+    frame: pd.DataFrame, asked: Iterable[Asked], margin: float = MARGIN, level: float = LEVEL
+) -> list[Comparison]:
+    """The differences that are `asked` for, over shared seeds, without any test.
+
+    `frame` holds runs of one evaluation set; a label without a finished run gives a comparison without pairs.
     """
     runs = done(frame)
     if runs["evaluation"].nunique() > 1:
@@ -79,43 +140,52 @@ def compare(
             "these runs were evaluated on different data, context or amounts of text, so their losses cannot be "
             "compared; choose the runs of one evaluation set"
         )
-    losses = losses_by_seed(runs)
-    noise, pool, settings = shared_noise(runs), set(ranked(runs)["label"]), settings_of(runs)
-    found = []
-    for point, against in pairs:
-        both = losses.loc[[_known(losses, point), _known(losses, against)]].dropna(axis=1).to_numpy()
-        d = paired_difference(both[0], both[1], level)
-        pooled_half, p_pooled = np.nan, np.nan
-        if d.n < min(ALONE, noise.degrees + 1) and {point, against} <= pool:
-            pooled_half, p_pooled = noise.half_width(d.n, level), noise.p(d.mean, d.n)
-        p_same = float(equivalence_p(both[0] - both[1], margin))
-        differs_in = differing_settings(settings, point, against)
-        found.append(Comparison(point, against, d, d.p, p_same, pooled_half, p_pooled, margin, 0, differs_in))
-    return _adjusted(found)
+    losses, settings = losses_by_seed(runs), settings_of(runs)
+    return [_measured(losses, settings, one, one.margin or margin, level) for one in asked]
 
 
-def _adjusted(found: list[Comparison]) -> list[Comparison]:
-    """The comparisons as one family."""
-    p, p_same, p_pooled = (holm([getattr(c, name) for c in found]) for name in ("p", "p_same", "p_pooled"))
-    family = int(np.sum(~np.isnan(p)))
+def _measured(losses: pd.DataFrame, settings: Settings, asked: Asked, margin: float, level: float) -> Comparison:
+    both = np.empty((2, 0))
+    differs_in: tuple[str, ...] = ()
+    if {asked.point, asked.against} <= set(losses.index):
+        both = losses.loc[[asked.point, asked.against]].dropna(axis=1).to_numpy()
+        differs_in = differing_settings(settings, asked.point, asked.against)
+    untested = Interval(both.shape[1], np.nan, np.nan, np.nan, np.nan, np.nan)
+    return Comparison(
+        asked,
+        paired_difference(both[0], both[1], level),
+        margin,
+        differs_in,
+        p=np.nan,
+        p_same=float(equivalence_p(both[0] - both[1], margin)),
+        interval=untested,
+        same_interval=untested,
+    )
+
+
+def as_one_family(measured: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons tested together: every p value pays for all of those that have an interval."""
+    if not measured:
+        return []
+    level = measured[0].difference.level
+    p_alone = [c.difference.p for c in measured]
+    p, p_same = holm(p_alone), holm([c.p_same for c in measured])
+    steps = holm_steps(p_alone, 1 - level).tolist()
+    steps_same = holm_steps([c.p_same for c in measured], 1 - level).tolist()
+    family = sum(step > 0 for step in steps)
     return [
-        replace(c, p=float(p[i]), p_same=float(p_same[i]), p_pooled=float(p_pooled[i]), family=family)
-        for i, c in enumerate(found)
+        _tested(c, float(p[i]), float(p_same[i]), (1 - level) / steps[i], (1 - level) / steps_same[i], family)
+        if steps[i]
+        else c
+        for i, c in enumerate(measured)
     ]
+
+
+def _tested(c: Comparison, p: float, p_same: float, alpha: float, alpha_same: float, family: int) -> Comparison:
+    intervals = at_level(c.difference, 1 - alpha), at_level(c.difference, 1 - 2 * alpha_same)
+    return replace(c, p=p, p_same=p_same, interval=intervals[0], same_interval=intervals[1], family=family)
 
 
 def losses_by_seed(runs: pd.DataFrame) -> pd.DataFrame:
     """Validation losses, points down (by label) and seeds across; NaN where there is no run."""
     return runs.pivot_table(index="label", columns="seed", values="validation_loss")
-
-
-def shared_noise(frame: pd.DataFrame) -> PooledNoise:
-    """Seed noise of all points that do not leak, pooled."""
-    return pooled_noise(losses_by_seed(ranked(frame)).to_numpy())
-
-
-def _known(losses: pd.DataFrame, label: str) -> str:
-    if label not in losses.index:
-        names = ", ".join(losses.index) or "none"
-        raise StudyError(f"no finished run is called {label}; the points here are {names}")
-    return label

@@ -1,15 +1,18 @@
-"""Numbers and marks as people read them: one form for tables, pictures and sentences."""
+"""Numbers, marks and aligned columns as people read them: one form for tables, pictures and sentences."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 LEAK_MARK = "†"
 BATCH_MARK = "‡"
+APART_MARK = "§"
+NOTHING = "–"
 
 
 def count(value: float) -> str:
     """1234567 as "1.23M"."""
     if value is None or math.isnan(value):
-        return "–"
+        return NOTHING
     for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
@@ -19,10 +22,31 @@ def count(value: float) -> str:
 def duration(seconds: float) -> str:
     """Wall clock as "41s", "3m12s", "2h05m"."""
     if math.isnan(seconds):
-        return "–"
+        return NOTHING
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.0f}s" if seconds >= 10 else f"{seconds:.1f}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def number(value: float | None, form: str) -> str:
+    """`value` in a format such as "{:.4f}"; a dash where there is none."""
+    return NOTHING if value is None or math.isnan(value) else form.format(value)
+
+
+def percent(level: float) -> str:
+    """A level of confidence: 0.95 as "95%", 0.99444 as "99.44%"."""
+    return f"{100 * level:.4g}%"
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
+    """Lines of equal columns, two spaces apart; the columns in `right` are set to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if place in right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

@@ -22,12 +22,14 @@ from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.runs.activations import COLUMNS as ACTIVATION_COLUMNS
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.listing import find_runs
+from moe_study.runs.result import causality_of, executed_costs
 
 Row = Mapping[Hashable, Any]  # one row of a frame
 RESULT_NUMBERS = (
     "validation_loss", "bits_per_byte", "accuracy", "tokens", "steps", "num_params", "num_active_params",
     "flops_per_token", "train_seconds", "tokens_per_second", "peak_memory_bytes",
 )  # fmt: skip
+EXECUTED = ("executed_active_params", "executed_flops_per_token")  # by the rows that ran over the validation set
 EXPERT_RATES = ("wanted_per_token", "kept_per_token", "executed_per_token")
 CAUSALITY = ("own_future", "others_future", "mixes_batch")
 
@@ -38,14 +40,14 @@ def load_frame(folders: Iterable[Path], sweep: str | None = None) -> pd.DataFram
     Columns: folder, key (the folder's name), identity (the key that the run would have today), state (as in
     status.json, or `damaged`), error, step, total_steps, seed, point (identity without the seed), label (shortest text
     that tells the points of this frame apart), the settings that the run was trained with (`routing.num_experts`), each
-    in its one spelling (design/normal.py), RESULT_NUMBERS, EXPERT_RATES (means over layers),
+    in its one spelling (design/normal.py), RESULT_NUMBERS, EXECUTED, EXPERT_RATES (means over layers),
     CAUSALITY, `leaks` (the routing reads later tokens), and evaluation (hash of what the loss was measured
     on: only losses with the same one can be compared). A run that stands in two folders is taken once, a done
     one first. `sweep` keeps the runs that were planned by the sweep of that name.
     """
     rows = [_row(folder) for folder in find_runs(folders, sweep)]
     frame = pd.DataFrame(rows)
-    for name in (*RESULT_NUMBERS, *EXPERT_RATES):
+    for name in (*RESULT_NUMBERS, *EXECUTED, *EXPERT_RATES):
         frame[name] = pd.to_numeric(frame[name]) if name in frame else math.nan
     for name in (*CAUSALITY, "leaks", "evaluation", "seed", "step", "total_steps"):
         if name not in frame:
@@ -77,7 +79,7 @@ def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFra
     """Losses over training. Columns: label, point, key, seed, kind (train, validation), step, tokens, loss,
     seconds.
 
-    Losses are of the language model alone, in nats a token. A damaged file raises DataError, or, with
+    Losses are of the language model alone, in nats per token. A damaged file raises DataError, or, with
     `problems`, adds its sentence there and leaves that run out; so do the other long frames.
     """
     columns = ["kind", "step", "tokens", "loss", "seconds"]
@@ -220,13 +222,14 @@ def _result(folder: RunFolder, result: Mapping[str, Any], row: Mapping[str, Any]
     for name in ("validation_loss", "causality"):
         if result.get(name) is None:
             raise DataError(f"{path} is damaged: it has no {name}; start the run again")
+    if missing := set(CAUSALITY) - set(result["causality"]):
+        raise DataError(f"{path} is damaged: its causality lacks {min(missing)}; start the run again")
     values = {name: result.get(name) for name in RESULT_NUMBERS}
     for name in EXPERT_RATES:
         values[name] = _mean(result.get(name))
-    measured = result.get("causality_measured") or {}  # none in older runs
-    for name in CAUSALITY:  # what the point's type declares or the audit measured: either is enough for the mark
-        values[name] = bool(result["causality"][name]) or bool(measured.get(name))
-    values["leaks"] = values["own_future"] or values["others_future"]
+    values.update(executed_costs(folder, result))
+    verdict = causality_of(result)
+    values.update({name: getattr(verdict, name) for name in CAUSALITY}, leaks=verdict.leaks)
     # What decides whether two losses are of the same text: the data, the window, and how much is read.
     measured_on = [result.get("data_fingerprint"), row["model.context"], row["run.eval_tokens"]]
     values["evaluation"] = _hash(measured_on)

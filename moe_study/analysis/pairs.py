@@ -35,8 +35,8 @@ def default_reference(frame: pd.DataFrame) -> str:
 def default_questions(frame: pd.DataFrame, reference: str, rank_leaking: bool = False) -> dict[str, list[Pair]]:
     """Pairs of labels by question, each pair once, points with the lower mean loss first.
 
-    Every point against the reference; every mixture against its dense twins, those of equal active or equal
-    total parameters (within TWIN_TOLERANCE); and points that differ in one setting only.
+    Every point against the reference; every mixture against its dense twins, those of equal active parameters
+    (as executed) or equal total ones (within TWIN_TOLERANCE); and points that differ in one setting only.
     """
     runs = ranked(frame, rank_leaking)
     by_loss = runs.groupby("label")["validation_loss"].mean().sort_values(kind="stable").index
@@ -54,7 +54,7 @@ def _twins(points: pd.DataFrame) -> list[Pair]:
     dense = points[points["routing.selection"] == "dense"]
     pairs = []
     for point in each(points[points["routing.selection"] != "dense"]):
-        for size in (point.num_active_params, point.num_params):
+        for size in (point.executed_active_params, point.num_params):
             gap = (dense["num_params"] / size - 1).abs()
             if len(gap) and gap.min() <= TWIN_TOLERANCE:
                 pairs.append((point.label, str(gap.idxmin())))

@@ -1,24 +1,21 @@
-"""From run folders to a printed table, sentences and pictures: `python -m moe_study.analysis RUNS --out plots`."""
+"""A Study in print and in files: the answers first, then the table, the pictures and what is absent."""
 
-import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from moe_study.analysis import table
-from moe_study.analysis.comparison import MARGIN, Comparison, compare
-from moe_study.analysis.frame import done, load_frame
-from moe_study.analysis.labels import add_labels
-from moe_study.analysis.pairs import default_questions, default_reference
+from moe_study.analysis.comparison import Comparison
+from moe_study.analysis.frame import done
 from moe_study.analysis.plots.all import draw_all
-from moe_study.analysis.wording import pooled_note, sentence, to_frame
+from moe_study.analysis.study import Part, Study, read_study
+from moe_study.analysis.table_text import to_markdown, to_text
+from moe_study.analysis.wording import HOW_TO_READ, best_first, sentence, to_frame
 from moe_study.errors import StudyError
 from moe_study.files import write_text_atomic
-from moe_study.guard import guarded
 
-SENTENCES = 12  # printed for each question; all of them stand in comparisons.csv
+SHOWN = 20  # comparisons printed of those that are not decided; all of them stand in comparisons.csv
+MOST_ABSENT = 40  # runs without a result that are printed; the files name all
 PAGE = re.compile(r"-\d+$")  # of a picture with several pages
 
 
@@ -29,75 +26,98 @@ def draw(
     sweep: str | None = None,
     reference: str | None = None,
     rank_leaking: bool = False,
-    margin: float = MARGIN,
+    margin: float | None = None,
 ) -> list[Path]:
     """Read the runs in `runs` (folders of runs, or single ones), write tables and pictures to `out`, print both.
 
     Runs evaluated on different data have tables of their own, in folders of their own. Returns what was written.
     Errors: StudyError when nothing is done yet, or `reference` is no point; damaged runs are listed instead.
     """
-    frame = load_frame(runs, sweep)
-    print(f"{len(frame)} runs, {len(done(frame))} done, read from {', '.join(map(str, runs))}\n")
+    study = read_study(runs, sweep, reference, rank_leaking, margin)
+    print(f"{len(study.frame)} runs, {len(done(study.frame))} done, read from {', '.join(map(str, runs))}\n")
     written: list[Path] = []
-    problems: list[str] = []
-    for name, part in evaluation_sets(frame):
-        folder = out / name if name else out
-        if name:
-            print(f"Evaluated on {name}\n")
-        written += _draw_one(part, folder, reference, rank_leaking, margin, problems)
-    _print_list("Not in the table:", table.missing_lines(frame))
-    _print_list("Left out of pictures:", problems)
-    if not written:
+    for line in answers(study):
+        print(line)
+    for part in study.parts:
+        folder = out / part.name if part.name else out
+        print(f"{f'Evaluated on {part.name}' if part.name else 'Table'}:\n")
+        print(to_text(part.table, part.mixed), end="\n\n")
+        written += [*_write(study, part, folder), *draw_all(part, folder)]
+    _print_absent(study)
+    _print_list("Left out of pictures:", study.problems)
+    if not study.parts:
         raise StudyError("no run is done yet, so there is nothing to draw")
     _print_files(written)
     return written
 
 
-def evaluation_sets(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(name, finished runs) for each evaluation set, labelled anew; the name is empty when there is only one."""
-    runs = done(frame)
-    parts = {str(key): add_labels(part) for key, part in runs.groupby("evaluation")}
-    names = {key: str(part["data.name"].iloc[0]) for key, part in parts.items()}
-    for key in sorted(parts, key=lambda key: (names[key], key)):
-        shared = list(names.values()).count(names[key]) > 1
-        name = f"{names[key]}-{key[:6]}" if shared else names[key]
-        yield (name if len(parts) > 1 else ""), parts[key]
+def answers(study: Study) -> Iterator[str]:
+    """What the runs decide, a line each, best first; then what they do not, and how many seeds it would take."""
+    comparisons = [(part, c) for part in study.parts for c in part.comparisons]
+    if not comparisons:
+        return
+    of_part = {id(c): part for part, c in comparisons}
+    ordered = best_first([c for _, c in comparisons])
+    decided = [c for c in ordered if c.decided]
+    open_ones = [c for c in ordered if not c.decided]
+    yield _heading(study, len(decided), len(ordered))
+    yield from (f"  {_line(of_part[id(c)], c)}" for c in decided)
+    if open_ones:
+        yield "Not decided:"
+        yield from (f"  {_line(of_part[id(c)], c)}" for c in open_ones[:SHOWN])
+        if len(open_ones) > SHOWN:
+            yield f"  and {len(open_ones) - SHOWN} more, in comparisons.csv"
+    yield f"({HOW_TO_READ})"
+    if others := sum(len(part.others) for part in study.parts):
+        yield f"{others} comparisons that nobody planned are in comparisons.csv, described and not tested."
+    yield ""
 
 
-def _draw_one(
-    runs: pd.DataFrame,
-    out: Path,
-    reference: str | None,
-    rank_leaking: bool,
-    margin: float,
-    problems: list[str],
-) -> list[Path]:
-    reference = reference if reference is not None else default_reference(runs)
-    points = table.perplexity_table(runs, reference, rank_leaking)
-    questions = default_questions(runs, reference, rank_leaking)
-    answers = {question: compare(runs, pairs, margin) for question, pairs in questions.items()}
-    print(table.to_text(points))
-    print()
-    _print_sentences(answers, pooled_note(runs))
+def _heading(study: Study, decided: int, asked: int) -> str:
+    kind = "planned comparisons" if study.planned else "comparisons (none was planned: see compare: in sweep files)"
+    family = f"one family of {study.family}, Holm-adjusted" if study.family > 1 else "one test, so none to adjust for"
+    return f"Answers: {decided} of {asked} {kind} decided; {family}:"
+
+
+def _line(part: Part, c: Comparison) -> str:
+    where = f"[{part.name}] " if part.name else ""
+    why = f" | {c.asked.question}" if c.asked.question and c.asked.written else ""
+    return f"{where}{sentence(c, part.leaking)}{_without(part, c)}{why}"
+
+
+def _without(part: Part, c: Comparison) -> str:
+    """The runs that a comparison lacks: what remains may be the better part of a point."""
+    gone = [
+        f"{label}: {', '.join(f'seed {run.seed} {run.state}' for run in part.absent if run.label == label)}"
+        for label in (c.point, c.against)
+        if any(run.label == label for run in part.absent)
+    ]
+    return f" [without {'; '.join(gone)}]" if gone else ""
+
+
+def _write(study: Study, part: Part, out: Path) -> list[Path]:
+    """The texts of one part; every run without a result is named in each."""
+    absent = [f"without a result: {run.sentence}" for run in study.absent]
+    comparisons = to_frame([*part.comparisons, *part.others], part.absent, part.leaking)
     texts = {
-        "table.md": table.to_markdown(points) + "\n",
-        "table.csv": table.to_csv(points),
-        "comparisons.csv": to_frame(answers).to_csv(index=False),
+        "answers.md": "\n".join([*(_as_item(line) for line in answers(study)), *absent]) + "\n",
+        "table.md": to_markdown(part.table, [*part.mixed, *absent]) + "\n",
+        "table.csv": table.to_csv(part.table),
+        "comparisons.csv": comparisons.to_csv(index=False),
     }
     for name, text in texts.items():
         write_text_atomic(out / name, text)
-    return [*(out / name for name in texts), *draw_all(runs, out, reference, problems)]
+    return [out / name for name in texts]
 
 
-def _print_sentences(answers: Mapping[str, Sequence[Comparison]], note: str) -> None:
-    for question, compared in answers.items():
-        family = compared[0].family
-        more = len(compared) - SENTENCES
-        lines = [sentence(one) for one in compared[:SENTENCES]]
-        lines += [f"... and {more} more in comparisons.csv"] if more > 0 else []
-        _print_list(f"{question}{f' ({family} comparisons, Holm-adjusted)' if family > 1 else ''}:", lines)
-    if note:
-        print(note, end="\n\n")
+def _as_item(line: str) -> str:
+    return f"- {line.strip()}" if line.startswith(" ") else line
+
+
+def _print_absent(study: Study) -> None:
+    more = len(study.absent) - MOST_ABSENT
+    lines = [run.sentence for run in study.absent[:MOST_ABSENT]]
+    _print_list("Without a result, and named in every file:", lines + [f"and {more} more"] * (more > 0))
 
 
 def _print_list(heading: str, lines: Sequence[str]) -> None:
@@ -111,20 +131,3 @@ def _print_files(written: Sequence[Path]) -> None:
         pictures = dict.fromkeys(PAGE.sub("-*", path.stem) for path in here if path.suffix == ".png")
         others = [path.name for path in here if path.suffix not in (".png", ".svg")]
         print(f"{folder}: {', '.join(others)}; as .png and .svg: {', '.join(pictures)}")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser("python -m moe_study.analysis", description="Table and pictures of finished runs.")
-    parser.add_argument("runs", nargs="+", type=Path, help="folders that hold runs, or single run folders")
-    parser.add_argument("--out", type=Path, default=Path("plots"), help="where to write (default: plots)")
-    parser.add_argument("--sweep", help="only the runs of this sweep")
-    parser.add_argument("--reference", help="label of the point to compare with (default: the smallest dense one)")
-    parser.add_argument("--margin", type=float, default=MARGIN, help="nats within which two are the same")
-    parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
-    options = vars(parser.parse_args(arguments))
-
-    def run() -> None:
-        draw(options.pop("runs"), options.pop("out"), **options)
-
-    return guarded(run)

@@ -1,4 +1,4 @@
-"""Statistics over paired seeds, on the scale of the loss (nats a token).
+"""Statistics over paired seeds, on the scale of the loss (nats per token).
 
 Runs of one sweep share their seeds (initialisation and data order), so two points are compared seed by seed:
 what a seed does to both cancels in the difference. All intervals are Student's t; one value has no interval.
@@ -9,11 +9,12 @@ then a difference of losses is a ratio of perplexities, and the interval of the 
 one.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -93,10 +94,31 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
+def holm_steps(p_values: ArrayLike, alpha: float) -> NDArray[np.int64]:
+    """By what each p value was multiplied when Holm's procedure decided on it at `alpha`; 0 for NaN.
+
+    A hypothesis is rejected exactly where p * step < alpha, so the interval of level 1 - alpha / step excludes the
+    hypothesis exactly there: intervals that never contradict the verdicts.
+    """
+    p = np.asarray(p_values, dtype=float)
+    steps = np.zeros(p.shape, dtype=np.int64)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    rejected = int(np.sum(holm(p)[order] < alpha))
+    steps[order] = len(order) - np.minimum(np.arange(len(order)), rejected)
+    return steps
+
+
 def interval(values_S: ArrayLike, level: float = 0.95) -> Interval:
     """`t_interval` of one list of values."""
     mean, sd, low, high = t_interval(values_S, level)
     return Interval(np.shape(values_S)[-1], float(mean), float(sd), float(low), float(high), level)
+
+
+def at_level(known: Interval, level: float) -> Interval:
+    """The t interval of the same values at another level."""
+    half = float(stats.t.ppf((1 + level) / 2, known.n - 1)) * known.sd / float(np.sqrt(known.n))
+    return Interval(known.n, known.mean, known.sd, known.mean - half, known.mean + half, level)
 
 
 def paired_difference(a_S: ArrayLike, b_S: ArrayLike, level: float = 0.95) -> PairedDifference:
@@ -110,63 +132,65 @@ def paired_difference(a_S: ArrayLike, b_S: ArrayLike, level: float = 0.95) -> Pa
     return PairedDifference(**vars(base), p=float(t_test_p(difference)), same_sign=same_sign)
 
 
-@dataclass(frozen=True)
-class PooledNoise:
-    """Noise of one run around "point + seed", estimated from all points together."""
-
-    sd: float  # nats; NaN where `degrees` is 0
-    degrees: int
-
-    def half_width(self, n: int, level: float = 0.95) -> float:
-        """Half of the t interval of a paired difference over n seeds."""
-        if self.degrees < 1 or n < 1:
-            return float("nan")
-        return float(stats.t.ppf((1 + level) / 2, self.degrees)) * self.sd * float(np.sqrt(2 / n))
-
-    def p(self, difference: float, n: int) -> float:
-        """Two-sided p value of a mean paired difference over n seeds."""
-        if self.degrees < 1 or n < 1:
-            return float("nan")
-        error = np.asarray(self.sd * np.sqrt(2 / n))
-        return float(2 * stats.t.sf(_ratio(np.abs(np.asarray(difference)), error), self.degrees))
+POWER = 0.8  # the chance of a decision that `seeds_needed` asks for
+MOST_SEEDS = 1000  # `seeds_needed` looks no further
 
 
-def pooled_noise(losses_PS: ArrayLike) -> PooledNoise:
-    """Residual noise of losses [points P, seeds S] in the additive model loss = point + seed + noise.
+def power_of_difference(mean: float, sd: float, n: int, alpha: float) -> float:
+    """The chance that the two-sided paired t test at `alpha` finds a true difference of `mean`.
 
-    The randomised block design (Fisher): (P-1)(S-1) degrees of freedom, against S-1 for one pair alone; fewer
-    where runs are missing (NaN). It holds if the noise is alike at all points, which few seeds cannot check.
+    `sd` is that of the paired differences, n >= 2 the number of pairs. t = (Z + shift) / W with W the estimated over
+    the true sd: the noncentral t, averaged over the quantiles of W (scipy's own fails far out).
     """
-    losses = np.asarray(losses_PS, dtype=float)
-    point, seed = np.nonzero(~np.isnan(losses))
-    design = np.hstack([np.eye(losses.shape[0])[point], np.eye(losses.shape[1])[seed]])
-    values = losses[point, seed]
-    degrees = len(values) - int(np.linalg.matrix_rank(design)) if len(values) else 0
-    if degrees < 1:
-        return PooledNoise(float("nan"), 0)
-    residual = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-    return PooledNoise(float(np.sqrt(residual @ residual / degrees)), degrees)
+    shift = abs(mean) * np.sqrt(n) / sd
+    reach = stats.t.ppf(1 - alpha / 2, n - 1) * _estimated_over_true_sd(n)
+    return float(np.mean(stats.norm.sf(reach - shift) + stats.norm.cdf(-reach - shift)))
 
 
-def minimum_detectable_difference(sd: float, n: int, level: float = 0.95, power: float = 0.8) -> float:
-    """The true difference that the paired t test finds with probability `power` (from the noncentral t).
+def power_of_sameness(mean: float, sd: float, n: int, margin: float, alpha: float) -> float:
+    """The chance that two one-sided t tests at `alpha` each find |difference| < `margin`, where it is `mean`."""
+    shift = mean * np.sqrt(n) / sd
+    room = margin * np.sqrt(n) / sd - stats.t.ppf(1 - alpha, n - 1) * _estimated_over_true_sd(n)
+    found = stats.norm.cdf(room - shift) - stats.norm.cdf(-room - shift)
+    return float(np.mean(np.where(room > 0, found, 0.0)))
 
-    `sd` is that of the paired differences, n the number of pairs; NaN where n < 2. With an sd that was itself
-    estimated from few pairs this is a rough guide.
+
+def seeds_needed(
+    mean: float, sd: float, margin: float, alpha: float, alpha_same: float, power: float = POWER
+) -> int | None:
+    """The least number of paired seeds that decides a comparison with probability `power`; None beyond MOST_SEEDS.
+
+    Assumes that the paired differences are normal with the `mean` and `sd` that were measured, and that the
+    comparison is tested at `alpha` for a difference and at `alpha_same` for equality within `margin`: a rough guide
+    where both come from few seeds.
     """
-    if n < 2 or not np.isfinite(sd):
-        return float("nan")
-    threshold = stats.t.ppf((1 + level) / 2, n - 1)
-    # t = (Z + shift) / W with W the estimated over the true sd; W runs over its quantiles (scipy's nct fails
-    # far out)
-    quantiles = (np.arange(8000) + 0.5) / 8000
-    reach = threshold * np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
+    if not (np.isfinite(mean) and np.isfinite(sd)):
+        return None
+    if sd == 0:
+        return 2
 
-    def missing(shift: float) -> float:
-        found = stats.norm.sf(reach - shift) + stats.norm.cdf(-reach - shift)
-        return float(found.mean()) - power
+    def decides(n: int) -> bool:
+        return (
+            power_of_difference(mean, sd, n, alpha) >= power
+            or power_of_sameness(mean, sd, n, margin, alpha_same) >= power
+        )
 
-    return float(optimize.brentq(missing, 0, 10 * threshold)) * sd / float(np.sqrt(n))
+    low, high = 1, 2  # `low` does not decide
+    while not decides(high):
+        if high >= MOST_SEEDS:
+            return None
+        low, high = high, min(2 * high, MOST_SEEDS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
+
+
+@functools.lru_cache(maxsize=256)
+def _estimated_over_true_sd(n: int) -> Floats:
+    """Quantiles of the estimated over the true sd of n normal values, at equal probabilities."""
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1)))
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moe_study.analysis.format import count
+from moe_study.analysis.format import aligned, count
 
 if TYPE_CHECKING:
     from moe_study.sweeps.plan import Plan, PlannedRun
@@ -50,11 +50,7 @@ def plan_lines(planned: "Plan") -> Iterator[str]:
         if run.matched is not None:
             label += f" (matched {run.matched.quantity} to {run.matched.residual:+.2%})"
         rows.append((run.key, run.state.value, *cells, label))  # type: ignore[arg-type]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        right = [cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:], strict=True)]
-        yield "  ".join([*left, *right, row[-1]]).rstrip()
+    yield from aligned(rows, right=range(2, 6))
     yield ""
     for same in planned.same_points():
         yield same.headline
@@ -67,9 +63,22 @@ def plan_lines(planned: "Plan") -> Iterator[str]:
     if planned.invalid:
         yield f"{len(planned.invalid)} invalid point(s){' (skipped)' if planned.skip_invalid else ''}:"
         yield planned.invalid_listing()
+    yield from _comparison_lines(planned)
     yield from planned.warnings()
     if (sentence := about_other_data(run.config for run in planned.runs)) is not None:
         yield sentence
+
+
+def _comparison_lines(planned: "Plan") -> Iterator[str]:
+    """What will be tested, a line each."""
+    if planned.comparisons:
+        tested = "tested as one family" if len(planned.comparisons) > 1 else "tested"
+        yield f"{len(planned.comparisons)} comparison(s), {tested}; all others are described without a verdict:"
+        rows = []
+        for asked in planned.comparisons:
+            margin = "" if asked.margin is None else f"margin {asked.margin:g}"
+            rows.append(("", asked.left, "against", asked.right, f"{len(asked.left_runs)} seed(s)", margin, asked.why))
+        yield from aligned(rows)
 
 
 def _hours(planned: "Plan", missing: Sequence["PlannedRun"]) -> str:

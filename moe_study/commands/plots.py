@@ -1,4 +1,4 @@
-"""`moe-study plots`: pictures, the perplexity table and what it says, of the finished runs in a folder."""
+"""`moe-study plots`: what the finished runs in a folder decide, their table, and pictures."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from moe_study.commands.status import add_runs
 
-DESCRIPTION = "Draw the pictures of the finished runs and print the perplexity table."
+DESCRIPTION = "Print what the finished runs decide and their table, and draw the pictures."
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -15,6 +15,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_runs(parser)
     parser.add_argument("--out", type=Path, default=Path("plots"), help="where pictures and table go (plots)")
     parser.add_argument("--reference", metavar="LABEL", help="point to compare with (the smallest dense one)")
+    help_text = "nats per token within which two points are the same (that of the sweep file, or 0.01)"
+    parser.add_argument("--margin", type=float, metavar="NATS", help=help_text)
     parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
     parser.set_defaults(command=run)
     return parser
@@ -24,5 +26,5 @@ def run(options: argparse.Namespace) -> None:
     """Draw, write and print."""
     from moe_study.analysis.report import draw
 
-    wishes = {"reference": options.reference, "rank_leaking": options.rank_leaking}
+    wishes = {"reference": options.reference, "rank_leaking": options.rank_leaking, "margin": options.margin}
     draw([Path(options.runs_dir)], options.out, sweep=options.sweep, **wishes)

@@ -13,7 +13,7 @@ The last launch is at the end. Older files hold a list of keys, which is read as
 
 import os
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from moe_study.design.plain import from_plain, to_plain
@@ -32,6 +32,9 @@ class PlannedComparison:
     right: str
     left_runs: tuple[str, ...] = ()  # keys
     right_runs: tuple[str, ...] = ()
+    why: str = ""  # the question that it answers
+    margin: float | None = None  # nats per token within which the two count as the same; None: the usual one
+    late: bool = False  # stated when runs of both sides were done already
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Launch:
     overrides: tuple[str, ...] = ()  # what stood on it besides the sweep; without what changes no run
     runs: tuple[str, ...] = ()  # keys
     comparisons: tuple[PlannedComparison, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)  # key -> the overrides that tell the run from the others
 
     @property
     def form(self) -> frozenset[str]:
@@ -69,6 +73,11 @@ class Members:
         return _each_once(launch.runs for launch in self.current)
 
     @property
+    def names(self) -> dict[str, str]:
+        """What members are called, also those that were never started; by key."""
+        return {key: name for launch in self.current for key, name in launch.names.items()}
+
+    @property
     def comparisons(self) -> list[PlannedComparison]:
         """What the sweep file asked for at the last launch, with the runs of all of this form on either side."""
         return [self._over_all_launches(asked) for asked in self.launches[-1].comparisons] if self.launches else []
@@ -82,7 +91,7 @@ class Members:
         ]
         left = _each_once(comparison.left_runs for comparison in same)
         right = _each_once(comparison.right_runs for comparison in same)
-        return PlannedComparison(asked.left, asked.right, tuple(left), tuple(right))
+        return replace(asked, left_runs=tuple(left), right_runs=tuple(right))
 
 
 def read_members(runs_dir: str | os.PathLike[str], sweep: str) -> Members:
@@ -104,11 +113,19 @@ def read_members(runs_dir: str | os.PathLike[str], sweep: str) -> Members:
     return members
 
 
-def record_launch(runs_dir: str | os.PathLike[str], sweep: str, launch: Launch) -> Path:
-    """Note what a command line means by `sweep`, in place of what the same one meant before; the file's path."""
+def record_launch(
+    runs_dir: str | os.PathLike[str], sweep: str, launch: Launch, done: Collection[str] = frozenset()
+) -> Path:
+    """Note what a command line means by `sweep`, in place of what the same one meant before; the file's path.
+
+    A comparison that was not asked for before, and of which both sides have runs among the keys `done`, is late.
+    """
 
     def with_launch(launches: tuple[Launch, ...]) -> list[Launch]:
-        return [*(other for other in launches if set(other.overrides) != set(launch.overrides)), launch]
+        earlier = [asked for before in launches for asked in before.comparisons]
+        comparisons = tuple(_with_lateness(asked, earlier, done) for asked in launch.comparisons)
+        others = (other for other in launches if set(other.overrides) != set(launch.overrides))
+        return [*others, replace(launch, comparisons=comparisons)]
 
     return _change(runs_dir, sweep, with_launch)
 
@@ -146,6 +163,17 @@ def _change(runs_dir: str | os.PathLike[str], sweep: str, change: Callable[[tupl
     return path
 
 
+def _with_lateness(
+    asked: PlannedComparison, earlier: Iterable[PlannedComparison], done: Collection[str]
+) -> PlannedComparison:
+    left, right = set(asked.left_runs), set(asked.right_runs)
+    for before in earlier:
+        old_left, old_right = set(before.left_runs), set(before.right_runs)
+        if (left & old_left and right & old_right) or (left & old_right and right & old_left):
+            return replace(asked, late=before.late)
+    return replace(asked, late=bool(left & set(done) and right & set(done)))
+
+
 def _sets_seed(override: str) -> bool:
     return override.lstrip("+").startswith("run.seed=")
 
@@ -155,10 +183,10 @@ def _without(launch: Launch, keys: Collection[str]) -> Launch:
         return tuple(key for key in runs if key not in keys)
 
     comparisons = tuple(
-        PlannedComparison(asked.left, asked.right, kept(asked.left_runs), kept(asked.right_runs))
+        replace(asked, left_runs=kept(asked.left_runs), right_runs=kept(asked.right_runs))
         for asked in launch.comparisons
     )
-    return Launch(launch.overrides, kept(launch.runs), comparisons)
+    return replace(launch, runs=kept(launch.runs), comparisons=comparisons)
 
 
 def _each_once(groups: Iterable[Iterable[str]]) -> list[str]:

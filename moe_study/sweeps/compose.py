@@ -7,7 +7,7 @@ so that the files in conf/ hold only what differs, and a misspelt override meets
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -85,6 +85,16 @@ class Composed(NamedTuple):
     config: DictConfig
     choices: dict[str, str | None]
     given: tuple[str, ...] = ()  # dotted names, of overrides alone and not of files
+
+    def value(self, key: str) -> Any:
+        """The value with that dotted name, as plain Python; KeyError where there is none."""
+        value = OmegaConf.select(self.config, key, default=_ABSENT)
+        if value is _ABSENT:
+            raise KeyError(key)
+        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+_ABSENT = object()
 
 
 class Composer:

@@ -14,19 +14,13 @@ from moe_study.design.matching import Solution
 from moe_study.design.unused import explain_unused, is_used, unused
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
-from moe_study.runs.members import Launch, record_launch
+from moe_study.runs.members import Launch, PlannedComparison, record_launch
+from moe_study.sweeps.comparisons import Candidate, resolve
 from moe_study.sweeps.compose import Composed, Composer, open_composer, read_composed, resolve_run
 from moe_study.sweeps.conf import is_outside_the_key, is_setting, project_root
+from moe_study.sweeps.partial import NO_MEANING, Meaning, matching_excludes
 from moe_study.sweeps.same_points import SamePoints, same_points
-from moe_study.sweeps.sweep_file import (
-    NO_MEANING,
-    Grid,
-    Meaning,
-    as_overrides,
-    matching_excludes,
-    read_grid,
-    with_overrides,
-)
+from moe_study.sweeps.sweep_file import Grid, as_overrides, read_grid, with_overrides
 from moe_study.sweeps.values import as_text
 
 TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
@@ -72,6 +66,8 @@ class Plan:
     skip_invalid: bool = False
     added: tuple[str, ...] = ()  # overrides beside the sweep file that change what its runs are
     idle_excludes: tuple[str, ...] = ()  # entries of exclude that match no point
+    comparisons: tuple[PlannedComparison, ...] = ()  # what the sweep file asks for
+    lost_comparisons: tuple[str, ...] = ()  # a sentence for each that is not one between two points
 
     def to_start(self, retry_failed: bool = False) -> list[PlannedRun]:
         """What a launcher shall train: longest first, so that the last one does not run alone."""
@@ -103,6 +99,7 @@ class Plan:
     def warnings(self) -> list[str]:
         """What somebody who wrote the sweep did not mean, a line each."""
         idle = [f"exclude: {entry} matches no point of the sweep" for entry in self.idle_excludes]
+        idle += [f"not compared under this command line: {problem}" for problem in self.lost_comparisons]
         if len(self.runs) > 1 or any(run.also for run in self.runs):
             return idle  # same_points says what has no effect
         return [*idle, *(why for run in self.runs if (why := explain_unused(run.config, run.unused)))]
@@ -121,8 +118,10 @@ class Plan:
     def record_members(self) -> None:
         """Let analysis know which runs the sweep consists of."""
         if self.name is not None and self.runs:
-            launch = Launch(self.added, tuple(run.key for run in self.runs))
-            record_launch(self.runs[0].config.log.runs_dir, self.name, launch)
+            names = {run.key: self.label(run) for run in self.runs}
+            done = frozenset(run.key for run in self.runs if run.state is State.DONE)
+            launch = Launch(self.added, tuple(names), self.comparisons, names)
+            record_launch(self.runs[0].config.log.runs_dir, self.name, launch, done)
 
 
 def plan_command(composer: Composer, arguments: Sequence[str], root: Path) -> Plan:
@@ -136,6 +135,8 @@ def plan_command(composer: Composer, arguments: Sequence[str], root: Path) -> Pl
     of_runs = [o for o in overrides if not is_setting(o.key_or_group)]
     added = sorted(str(o.input_line) for o in of_runs if not is_outside_the_key(o.key_or_group))
     plan = plan_grid(composer, with_overrides(grid, of_runs), flag(settings, "skip_invalid"))
+    if plan.lost_comparisons and all(override.startswith("run.seed=") for override in added):
+        raise ConfigError("\n".join(plan.lost_comparisons))  # the file alone says so: no override has moved its points
     return dataclasses.replace(plan, added=tuple(added))
 
 
@@ -164,6 +165,7 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
     invalid: dict[tuple[str, ...], InvalidPoint] = {}
     excluded = duplicates = 0
     idle = set(range(len(grid.exclude)))
+    candidates: list[Candidate] = []
     for point in grid.points:
         overrides = as_overrides(point)
         if grid.name is not None and "log.sweep" not in point:
@@ -173,21 +175,29 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
         if matching := matching_excludes(grid.exclude, composed, meaning):
             idle -= set(matching)
             excluded += 1
-        elif isinstance(planned, InvalidPoint):
+            continue
+        if isinstance(planned, InvalidPoint):
             invalid.setdefault(overrides, planned)
-        elif known := runs.get(planned.key):
+            continue
+        candidates.append(Candidate(planned.key, planned.config, composed, meaning))
+        if known := runs.get(planned.key):
             duplicates += 1
             runs[planned.key] = _with_other_overrides(known, planned)
         else:
             runs[planned.key] = planned
+    skip_invalid = skip_invalid or grid.skip_invalid
+    questions = grid.questions if skip_invalid or not invalid else ()  # first the points, then what they are asked
+    comparisons, lost = resolve(questions, candidates)
     return Plan(
         grid.name,
         tuple(runs.values()),
         tuple(invalid.values()),
         excluded,
         duplicates,
-        skip_invalid or grid.skip_invalid,
+        skip_invalid,
         idle_excludes=tuple(as_text(dict(grid.exclude[place])) for place in sorted(idle)),
+        comparisons=comparisons,
+        lost_comparisons=lost,
     )
 
 

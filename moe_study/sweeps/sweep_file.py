@@ -9,27 +9,33 @@
     exclude:                                        # points that match all keys of an entry are left out
       - {routing: token_top2, routing.num_experts: 2}
     skip_invalid: false                             # true: leave points out that have no meaning
+    margin: 0.01                                    # nats per token within which two points count as the same
+    compare:                                        # what is tested, stated before the runs; all else is described
+      - [{routing: token_top2}, {routing: dense, routing.ffn_multiplier: 1}]
+      - pair: [{routing: token_top2}, {routing: token_top1}]
+        why: Do two experts beat one?
+        margin: 0.02                                # of this comparison
 
 Keys and values are those of the command line (see values.py); in `points` a list is a list of alternatives, so that a
-value which is itself a list is written twice: routing.layers: [[0, 2], [1]].
+value which is itself a list is written twice: routing.layers: [[0, 2], [1]]. Each side of a comparison names so many
+settings of a point that it means one point of the sweep, over all seeds (see comparisons.py).
 """
 
 import difflib
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
 
 from moe_study.errors import ConfigError
-from moe_study.sweeps.compose import Composed
+from moe_study.sweeps.comparisons import Question, read_questions
 from moe_study.sweeps.values import as_text, read_yaml
 
 SWEEPS = "sweeps"  # the folder of sweep files
-KEYS = ("base", "seeds", "points", "exclude", "skip_invalid")
+KEYS = ("base", "seeds", "points", "exclude", "skip_invalid", "margin", "compare")
 
 Point = dict[str, str]  # override key -> value as it stands on the command line
 
@@ -42,6 +48,7 @@ class Grid:
     points: tuple[Point, ...]
     exclude: tuple[Mapping[str, Any], ...] = ()
     skip_invalid: bool = False
+    questions: tuple[Question, ...] = ()
 
 
 def read_grid(name: str, root: Path) -> Grid:
@@ -75,7 +82,7 @@ def read_grid(name: str, root: Path) -> Grid:
     if not isinstance(skip, bool):
         raise ConfigError(f"{path}: skip_invalid must be true or false, not {skip!r}")
     exclude = _list_of_mappings(content, "exclude", path)
-    return Grid(_name_of(path, root), tuple(points), tuple(exclude), skip)
+    return Grid(_name_of(path, root), tuple(points), tuple(exclude), skip, read_questions(content, path))
 
 
 def sweep_names(root: Path) -> list[str]:
@@ -159,7 +166,7 @@ def with_overrides(grid: Grid, overrides: Sequence[Override]) -> Grid:
     """The grid with command-line overrides in every point; lists of values multiply it."""
     axes = [[(key, value) for value in values] for key, values in map(_alternatives, overrides)]
     points = [{**point, **dict(choice)} for point in grid.points for choice in itertools.product(*axes)]
-    return Grid(grid.name, tuple(points), grid.exclude, grid.skip_invalid)
+    return replace(grid, points=tuple(points))
 
 
 def _alternatives(override: Override) -> tuple[str, list[str]]:
@@ -173,43 +180,3 @@ def _alternatives(override: Override) -> tuple[str, list[str]]:
 
 def as_overrides(point: Point) -> tuple[str, ...]:
     return tuple(key if key.startswith("~") and not value else f"{key}={value}" for key, value in point.items())
-
-
-class Meaning(NamedTuple):
-    """What a composed point trains, if anything."""
-
-    settings: Mapping[str, Any] = {}  # those that have an effect on it, in their one spelling
-    unused: Collection[str] = ()  # those that have none
-
-
-NO_MEANING = Meaning()
-
-
-def matching_excludes(
-    exclude: Iterable[Mapping[str, Any]], composed: Composed, meaning: Meaning = NO_MEANING
-) -> list[int]:
-    """Places of the entries of which the composed point matches all keys: groups, or dotted names of values.
-
-    A value is matched as it was written or as it is meant (`ffn_size: null` and 384 are the same); a setting without
-    effect only where the point itself gives it a value.
-    """
-    entries = enumerate(exclude)
-    return [place for place, entry in entries if all(_matches(key, entry[key], composed, meaning) for key in entry)]
-
-
-def _matches(key: str, wanted: Any, composed: Composed, meaning: Meaning) -> bool:
-    alternatives = wanted if isinstance(wanted, list) else [wanted]
-    if (choice := composed.choices.get(key, _ABSENT)) is not _ABSENT:
-        return str(choice) in map(str, alternatives)
-    value = OmegaConf.select(composed.config, key, default=_ABSENT)
-    if value is _ABSENT:
-        raise ConfigError(f"exclude: unknown key {key}; it is neither a group nor a value of the configuration")
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value)
-    values = [] if key in meaning.unused and key not in composed.given else [value]
-    if (meant := meaning.settings.get(key)) is not None:
-        values.append(list(meant) if isinstance(meant, tuple) else meant)
-    return any(v == one and isinstance(v, bool) == isinstance(one, bool) for v in values for one in alternatives)
-
-
-_ABSENT = object()

@@ -192,6 +192,8 @@ def _result(
         "num_params": rest + total * one,
         "num_active_params": rest + active * one,
         "flops_per_token": 2 * (rest + active * one),
+        "executed_active_params": rest + active * one,
+        "executed_flops_per_token": 2 * (rest + active * one),
         "train_seconds": 80.0 * (1 + 0.3 * active) * (1 if dense else 1.2),
         "tokens_per_second": STEPS * TOKENS_PER_STEP / (80.0 * (1 + 0.3 * active) * (1 if dense else 1.2)),
         "peak_memory_bytes": 300_000_000,

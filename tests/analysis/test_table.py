@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from moe_study.analysis.format import count, duration
+from moe_study.analysis.absent import absent_runs
+from moe_study.analysis.format import aligned, count, duration, number, percent
 from moe_study.analysis.frame import load_frame
-from moe_study.analysis.table import missing_lines, perplexity_table, to_csv, to_markdown, to_text
+from moe_study.analysis.table import perplexity_table, to_csv
+from moe_study.analysis.table_text import to_markdown, to_text
 from tests.analysis import planted
 
 
@@ -111,10 +113,10 @@ def test_unpaired_seeds_are_noted(folders):
     assert "token top-2 shares 2 of its 3 seeds" in text
 
 
-def test_missing_runs_are_listed_with_state_progress_and_reason(folders):
+def test_absent_runs_are_listed_with_state_progress_and_reason(folders):
     planted.set_status(folders[0], "failed", {"type": "ConfigError", "message": "bad k", "traceback": ""}, 30)
     (folders[4] / "result.json").write_text("{")
-    lines = missing_lines(load_frame(folders))
+    lines = [run.sentence for run in absent_runs(load_frame(folders))]
     assert any(
         line.startswith("dense 1x, seed 0 (") and "failed at step 30 of 400: ConfigError: bad k" in line
         for line in lines
@@ -135,3 +137,80 @@ def test_counts_are_short(value, text):
 )
 def test_durations_are_short(seconds, text):
     assert duration(seconds) == text
+
+
+def test_columns_are_aligned_left_and_right():
+    assert list(aligned([("a", "b", "c"), ("long", "1", "")], right=[1])) == ["a     b  c", "long  1"]
+
+
+@pytest.mark.parametrize(("level", "text"), [(0.95, "95%"), (1 - 0.05 / 9, "99.44%"), (0.8, "80%")])
+def test_levels_are_percentages_with_the_digits_they_need(level, text):
+    assert percent(level) == text
+
+
+def test_a_number_that_is_not_there_is_a_dash():
+    assert (number(None, "{:.2f}"), number(float("nan"), "{}"), number(1.5, "{:.2f}")) == ("–", "–", "1.50")
+
+
+def diverge(folder, step=30):
+    planted.set_status(folder, "diverged", {"type": "Diverged", "message": "not finite", "traceback": ""}, step)
+
+
+def test_a_point_whose_worse_seeds_diverged_does_not_stand_first(tmp_path):
+    """Seed 0 is an easy one: judged by the seeds it has, the point that lost the others would lead by far."""
+    random, losses = np.random.default_rng(0), {0: 3.0, 1: 4.0, 2: 4.1}
+    folders = {}
+    for place, routing in enumerate(planted.FIRST_LOOK[:4]):
+        for seed, loss in losses.items():
+            config = planted.config_of(routing, seed)
+            folders[place, seed] = planted.plant_run(tmp_path, config, loss - 0.01 * place, random)
+    diverge(folders[1, 1])
+    diverge(folders[1, 2])
+    table = perplexity_table(load_frame([tmp_path]))
+    assert table["label"].tolist() == ["token top-2", "token top-1", "dense 1x", "dense 2x"]
+    assert table["standing"].tolist() == ["ranked"] * 3 + ["lacks seeds"]
+    assert table["loss"].iloc[3] < table["loss"].iloc[0]  # what would have put it first
+    text = to_text(table)
+    assert "dense 2x §" in text and "1 of 3" in text and "§ lacks seeds that the others have" in text
+    assert "(ranked on seeds 0, 1, 2)" in text
+
+
+def test_a_point_with_more_seeds_than_the_others_is_ranked_on_the_shared_ones(tmp_path):
+    folders = planted.plant(tmp_path, planted.FIRST_LOOK[:3], (0.0, 0.0, 0.0), seeds=(0, 1), noise_sd=0.0)
+    planted.plant_run(tmp_path, planted.config_of(planted.FIRST_LOOK[2], 7), 1.0, np.random.default_rng(0))
+    table = perplexity_table(load_frame([tmp_path])).set_index("label")
+    assert len(folders) == 6 and (table["standing"] == "ranked").all()
+    assert table.loc["token top-1", "loss"] == pytest.approx(table.loc["dense 1x", "loss"])
+    assert table.loc["token top-1", "seeds"] == 2
+
+
+def test_a_sweep_under_way_is_ranked_on_the_seeds_that_most_points_have(tmp_path):
+    folders = planted.plant(tmp_path, planted.FIRST_LOOK[:5], planted.EFFECTS[:5], seeds=(0, 1))
+    for folder in folders[3::2]:
+        planted.set_status(folder, "queued")
+    table = perplexity_table(load_frame([tmp_path]))
+    assert table.attrs["seeds"] == [0] and (table["standing"] == "ranked").all()
+
+
+def test_a_point_without_any_result_has_a_row_that_says_why(folders):
+    for folder in folders[6:9]:
+        diverge(folder)
+    table = perplexity_table(load_frame(folders))
+    last = table.iloc[-1]
+    assert (last["label"], last["standing"], last["seeds"], last["absent"]) == ("token top-1", "no result", 0, 3)
+    assert last["absent_states"] == "0:diverged 1:diverged 2:diverged"
+    assert last["absent_reasons"].count("diverged at step 30 of 400: Diverged: not finite") == 3
+    assert "0 of 3" in to_text(table) and "nan" not in to_text(table).lower()
+    back = pd.read_csv(io.StringIO(to_csv(table))).set_index("label")
+    assert back.loc["token top-1", "standing"] == "no result" and np.isnan(back.loc["token top-1", "loss"])
+    assert np.isnan(back.loc["token top-1", "leaks"])  # what its routing reads was not measured
+
+
+def test_what_was_executed_is_shown_and_the_nominal_figure_named_where_it_differs(frame):
+    frame = frame.copy()
+    own = frame["label"] == "token top-1"
+    frame.loc[own, ["flops_per_token", "executed_flops_per_token"]] = [1_206_528, 1_133_880]
+    text = to_text(perplexity_table(frame))
+    line = next(line for line in text.splitlines() if line.startswith("token top-1"))
+    assert "1.13M" in line and "1.21M" not in line
+    assert "(nominal FLOPs: token top-1 1.21M)" in text

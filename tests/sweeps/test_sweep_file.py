@@ -4,15 +4,8 @@ import pytest
 
 from moe_study.errors import ConfigError
 from moe_study.sweeps.compose import Composed
-from moe_study.sweeps.sweep_file import (
-    Grid,
-    as_overrides,
-    find_sweep,
-    matching_excludes,
-    read_grid,
-    sweep_names,
-    with_overrides,
-)
+from moe_study.sweeps.partial import matching_excludes
+from moe_study.sweeps.sweep_file import Grid, as_overrides, find_sweep, read_grid, sweep_names, with_overrides
 
 
 @pytest.fixture

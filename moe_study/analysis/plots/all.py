@@ -1,51 +1,50 @@
-"""All pictures of a frame, into files."""
+"""All pictures of one evaluation set, into files."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
 
-from moe_study.analysis import frame as frames
 from moe_study.analysis.plots.experts import share_by_domain, share_over_training
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
-from moe_study.analysis.plots.style import point_styles, save
+from moe_study.analysis.plots.style import footer, point_styles, save
 from moe_study.analysis.plots.work import experts_per_token
+from moe_study.analysis.study import Part
+from moe_study.analysis.table import APART
 
 
-def draw_all(
-    frame: pd.DataFrame, out: Path, reference: str | None = None, problems: list[str] | None = None
-) -> list[Path]:
-    """PNG and SVG of every picture that the finished runs of one evaluation set allow; returns the paths.
+def draw_all(part: Part, out: Path) -> list[Path]:
+    """PNG and SVG of every picture that the finished runs of `part` allow; returns the paths.
 
-    The same runs give the same bytes. A damaged file of a run raises DataError, or is added to `problems`.
+    The same runs give the same bytes. A damaged file of a run is told in part.problems.
     """
     paths = []
-    for name, figure in figures(frames.done(frame), reference, problems):
+    for name, figure in figures(part):
         paths += save(figure, out, name)
     return paths
 
 
-def figures(
-    frame: pd.DataFrame, reference: str | None = None, problems: list[str] | None = None
-) -> Iterator[tuple[str, Figure]]:
+def figures(part: Part) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of every picture; see `draw_all`."""
-    styles = point_styles(frame)
-    yield "perplexity", perplexity_against_cost(frame, styles)
-    if frame["label"].nunique() > 1:
-        yield "differences", paired_differences(frame, styles, reference)
-    curves = frames.curves(frame, problems)
-    if len(curves):
-        yield "loss-curves", loss_curves(frame, curves, styles, reference)
-    history = frames.routing_history(frame, problems)
-    if len(history):
-        yield from _numbered("experts-over-training", share_over_training(history, styles))
-        if (work := experts_per_token(history, styles)) is not None:
+    for name, figure in _figures(part):
+        footer(figure, part.mixed)
+        yield name, figure
+
+
+def _figures(part: Part) -> Iterator[tuple[str, Figure]]:
+    styles = point_styles(part.runs, apart=frozenset(part.table[part.table["standing"] == APART]["label"]))
+    yield "perplexity", perplexity_against_cost(part, styles)
+    if len(styles) > 1:
+        yield "differences", paired_differences(part, styles)
+    if len(part.curves):
+        yield "loss-curves", loss_curves(part, styles)
+    if len(part.routing_history):
+        yield from _numbered("experts-over-training", share_over_training(part.routing_history, styles))
+        if (work := experts_per_token(part.routing_history, styles)) is not None:
             yield "experts-per-token", work
-    activations = frames.activations(frame, problems)
     for by in ("language", "topic"):
-        if len(activations) and activations[by].nunique() > 1:
-            yield from _numbered(f"experts-by-{by}", share_by_domain(activations, styles, by))
+        if len(part.activations) and part.activations[by].nunique() > 1:
+            yield from _numbered(f"experts-by-{by}", share_by_domain(part.activations, styles, by))
 
 
 def _numbered(name: str, pages: list[Figure]) -> Iterator[tuple[str, Figure]]:

@@ -164,7 +164,7 @@ def _page(
         seeds = ", ".join(sorted({f"{run['seed'].iloc[0]:g}" for run in runs.values()}))
         leaks = f"; {LEAK_MARK} reads later tokens" if any(styles[name].leaks for name in runs) else ""
         how = words.heat if heat else words.bars
-        title(figure, words.heading, f"one run a point (seed {seeds}); {how}{leaks}")
+        title(figure, words.heading, f"one run per point (seed {seeds}); {how}{leaks}")
     return figure
 
 

@@ -1,5 +1,6 @@
 """Pictures of losses: perplexity against cost, paired differences to a reference, and loss over training."""
 
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,18 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
-from moe_study.analysis.comparison import MARGIN, compare, losses_by_seed
-from moe_study.analysis.format import LEAK_MARK, count
-from moe_study.analysis.frame import done, each
-from moe_study.analysis.pairs import default_reference
+from moe_study.analysis.comparison import LEVEL
+from moe_study.analysis.format import APART_MARK, LEAK_MARK, count, percent
+from moe_study.analysis.frame import each
 from moe_study.analysis.plots.style import INK, PointStyle, house_style, labels_at_right, mean_mark, new_figure, title
-from moe_study.analysis.statistics import PairedDifference
-from moe_study.analysis.table import perplexity_table
+from moe_study.analysis.study import Part
+from moe_study.analysis.table import APART, NO_RESULT
 
 COST_NAMES = {
-    "num_active_params": "active parameters",
+    "executed_active_params": "active parameters",
     "num_params": "total parameters",
-    "flops_per_token": "forward FLOPs a token",
+    "executed_flops_per_token": "forward FLOPs per token",
     "train_seconds": "training time, seconds",
 }
 WIDE = 3  # seeds from which on a t interval is drawn; below it, the seeds themselves
@@ -32,26 +32,25 @@ LANE = 10  # printer's points between points of one cost
 
 
 def perplexity_against_cost(
-    frame: pd.DataFrame,
+    part: Part,
     styles: dict[str, PointStyle],
-    costs: Sequence[str] = ("num_active_params", "num_params", "flops_per_token"),
+    costs: Sequence[str] = ("executed_active_params", "num_params", "executed_flops_per_token"),
 ) -> Figure:
     """Perplexity of every point against its costs, one panel each, on a common vertical axis.
 
     Dots are seeds, bars 95% t intervals of the mean loss (from WIDE seeds on), hollow marks leak; more than
     CROWDED points show their means only. A line joins the dense points: what lies beneath it beats them.
     """
-    table = perplexity_table(frame)
-    runs = done(frame)
+    table = _with_results(part.table)
     crowded = len(table) > CROWDED
-    shown = [_shown(row, runs, crowded) for row in each(table)]
+    shown = [_shown(row, part.losses, crowded) for row in each(table)]
     with house_style():
         figure = new_figure(2.1 * len(costs) + 1.9, _height(len(table)))
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
         values = np.concatenate([[*s.seeds, s.mean, *(s.interval or ())] for s in shown])
         pad = 0.06 * (np.ptp(values) or 1.0)
         panels[0].set_ylim(values.min() - pad, values.max() + pad)
-        dense = table[table["label"].isin(runs[runs["routing.selection"] == "dense"]["label"])]
+        dense = table[table["label"].isin(part.runs[part.runs["routing.selection"] == "dense"]["label"])]
         for axes, cost in zip(panels, costs, strict=True):
             line = dense.sort_values(cost)
             axes.plot(line[cost], line["perplexity"], color="#c4c4c4", lw=1, ls=(0, (4, 2)), zorder=1)
@@ -66,7 +65,7 @@ def perplexity_against_cost(
         notes += ["bars: 95% t intervals of the mean loss"] if any(s.interval for s in shown) else []
         notes += ["dashed: dense points"] if len(dense) > 1 else []
         notes += ["side by side: equal cost"]
-        title(figure, "Perplexity against cost", "; ".join(notes) + leak_note(table))
+        title(figure, "Perplexity against cost", "; ".join(notes) + mark_note(table))
         labels_at_right(panels[-1], {point.label: point.mean for point in shown}, styles)
     return figure
 
@@ -81,8 +80,8 @@ class _Shown:
     interval: tuple[float, float] | None
 
 
-def _shown(row: Any, runs: pd.DataFrame, crowded: bool) -> _Shown:
-    seeds = np.exp(runs[runs["label"] == row.label]["validation_loss"].to_numpy())
+def _shown(row: Any, losses: pd.DataFrame, crowded: bool) -> _Shown:
+    seeds = np.exp(losses.loc[row.label].dropna().to_numpy())
     interval = (row.perplexity_low, row.perplexity_high) if row.seeds >= WIDE and not crowded else None
     return _Shown(row.label, row.perplexity, () if crowded or row.seeds == 1 else tuple(seeds), interval)
 
@@ -143,24 +142,20 @@ class _Bar:
 
     style: PointStyle
     seeds_S: np.ndarray  # differences
-    own: PairedDifference  # this pair of points alone
-    pooled: float  # half width of the interval with pooled noise, or NaN
+    mean: float
+    low: float  # of this pair's t interval, NaN for one seed
+    high: float
+    standing: str  # in the table
 
 
-def paired_differences(
-    frame: pd.DataFrame,
-    styles: dict[str, PointStyle],
-    reference: str | None = None,
-    margin: float = MARGIN,
-    level: float = 0.95,
-) -> Figure:
-    """Loss of every point minus the reference's, seed by seed, with intervals; best on top, leaking ones below.
+def paired_differences(part: Part, styles: dict[str, PointStyle]) -> Figure:
+    """Loss of every point minus the reference's, seed by seed, with intervals; in the order of the table.
 
-    Thin bars are t intervals of one pair of points alone; thick ones, drawn for few seeds, pool the seed noise
-    of all ranked points. The grey band is the margin inside which two points count as the same.
+    Bars are t intervals of one pair of points alone, not adjusted for how many there are. The grey band is the margin
+    inside which two points count as the same.
     """
-    reference = reference if reference is not None else default_reference(frame)
-    bars = _bars(frame, styles, reference, level)
+    reference, margin = part.reference, part.margin
+    bars = _bars(part, styles)
     with house_style():
         figure = new_figure(6.2, 1.15 + 0.3 * max(2, len(bars)))
         axes = figure.subplots()
@@ -168,7 +163,8 @@ def paired_differences(
         axes.axvline(0, color=INK, lw=0.8, zorder=1)
         axes.set_xlim(_differences_span(bars, margin))
         heights = np.arange(len(bars))[::-1].astype(float)
-        heights -= [0.4 * bar.style.leaks for bar in bars]  # a gap above the leaking ones
+        changes = [bar.standing != before.standing for before, bar in itertools.pairwise(bars)]
+        heights -= 0.4 * np.cumsum([0, *changes])[: len(bars)]  # a gap above those set apart
         for bar, y in zip(bars, heights, strict=True):
             _draw_bar(axes, bar, y)
         axes.set_yticks(heights, [bar.style.name for bar in bars])
@@ -179,36 +175,37 @@ def paired_differences(
         axes.set_ylim(min(heights, default=0) - 0.6, len(bars) - 0.4)
         axes.grid(axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel(f"loss minus that of {reference}, nats a token (left is better)")
-        note = f"dots: seeds; bars: {level:.0%} t intervals"
-        if any(bar.pooled == bar.pooled for bar in bars):
-            note = f"dots: seeds; thin: {level:.0%} t interval; thick: seed noise pooled over points"
-        if all(bar.own.n == 1 for bar in bars):
+        axes.set_xlabel(f"loss minus that of {reference}, nats per token (left is better)")
+        note = f"dots: seeds; bars: {percent(LEVEL)} t intervals, each alone"
+        if all(len(bar.seeds_S) == 1 for bar in bars):
             note = "one seed, so no interval"
         note += f"; grey band: ±{margin:g}"
-        title(figure, f"Loss against {reference}, paired by seed", note + leak_note(done(frame)))
+        title(figure, f"Loss against {reference}, paired by seed", note + mark_note(part.table))
     return figure
 
 
-def _bars(frame: pd.DataFrame, styles: dict[str, PointStyle], reference: str, level: float) -> list[_Bar]:
-    names = [name for name in perplexity_table(frame, reference)["label"] if name != reference]
-    losses = losses_by_seed(done(frame))
-    bars = []
-    for one in compare(frame, [(name, reference) for name in names], level=level):
-        seeds_S = (losses.loc[one.point] - losses.loc[reference]).dropna().to_numpy()
-        if len(seeds_S):
-            bars.append(_Bar(styles[one.point], seeds_S, one.difference, one.pooled_half))
-    return bars
+def _bars(part: Part, styles: dict[str, PointStyle]) -> list[_Bar]:
+    table = part.table[part.table["pairs"].fillna(0) > 0]  # neither the reference nor what shares no seed with it
+    return [
+        _Bar(
+            styles[row.label],
+            (part.losses.loc[row.label] - part.losses.loc[part.reference]).dropna().to_numpy(),
+            row.difference,
+            row.difference_low,
+            row.difference_high,
+            row.standing,
+        )
+        for row in each(table)
+    ]
 
 
 def _differences_span(bars: Sequence[_Bar], margin: float) -> tuple[float, float]:
-    """Limits that hold every seed and pooled interval; wider ones only as far as they leave the rest readable."""
+    """Limits that hold every seed; wider ones for intervals only as far as they leave the rest readable."""
     needed = [-margin, margin]
     wanted = [-margin, margin]
     for bar in bars:
-        half = 0.0 if math.isnan(bar.pooled) else bar.pooled
-        needed += [*bar.seeds_S, bar.own.mean - half, bar.own.mean + half]
-        wanted += [value for value in (bar.own.low, bar.own.high) if not math.isnan(value)]
+        needed += [*bar.seeds_S]
+        wanted += [value for value in (bar.low, bar.high) if not math.isnan(value)]
     low, high = min(needed), max(needed)
     most = 0.5 * (high - low)
     pad = 0.04 * (high - low)
@@ -216,31 +213,26 @@ def _differences_span(bars: Sequence[_Bar], margin: float) -> tuple[float, float
 
 
 def _draw_bar(axes: Axes, bar: _Bar, y: float) -> None:
-    style, own = bar.style, bar.own
-    if not math.isnan(bar.pooled):
-        ends = [own.mean - bar.pooled, own.mean + bar.pooled]
-        axes.plot(ends, [y, y], color=style.colour, lw=4.5, alpha=0.35, solid_capstyle="butt", zorder=2)
-    if not math.isnan(own.low):
+    style = bar.style
+    if not math.isnan(bar.low):
         left, right = axes.get_xlim()
-        axes.plot([max(own.low, left), min(own.high, right)], [y, y], color=style.colour, lw=1.1, zorder=2)
-        for edge, outside, head in ((left, own.low < left, "<"), (right, own.high > right, ">")):
+        axes.plot([max(bar.low, left), min(bar.high, right)], [y, y], color=style.colour, lw=1.1, zorder=2)
+        for edge, outside, head in ((left, bar.low < left, "<"), (right, bar.high > right, ">")):
             if outside:  # an arrow head where the interval leaves the picture
                 axes.plot(edge, y, head, color=style.colour, ms=4, clip_on=False, zorder=4)
-    if own.n > 1:
-        axes.plot(bar.seeds_S, np.full(own.n, y - 0.3), ".", ms=3.5, color=style.colour, mew=0, zorder=3)
-    mean_mark(axes, own.mean, y, style)
+    if len(bar.seeds_S) > 1:
+        axes.plot(bar.seeds_S, np.full(len(bar.seeds_S), y - 0.3), ".", ms=3.5, color=style.colour, mew=0, zorder=3)
+    mean_mark(axes, bar.mean, y, style)
 
 
-def loss_curves(
-    frame: pd.DataFrame, curves: pd.DataFrame, styles: dict[str, PointStyle], reference: str | None = None
-) -> Figure:
+def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
     """Left: loss over training, mean over seeds (band: from the lowest seed to the highest).
 
     Right: the same minus the reference's, seed by seed, after the first fifth of training. Validation loss where
     it was measured at least four times, else the training loss, smoothed.
     """
-    reference = reference if reference is not None else default_reference(frame)
-    kind, long = _one_kind(curves)
+    reference = part.reference
+    kind, long = one_kind(part.curves)
     with house_style():
         figure = new_figure(8.6, _height(len(styles)))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1))
@@ -261,7 +253,7 @@ def loss_curves(
         early = long[(long["tokens"] >= 0.15 * last)]["loss"]
         floor, top = long["loss"].min(), early.max() if len(early) else long["loss"].max()
         left.set_ylim(floor - 0.06 * (top - floor), top + 0.04 * (top - floor))
-        left.set_ylabel(f"{kind} loss, nats a token")
+        left.set_ylabel(f"{kind} loss, nats per token")
         right.set_ylabel(f"minus that of {reference}, nats")
         for axes in (left, right):
             axes.grid(axis="y")
@@ -271,12 +263,12 @@ def loss_curves(
         left.set_xlim(0, last)
         right.set_xlim(0.2 * last, last)
         band = "bands: from the lowest seed to the highest" if long["seed"].nunique() > 1 else "one seed"
-        title(figure, "Loss over training", band + leak_note(done(frame)))
+        title(figure, "Loss over training", band + mark_note(part.table))
         labels_at_right(right, ends, styles)
     return figure
 
 
-def _one_kind(curves: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+def one_kind(curves: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """The validation losses if there are enough of them, else the training losses smoothed over steps."""
     validation = curves[curves["kind"] == "validation"]
     if len(validation) and validation.groupby("key").size().min() >= 4:
@@ -302,6 +294,11 @@ def _height(labels: int) -> float:
     return max(3.3, 1.0 + 0.165 * labels)
 
 
-def leak_note(table: pd.DataFrame) -> str:
-    """The meaning of the mark, where a point of the table carries it."""
-    return f"; {LEAK_MARK} routing reads later tokens" if table["leaks"].astype(bool).any() else ""
+def mark_note(table: pd.DataFrame) -> str:
+    """The meaning of the marks that points of the table carry."""
+    leaks = f"; {LEAK_MARK} routing reads later tokens" if table["leaks"].eq(True).any() else ""
+    return leaks + (f"; {APART_MARK} lacks seeds" if table["standing"].eq(APART).any() else "")
+
+
+def _with_results(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["standing"] != NO_RESULT]

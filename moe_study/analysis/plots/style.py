@@ -1,7 +1,7 @@
 """How pictures look: one palette safe for colour-blind readers, one style per design point in all figures."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.format import APART_MARK, LEAK_MARK
 from moe_study.analysis.frame import done, each
 from moe_study.files import atomic_file
 
@@ -63,10 +63,12 @@ class PointStyle:
     marker: str
     line: str | tuple[int, tuple[float, ...]]
     leaks: bool
+    apart: bool = False  # lacks seeds, so that it is not ranked with the others
 
     @property
     def name(self) -> str:
-        return f"{self.label} {LEAK_MARK}" if self.leaks else self.label
+        marks = LEAK_MARK * self.leaks + APART_MARK * self.apart
+        return f"{self.label} {marks}" if marks else self.label
 
     @property
     def fill(self) -> str:
@@ -74,8 +76,8 @@ class PointStyle:
         return "white" if self.leaks else self.colour
 
 
-def point_styles(frame: pd.DataFrame) -> dict[str, PointStyle]:
-    """One style for each label: dense points in greys by size, the others in colours by name."""
+def point_styles(frame: pd.DataFrame, apart: Collection[str] = ()) -> dict[str, PointStyle]:
+    """One style for each label: dense points in greys by size, the others in colours by name; `apart` are marked."""
     points = done(frame).drop_duplicates("label")
     dense = points[points["routing.selection"] == "dense"].sort_values(["num_params", "label"])
     routed = points[points["routing.selection"] != "dense"].sort_values("label")
@@ -83,12 +85,13 @@ def point_styles(frame: pd.DataFrame) -> dict[str, PointStyle]:
     for place, point in enumerate(each(dense)):
         # The largest is black; few points take the ends of the scale.
         grey = GREYS[round(place * 2 / max(1, len(dense) - 1))] if len(dense) > 1 else GREYS[1]
-        styles[point.label] = PointStyle(point.label, grey, "s", "-", False)
+        styles[point.label] = PointStyle(point.label, grey, "s", "-", False, point.label in apart)
     for place, point in enumerate(each(routed)):
         turn, colour = divmod(place, len(COLOURS))
         line = LINES[turn % len(LINES)]
         marker = MARKERS[(turn + colour) % len(MARKERS)]
-        styles[point.label] = PointStyle(point.label, COLOURS[colour], marker, line, bool(point.leaks))
+        leaks = bool(point.leaks)
+        styles[point.label] = PointStyle(point.label, COLOURS[colour], marker, line, leaks, point.label in apart)
     return styles
 
 
@@ -110,6 +113,14 @@ def title(figure: Figure, text: str, note: str = "") -> None:
     if note:
         note = textwrap.fill(note, int(figure.get_figwidth() * 18))
         figure.supxlabel(note, x=0.008, ha="left", fontsize=7.5, color=FAINT)
+
+
+def footer(figure: Figure, sentences: Sequence[str]) -> None:
+    """Sentences under the note of a figure that has its `title`: what its reader must know of the runs."""
+    if sentences:
+        note = figure.get_supxlabel()
+        lines = [textwrap.fill(one, int(figure.get_figwidth() * 18)) for one in sentences]
+        figure.supxlabel("\n".join([note, *lines] if note else lines), x=0.008, ha="left", fontsize=7.5, color=FAINT)
 
 
 def mean_mark(axes: Axes, x: float, y: float, style: PointStyle, **options: Any) -> None:

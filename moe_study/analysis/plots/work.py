@@ -1,4 +1,4 @@
-"""Picture of the work that routing causes: experts a token over training, wanted and kept.
+"""Picture of the work that routing causes: experts per token over training, wanted and kept.
 
 Only for points where that is a result and no setting: thresholds, cutoffs, capacities.
 """
@@ -14,7 +14,7 @@ SETTLED = 1e-9  # rates closer than this are the same
 
 
 def experts_per_token(history: pd.DataFrame, styles: dict[str, PointStyle]) -> Figure | None:
-    """Kept experts a token over training by layer, mean over seeds; dotted: wanted, where a capacity cut it.
+    """Kept experts per token over training by layer, mean over seeds; dotted: wanted, where a capacity cut it.
 
     `history` is frame.routing_history(...). None when every point takes the same number of experts throughout.
     """
@@ -44,9 +44,9 @@ def experts_per_token(history: pd.DataFrame, styles: dict[str, PointStyle]) -> F
             axes.grid(axis="y")
             axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
-        panels[0].set_ylabel("experts a token")
+        panels[0].set_ylabel("experts per token")
         panels[0].set_ylim(bottom=0)
-        title(figure, "Experts a token over training", "mean over seeds; dotted: wanted, where a capacity kept fewer")
+        title(figure, "Experts per token over training", "mean over seeds; dotted: wanted, where a capacity kept fewer")
         labels_at_right(panels[-1], ends, styles)
     return figure
 

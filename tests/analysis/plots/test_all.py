@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 
@@ -8,13 +9,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from moe_study.analysis import frame as frames
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.plots.all import draw_all, figures
 from moe_study.analysis.plots.experts import share_by_domain, share_over_training
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
 from moe_study.analysis.plots.style import COLOURS, EXPERTS, GREYS, chosen_layers, point_styles, spread
-from moe_study.analysis.table import perplexity_table
+from moe_study.analysis.study import study_of
 from moe_study.design.routing import Routing
 from tests.analysis import planted
 
@@ -33,8 +33,19 @@ def frame(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def part(frame):
+    return part_of(frame)
+
+
+@pytest.fixture(scope="module")
 def styles(frame):
     return point_styles(frame)
+
+
+def part_of(frame):
+    """The one evaluation set of a frame."""
+    (part,) = study_of(frame).parts
+    return part
 
 
 def texts(figure: Figure) -> list[str]:
@@ -42,7 +53,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 def names_of(frame):
-    return {name for name, _ in figures(frame)}
+    return {name for name, _ in figures(part_of(frame))}
 
 
 def lines_of(axes, colour):
@@ -50,9 +61,9 @@ def lines_of(axes, colour):
 
 
 @pytest.mark.slow
-def test_draw_all_writes_every_picture_twice_the_same(frame, tmp_path):
-    first = draw_all(frame, tmp_path / "a")
-    second = draw_all(frame, tmp_path / "b")
+def test_draw_all_writes_every_picture_twice_the_same(part, tmp_path):
+    first = draw_all(part, tmp_path / "a")
+    second = draw_all(part, tmp_path / "b")
     names = {
         "perplexity",
         "differences",
@@ -69,16 +80,16 @@ def test_draw_all_writes_every_picture_twice_the_same(frame, tmp_path):
             assert b"<dc:date>" not in one.read_bytes()
 
 
-def test_drawing_leaves_no_trace_in_matplotlibs_global_state(frame, styles):
+def test_drawing_leaves_no_trace_in_matplotlibs_global_state(part, styles):
     before = dict(mpl.rcParams)
-    perplexity_against_cost(frame, styles)
+    perplexity_against_cost(part, styles)
     assert dict(mpl.rcParams) == before
 
 
-def test_perplexities_stand_at_their_costs_with_their_intervals(frame, styles):
-    table = perplexity_table(frame)
-    figure = perplexity_against_cost(frame, styles, costs=("num_active_params", "flops_per_token"))
-    for axes, cost in zip(figure.axes, ("num_active_params", "flops_per_token"), strict=True):
+def test_perplexities_stand_at_their_costs_with_their_intervals(part, styles):
+    table = part.table
+    figure = perplexity_against_cost(part, styles, costs=("executed_active_params", "executed_flops_per_token"))
+    for axes, cost in zip(figure.axes, ("executed_active_params", "executed_flops_per_token"), strict=True):
         for row in table.itertuples():
             own = lines_of(axes, styles[row.label].colour)
             marks = [line for line in own if line.get_marker() == styles[row.label].marker]
@@ -89,8 +100,8 @@ def test_perplexities_stand_at_their_costs_with_their_intervals(frame, styles):
             assert low < row.perplexity_low and row.perplexity_high < high
 
 
-def test_leaking_points_are_hollow_and_named_with_their_mark(frame, styles):
-    figure = perplexity_against_cost(frame, styles)
+def test_leaking_points_are_hollow_and_named_with_their_mark(part, styles):
+    figure = perplexity_against_cost(part, styles)
     mark = next(
         line
         for line in figure.axes[0].lines
@@ -101,8 +112,8 @@ def test_leaking_points_are_hollow_and_named_with_their_mark(frame, styles):
     assert any("† routing reads later tokens" in text for text in texts(figure))
 
 
-def test_names_in_the_margin_do_not_overlap(frame, styles):
-    figure = perplexity_against_cost(frame, styles)
+def test_names_in_the_margin_do_not_overlap(part, styles):
+    figure = perplexity_against_cost(part, styles)
     figure.draw_without_rendering()
     names = {style.name for style in styles.values()}
     boxes = [t.get_window_extent() for t in figure.axes[-1].texts if t.get_text() in names]
@@ -111,13 +122,13 @@ def test_names_in_the_margin_do_not_overlap(frame, styles):
     assert all(below[1] <= above[0] + 1 for below, above in itertools.pairwise(heights))
 
 
-def test_paired_differences_are_drawn_best_first_and_leaking_ones_below(frame, styles):
-    figure = paired_differences(frame, styles)
+def test_paired_differences_are_drawn_best_first_and_leaking_ones_below(part, styles):
+    figure = paired_differences(part, styles)
     (axes,) = figure.axes
     by_height = sorted(
         zip(axes.get_yticks(), [t.get_text() for t in axes.get_yticklabels()], strict=True), reverse=True
     )
-    table = perplexity_table(frame)
+    table = part.table
     expected = [styles[name].name for name in table["label"] if name != "dense 1x"]
     assert [name for _, name in by_height] == expected and expected[-1].endswith("†")
     best = table[table["label"] == "token top-2"].iloc[0]
@@ -128,33 +139,34 @@ def test_paired_differences_are_drawn_best_first_and_leaking_ones_below(frame, s
 
 def test_an_interval_that_leaves_the_picture_ends_in_an_arrow(tmp_path):
     frame = load_frame(planted.plant(tmp_path, planted.FIRST_LOOK[:2], (0.0, 0.0), noise_sd=0.05, rng=1))
-    (axes,) = paired_differences(frame, point_styles(frame)).axes
+    (axes,) = paired_differences(part_of(frame), point_styles(frame)).axes
     low, high = axes.get_xlim()
-    row = perplexity_table(frame).set_index("label").loc["dense 2x"]
+    row = part_of(frame).table.set_index("label").loc["dense 2x"]
     assert row["difference_low"] < low and row["difference_high"] > high
     assert {"<", ">"} <= {line.get_marker() for line in axes.lines}
 
 
-def test_loss_curves_end_at_the_losses_and_differences_of_the_table(frame, styles):
-    figure = loss_curves(frame, frames.curves(frame), styles)
+def test_loss_curves_end_at_the_losses_and_differences_of_the_table(part, styles):
+    figure = loss_curves(part, styles)
     left, right = figure.axes
-    table = perplexity_table(frame).set_index("label")
+    table = part.table.set_index("label")
     for name in ("token top-2", "dense 2x"):
         (own,) = lines_of(left, styles[name].colour)
         assert own.get_ydata()[-1] == pytest.approx(table.loc[name, "loss"])
         gap = lines_of(right, styles[name].colour)[0]
         assert gap.get_ydata()[-1] == pytest.approx(table.loc[name, "difference"])
-    assert left.get_ylabel() == "validation loss, nats a token"
+    assert left.get_ylabel() == "validation loss, nats per token"
 
 
-def test_training_losses_stand_in_where_validation_is_rare(frame, styles):
-    curves = frames.curves(frame)
-    figure = loss_curves(frame, curves[curves["kind"] == "train"], styles)
+def test_training_losses_stand_in_where_validation_is_rare(part, styles):
+    few = copy.copy(part)
+    vars(few)["curves"] = part.curves[part.curves["kind"] == "train"]
+    figure = loss_curves(few, styles)
     assert figure.axes[0].get_ylabel().startswith("training (smoothed) loss")
 
 
-def test_shares_over_training_fill_the_panel_and_start_where_the_history_does(frame, styles):
-    history = frames.routing_history(frame)
+def test_shares_over_training_fill_the_panel_and_start_where_the_history_does(part, styles):
+    history = part.routing_history
     (figure,) = share_over_training(history, styles)
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert len(panels) == 4 * 3  # four routed points, three layers
@@ -169,8 +181,8 @@ def test_shares_over_training_fill_the_panel_and_start_where_the_history_does(fr
     assert np.isclose(vertices[vertices[:, 0] == vertices[:, 0].max(), 1].max(), end)
 
 
-def test_bars_are_the_shares_of_each_domain_with_the_uniform_line(frame, styles):
-    counts = frames.activations(frame)
+def test_bars_are_the_shares_of_each_domain_with_the_uniform_line(part, styles):
+    counts = part.activations
     (figure,) = share_by_domain(counts, styles, "language")
     axes = figure.axes[0]
     heights = np.array([bar.get_height() for bar in axes.patches]).reshape(4, 4)  # experts by languages
@@ -185,11 +197,12 @@ def test_bars_are_the_shares_of_each_domain_with_the_uniform_line(frame, styles)
 def test_many_experts_become_heat_maps_on_pages_of_their_own(tmp_path):
     many = dataclasses.replace(planted.TOKEN_2, num_experts=32)
     frame = load_frame(planted.plant(tmp_path, (planted.TOKEN_2, many), (0.0, 0.0), seeds=(0,)))
-    pages = share_by_domain(frames.activations(frame), point_styles(frame), "topic")
+    part = part_of(frame)
+    pages = share_by_domain(part.activations, point_styles(frame), "topic")
     assert len(pages) == 2
     assert not any(axes.collections for axes in pages[0].axes)
     assert pages[1].axes[0].collections[0].get_array().shape == (32, 2)
-    history = share_over_training(frames.routing_history(frame), point_styles(frame))
+    history = share_over_training(part.routing_history, point_styles(frame))
     assert history[1].axes[0].collections[0].get_array().shape == (32, planted.STEPS // planted.EVERY + 1)
 
 
