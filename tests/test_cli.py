@@ -1,5 +1,7 @@
 """The moe-study command: quick, without torch, and clear."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 
@@ -81,6 +83,23 @@ def test_a_sweep_in_a_folder_is_planned_and_followed_by_its_path(capsys, some_ru
     record_launch(some_runs, "recipe/init", Launch(runs=(*keys, run_in(some_runs, 0).key)))
     assert cli.main(["status", "--sweep", "recipe/init", str(some_runs)]) == 0
     assert capsys.readouterr().out == f"{len(keys)} missing, 1 done\n"
+
+
+def test_status_says_in_what_finished_runs_differ(capsys, some_runs):
+    for seed, commit in ((0, "a"), (7, "b")):
+        folder = run_in(some_runs, seed)
+        if seed:
+            config = run_in(some_runs, 0).read_config()
+            with folder.claim(dataclasses.replace(config, run=RunSettings(seed=7, steps=10))):
+                folder.start(10)
+                folder.finish({"warnings": ["step 3: resumed with other threads"]})
+        folder.provenance_file.write_text(json.dumps({"sources": commit * 64, "commit": commit * 40}))
+    run_in(some_runs, 1).provenance_file.write_text(json.dumps({"sources": "c" * 64}))  # it has failed
+    assert cli.main(["status", str(some_runs)]) == 0
+    out = capsys.readouterr().out
+    assert "note: these runs differ in their code: 1 have aaaaaaaaa, 1 bbbbbbbbb" in out
+    assert f"{run_in(some_runs, 7).path}  step 3: resumed with other threads" in out
+    assert out.count("note:") == 1
 
 
 def test_status_of_a_damaged_run_names_its_file(capsys, some_runs):

@@ -21,8 +21,13 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the overview."""
+    """Print the overview, and in what the finished runs cannot be compared."""
+    from moe_study.runs.mixed import mixed
     from moe_study.runs.overview import find_states, status_lines
+    from moe_study.runs.status import State
 
-    for line in status_lines(find_states(options.runs_dir, options.sweep)):
+    found = find_states(options.runs_dir, options.sweep)
+    for line in status_lines(found):
         print(line)
+    for mixture in mixed(run.folder for run in found if run.state is State.DONE):
+        print(f"note: {mixture.sentence()}")

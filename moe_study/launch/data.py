@@ -49,12 +49,12 @@ def about_other_data(configs: Iterable[RunConfig]) -> str | None:
     folders = list(_trained_on_other_data(configs))
     if not folders:
         return None
-    more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
+    more = f", and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
     were = "1 finished run was" if len(folders) == 1 else f"{len(folders)} finished runs were"
     return (
-        f"{were} trained on other data than what is prepared now ({', '.join(str(f.path) for f in folders[:SHOWN])}"
-        f"{more}); set data.root to the data of that time, or give log.runs_dir another folder to train on the new"
-        f" data, or remove the old results (moe-study remove {' '.join(f.key for f in folders[:SHOWN])} --results)"
+        f"{were} trained on other data than what is prepared now; set data.root to the data of that time, or give"
+        f" log.runs_dir another folder to train on the new data, or remove the old results (moe-study remove --results"
+        f" {' '.join(str(folder.path) for folder in folders[:SHOWN])}{more})"
     )
 
 

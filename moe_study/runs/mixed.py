@@ -1,5 +1,6 @@
 """Whether runs that stand side by side were made by the same code, the same torch and from the same data."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +34,11 @@ class Mixture:
 def mixed(folders: Iterable[RunFolder]) -> tuple[Mixture, ...]:
     """In which of code, torch and data fingerprint the runs of `folders` differ; empty where in none.
 
-    A commit with changes is other code than the commit, and so is a run that was resumed under other code. What a
-    run has not recorded counts as a value of its own.
+    Code is the modules of the package: commits that leave them as they are make no difference. A run that was resumed
+    under other code has other code than one that was not. What a run has not recorded counts as a value of its own.
     """
     records = {folder.key: _record(folder) for folder in folders}
-    found = (_mixture(what, value, records) for what, value in RESPECTS.items())
+    found = (_mixture(what, identity, name, records) for what, (identity, name) in RESPECTS.items())
     return tuple(mixture for mixture in found if mixture is not None)
 
 
@@ -49,24 +50,30 @@ def _record(folder: RunFolder) -> Record:
     return record if isinstance(record, dict) else {}
 
 
-def _mixture(what: str, value: Callable[[Record], str], records: Mapping[str, Record]) -> Mixture | None:
+def _mixture(what: str, identity: "Text", name: "Text", records: Mapping[str, Record]) -> Mixture | None:
+    """Groups of one `identity`, each under the `name` that its first run has for it."""
     groups: dict[str, list[str]] = {}
     for key, record in records.items():
-        groups.setdefault(value(record), []).append(key)
+        groups.setdefault(identity(record), []).append(key)
     if len(groups) < 2:
         return None
-    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-    return Mixture(what, tuple((value, tuple(keys)) for value, keys in ordered))
+    named = [(name(records[keys[0]]), tuple(keys)) for keys in groups.values()]
+    return Mixture(what, tuple(sorted(named, key=lambda group: (-len(group[1]), group[0]))))
 
 
-def _code(record: Record) -> str:
-    """The code of the last attempt, and of the attempts that it resumed from."""
+def _over_attempts(one: "Text", record: Record) -> str:
+    """`one` of the last attempt, and of the attempts that it resumed from."""
     attempts = [record]
     for before in reversed(record.get("earlier") or []):
         if not attempts[-1].get("first_step"):
             break  # that attempt began at step 0, so nothing of an earlier one is in it
         attempts.append(before)
-    return ", resumed from ".join(dict.fromkeys(map(_one_code, attempts)))
+    return ", resumed from ".join(dict.fromkeys(map(one, attempts)))
+
+
+def _modules(record: Record) -> str:
+    """A hash of the package's modules; of a run that is older than this record, its commit."""
+    return str(record.get("sources") or _one_code(record))
 
 
 def _one_code(record: Record) -> str:
@@ -89,7 +96,12 @@ def _data(record: Record) -> str:
     return str(fingerprint)[:DIGITS] if fingerprint else UNKNOWN
 
 
-RESPECTS: dict[str, Callable[[Record], str]] = {"code": _code, "torch": _torch, "data": _data}
+Text = Callable[[Record], str]
+RESPECTS: dict[str, tuple[Text, Text]] = {  # what tells runs apart, and what they are called by
+    "code": (functools.partial(_over_attempts, _modules), functools.partial(_over_attempts, _one_code)),
+    "torch": (_torch, _torch),
+    "data": (_data, _data),
+}
 
 
 def _listed(names: list[str]) -> str:

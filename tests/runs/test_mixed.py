@@ -66,6 +66,16 @@ def test_installed_packages_differ_by_their_sources(made):
     assert mixture.what == "code" and [len(keys) for _, keys in mixture.groups] == [2, 1]
 
 
+def test_a_commit_that_leaves_the_modules_as_they_are_is_the_same_code(made):
+    """Such as one of a sweep file or of a text."""
+    old = {**CLEAN, "sources": "c" * 64}
+    later = {**old, "commit": "b" * 40}
+    folders = made(old, {**later, "diff": "f" * 64}, {**later, "sources": "9" * 64})
+    assert mixed(folders[:2]) == ()
+    (said,) = sentences(folders)
+    assert said.startswith("these runs differ in their code: 2 have aaaaaaaaa, 1 bbbbbbbbb (")
+
+
 @pytest.mark.parametrize(("first_step", "is_mixed"), [(0, False), (40, True)])
 def test_an_earlier_attempt_counts_where_the_run_was_resumed_from_it(made, first_step, is_mixed):
     run = {**CLEAN, "first_step": first_step, "earlier": [{**CLEAN, "commit": "b" * 40}]}
