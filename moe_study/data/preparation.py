@@ -77,10 +77,14 @@ def _ready(config: DataConfig, progress: bool) -> PreparedCorpus | None:
     except DataError as error:
         _say(f"preparing again, since {error}", progress)
         return None
-    with contextlib.suppress(DataError):  # sources that are gone do not spoil what was made of them
-        if recipe_of(config.recipe).stamp(read_options(config), data_root(config)) != manifest["stamp"]:
-            _say(f"preparing {folder.name} again, since its sources changed", progress)
-            return None
+    try:
+        stamp = recipe_of(config.recipe).stamp(read_options(config), data_root(config))
+    except DataError as error:  # sources that are gone do not spoil what was made of them
+        _say(f"{folder.name} is as it was prepared before; its sources are not looked at, since {error}", progress)
+        return corpus
+    if stamp != manifest["stamp"]:
+        _say(f"preparing {folder.name} again, since its sources changed", progress)
+        return None
     return corpus
 
 

@@ -85,6 +85,9 @@ def read_options(config: DataConfig) -> Any:
 def check_data_config(config: DataConfig) -> None:
     """Raise ConfigError if this configuration has no meaning; needs neither data nor network."""
     read_options(config)
+    name = config.name
+    if not name.strip() or name.startswith(".") or set(name) & set("/\0") or len(name) > 100:
+        raise ConfigError(f"data.name={name[:100]!r} cannot name a folder; write a short word such as my_texts")
     if not 0 < config.validation_fraction < 1:
         raise ConfigError(
             f"data.validation_fraction={config.validation_fraction} must be between 0 and 1, such as 0.05"

@@ -107,9 +107,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} must be {_name(hint)} below 1e308, not {shown(value)}")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        advice = f"; in quotes it is one: '{where}=\"{value}\"'" if hint is str and is_number else ""
-        raise ConfigError(f"{where} must be {_name(hint)}, not {shown(value)}{advice}")
+        said = shown(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and " " not in said
+        advice = f"; in quotes it is one: '{where}=\"{said}\"'" if hint is str and is_number else ""
+        raise ConfigError(f"{where} must be {_name(hint)}, not {said}{advice}")
     return value
 
 

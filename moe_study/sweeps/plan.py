@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.design.accounting import flops_per_token
-from moe_study.design.config import RunConfig
+from moe_study.design.config import DataConfig, RunConfig
+from moe_study.design.data_options import place_options
 from moe_study.design.identity import settings_of
 from moe_study.design.matching import Solution
 from moe_study.design.unused import explain_unused, is_used, unused
@@ -181,6 +182,7 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
             continue
         candidates.append(Candidate(planned.key, planned.config, composed, meaning))
         if known := runs.get(planned.key):
+            _check_places(known.config.data, planned.config.data)
             duplicates += 1
             runs[planned.key] = _with_other_overrides(known, planned)
         else:
@@ -199,6 +201,24 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
         comparisons=comparisons,
         lost_comparisons=lost,
     )
+
+
+def _check_places(one: DataConfig, other: DataConfig) -> None:
+    """ConfigError where two points are one but for where their data lies, unless the same data lies in both places."""
+    first, second = (
+        {"root": data.root} | {f"options.{name}": place for name, place in place_options(data).items()}
+        for data in (one, other)
+    )
+    differing = sorted(name for name in first | second if first.get(name) != second.get(name))
+    if not differing:
+        return
+    from moe_study.data import fingerprint  # imports NumPy
+
+    if (found := fingerprint(one)) is None or found != fingerprint(other):
+        raise ConfigError(
+            f"points differ in data.{differing[0]} alone, which says where data lies and not what it is, so they would "
+            "share one run; give each of them a data.name of its own"
+        )
 
 
 def _planned(composed: Composed, overrides: tuple[str, ...]) -> tuple[PlannedRun | InvalidPoint, Meaning]:

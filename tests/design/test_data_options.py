@@ -60,6 +60,7 @@ def hub(*sources: dict[str, Any], **options: Any) -> DataConfig:
         (DataConfig(recipe="wiki"), "data.recipe=wiki is unknown; choose one of parliament_news"),
         (dataclasses.replace(local(), tokenizer=TokenizerConfig("bpe", 10**12)), "at most 1048576"),
         (dataclasses.replace(local(), validation_fraction=float("nan")), "must be between 0 and 1"),
+        *((dataclasses.replace(local(), name=name), "cannot name a folder") for name in ("", "..", "a/b", "a" * 300)),
     ],
 )
 def test_options_without_meaning_are_one_sentence_and_known_to_a_plan(config: DataConfig, sentence: str) -> None:

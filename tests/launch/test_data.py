@@ -9,7 +9,7 @@ from moe_study.cli import main
 from moe_study.data import fingerprint, prepare
 from moe_study.design.config import LogConfig, RunConfig, RunSettings
 from moe_study.errors import DataError
-from moe_study.launch.data import about_other_data, check_finished
+from moe_study.launch.data import about_other_data, check_data, check_finished
 from moe_study.launch.execute import TRAINING, Job
 from moe_study.runs.folder import RunFolder
 from moe_study.sweeps.plan import plan_overrides
@@ -100,3 +100,19 @@ def test_train_refuses_and_plan_warns(tmp_path, data, mode, capsys):
     home = (f"data.root={one.root}", f"data.options.path={one.options['path']}")
     at_home = train(None, runs_dir, *mode, *settings, *home)
     assert at_home.returncode == 0, at_home.stderr
+
+
+def test_domains_too_short_to_be_trained_on_are_named_before_a_run_and_damage_stops_it(tmp_path, capsys):
+    data = tiny_data_config(tmp_path)
+    corpus = prepare(data, progress=False)
+    config = RunConfig(data=data, run=RunSettings(steps=1))
+    longest = max(len(shard.tokens) for shard in corpus.train.shards)
+    for context, named in ((16, []), (longest - 1, ["trained on", "judged"])):
+        sized = dataclasses.replace(config, model=dataclasses.replace(config.model, context=context))
+        check_data([sized, dataclasses.replace(sized, run=RunSettings(seed=1, steps=1))], TRAINING)
+        said = capsys.readouterr().err.splitlines()
+        assert [line.split(" are never ")[1].split(",")[0] for line in said] == named
+    shard = corpus.validation.shards[1].path
+    shard.write_bytes(shard.read_bytes()[::-1])
+    with pytest.raises(DataError, match=f"{shard.name} is damaged"):
+        check_data([config], TRAINING)

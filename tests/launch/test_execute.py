@@ -1,18 +1,13 @@
 """What surrounds a run in the process that trains it."""
 
-import dataclasses
 import shutil
 import sysconfig
 from pathlib import Path
 
 import pytest
 
-from moe_study.data import prepare
-from moe_study.design.config import RunConfig, RunSettings
-from moe_study.errors import DataError
-from moe_study.launch.execute import check_data, compile_caches
+from moe_study.launch.execute import compile_caches
 from moe_study.runs.folder import RunFolder, list_runs
-from tests.fixtures import tiny_data_config
 from tests.launch.driving import train
 
 
@@ -31,22 +26,6 @@ def test_runs_beside_each_other_share_what_they_compile_unless_the_user_chose_a_
     assert places["TRITON_CACHE_DIR"] == str(tmp_path / "runs" / ".compiled" / "triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
     assert set(compile_caches(RunFolder("runs/a"))) == {"TORCHINDUCTOR_CACHE_DIR"}
-
-
-def test_domains_too_short_to_be_trained_on_are_named_before_a_run_and_damage_stops_it(tmp_path, capsys):
-    data = tiny_data_config(tmp_path)
-    corpus = prepare(data, progress=False)
-    config = RunConfig(data=data, run=RunSettings(steps=1))
-    longest = max(len(shard.tokens) for shard in corpus.train.shards)
-    for context, named in ((16, []), (longest - 1, ["trained on", "judged"])):
-        sized = dataclasses.replace(config, model=dataclasses.replace(config.model, context=context))
-        check_data([sized, dataclasses.replace(sized, run=RunSettings(seed=1, steps=1))])
-        said = capsys.readouterr().err.splitlines()
-        assert [line.split(" are never ")[1].split(",")[0] for line in said] == named
-    shard = corpus.validation.shards[1].path
-    shard.write_bytes(shard.read_bytes()[::-1])
-    with pytest.raises(DataError, match=f"{shard.name} is damaged"):
-        check_data([config])
 
 
 CAN_COMPILE = shutil.which("g++") and Path(sysconfig.get_paths()["include"], "Python.h").exists()

@@ -6,12 +6,14 @@ from collections import defaultdict
 import pytest
 
 from moe_study.commands.plan import plan_lines
+from moe_study.data import prepare
 from moe_study.errors import ConfigError
 from moe_study.launch.run_sweep import opening
 from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.members import read_members
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import PlannedRun, plan_command, plan_point
+from tests.fixtures import write_tiny_corpus
 
 SWEEPS = sorted(path.stem for path in (project_root() / "sweeps").glob("*.yaml"))
 
@@ -126,6 +128,25 @@ def test_an_exclude_of_a_setting_without_effect_matches_where_it_is_given(plan, 
     """)
     made = plan("+sweep=mine")
     assert (len(made.runs), made.excluded, made.duplicates, made.idle_excludes) == (3, 1, 0, ())
+
+
+@pytest.mark.parametrize("setting", ["data.options.path", "data.root"])
+def test_points_that_differ_only_in_where_their_data_lies_are_refused_unless_it_is_the_same(plan, tmp_path, setting):
+    places = [tmp_path / "one", tmp_path / "other"]
+    texts = {place: place / "texts" for place in places}
+    for folder in texts.values():
+        write_tiny_corpus(folder)
+    common = ["data=local_files", "data.tokenizer.kind=bytes", f"data.root={tmp_path}/data"]
+    first, second = texts.values() if setting == "data.options.path" else places
+    if setting == "data.root":
+        common = [*common[:2], f"data.options.path={texts[places[0]]}"]
+    with pytest.raises(ConfigError, match=rf"points differ in {setting} alone.*give each of them a data\.name"):
+        plan(*common, f"{setting}={first},{second}")
+    for place in (first, second):
+        prepare(plan(*common, f"{setting}={place}").runs[0].config.data, progress=False)
+    made = plan(*common, f"{setting}={first},{second}")
+    assert (len(made.runs), made.duplicates) == (1, 1)
+    assert len(plan(*common, f"{setting}={first}", "data.name=a,b").runs) == 2
 
 
 def test_keys_differ_by_seed(plan):
