@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
+    FIXED_ROUTERS,
     Balance,
     Capacity,
     ChoiceScope,
@@ -24,9 +25,10 @@ from moe_study.design.routing import (
     Unit,
 )
 from moe_study.design.routing_validation import UNIT_CONTEXTS
+from moe_study.design.selections import PICKING
 
 VOCABULARY = 33
-PICKING = (Selection.TOP_K, Selection.THRESHOLD)
+SCORING = tuple(kind for kind in RouterKind if kind not in FIXED_ROUTERS)
 
 
 @st.composite
@@ -91,7 +93,7 @@ def routings(draw: st.DrawFn) -> Routing:
     unit = Unit.TOKEN if selection is Selection.EXPERT_CHOICE else draw(st.sampled_from(Unit))
     context = draw(st.sampled_from(UNIT_CONTEXTS[unit]))
     axes: dict[str, Any] = {"router": draw(_routers(selection, unit, context))}
-    if axes["router"] in (RouterKind.LINEAR, RouterKind.MLP):
+    if axes["router"] in SCORING:
         axes |= {
             "balance": draw(balances(selection)),
             "router_noise": draw(_rarely(st.just(0.5), 0.0)),
@@ -128,8 +130,8 @@ def _routers(selection: Selection, unit: Unit, context: Context) -> st.SearchStr
     if context is Context.LABEL:
         return st.just(RouterKind.LABEL)  # and refused with any selection but top_k
     if unit is Unit.TOKEN and context is Context.OWN and selection is Selection.TOP_K:
-        return st.sampled_from([RouterKind.LINEAR, RouterKind.MLP, RouterKind.HASH])
-    return st.sampled_from([RouterKind.LINEAR, RouterKind.MLP])
+        return st.sampled_from([*SCORING, RouterKind.HASH])
+    return st.sampled_from(SCORING)
 
 
 @st.composite

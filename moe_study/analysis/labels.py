@@ -20,7 +20,6 @@ from moe_study.design.identity import is_of_point
 from moe_study.design.routing import Selection
 from moe_study.design.selections import SELECTIONS
 
-IGNORED = ("log.", "data.root", "run.seed")  # no part of a design point
 PROMINENT = ("data.name", "model.width", "model.layers")  # come first among settings outside the routing
 FEW, USUAL = 4, 0.75  # among at least FEW points, what this share of them says goes without saying
 EXHAUSTIVE = 12  # this many varying axes are searched for the smallest set; beyond it, one by one

@@ -18,7 +18,7 @@ from moe_study.design.causality import depends_on_length, size_of, verdict_of
 from moe_study.design.config import RunConfig
 from moe_study.design.verdict import Verdict
 from moe_study.model.gpt import GPT
-from moe_study.model.moe.routing.router import ScoringRouter
+from moe_study.model.moe.routing.router import CosineRouter, ScoringRouter
 from moe_study.model.moe.slots import SlotScores
 
 TRIALS = 32  # models, of which a leak shows in a third or more
@@ -102,9 +102,16 @@ def sharp_model(config: RunConfig, seed: int) -> GPT:
         for name, parameter in model.named_parameters():
             parameter.copy_(_values(name, parameter, generator))
         for module in model.modules():
-            for parameter in _logit_sizes(module):
-                parameter.mul_(SHARPNESS[seed % len(SHARPNESS)])
+            _sharpen(module, SHARPNESS[seed % len(SHARPNESS)])
     return model
+
+
+def _sharpen(module: nn.Module, size: float) -> None:
+    """Make a router's logits about `size` large."""
+    for parameter in _logit_sizes(module):
+        parameter.mul_(size)
+    if isinstance(module, CosineRouter):
+        module.log_temperature.fill_(-math.log(size))
 
 
 def _logit_sizes(module: nn.Module) -> list[nn.Parameter]:

@@ -19,11 +19,12 @@ from moe_study.design.routing import (
     Context,
     RouterKind,
     Routing,
-    Scope,
     Selection,
     SoftForm,
     SoftWeights,
     Unit,
+    cosine_dimensions,
+    decides,
     expert_hidden,
     experts_of_layer,
     has_prior,
@@ -114,15 +115,23 @@ def router_params(config: RunConfig, layer: int) -> int:
     """Parameters of the router at mixture block `layer`; none where it follows another layer's decision."""
     model, routing = config.model, config.routing
     n = experts_of_layer(routing, model.layers, layer)
-    if routing.scope is Scope.GLOBAL and layer != mixture_layers(routing, model.layers)[0]:
+    if not decides(routing, model.layers, layer):
         return 0
     if routing.selection is Selection.SOFT:
         identity = routing.soft.dispatch is not SoftWeights.SOFT and routing.soft.combine is not SoftWeights.SOFT
         return 0 if identity else model.width * n * routing.soft.slots_per_expert + int(routing.soft.normalise)
+    temperature = int(routing.router is RouterKind.COSINE)
+    return _router_weights(model, routing, n) + temperature + (n if has_prior(routing) else 0)
+
+
+def _router_weights(model: ModelConfig, routing: Routing, n: int) -> int:
+    """Weights of a router's products."""
     if routing.router in FIXED_ROUTERS:
         return 0
+    if routing.router is RouterKind.COSINE:
+        return cosine_dimensions(n) * (model.width + n)
     hidden = routing.router_depth * model.width**2 if routing.router is RouterKind.MLP else 0
-    return hidden + model.width * n + (n if has_prior(routing) else 0)
+    return hidden + model.width * n
 
 
 def _ffn_flops(config: RunConfig, layer: int, rows_per_token: Rows) -> float:
@@ -143,7 +152,7 @@ def _routing_flops(config: RunConfig, layer: int) -> float:
     n = experts_of_layer(routing, model.layers, layer)
     if routing.selection is Selection.SOFT:
         return _soft_flops(model, routing, n)
-    weights = router_params(config, layer) - (n if has_prior(routing) and router_params(config, layer) else 0)
+    weights = _router_weights(model, routing, n) if decides(routing, model.layers, layer) else 0
     router = 2 * weights * _decisions_per_token(config)
     if routing.selection is not Selection.MERGE:
         return router

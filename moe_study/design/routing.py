@@ -48,6 +48,7 @@ class Scope(StrEnum):
 class RouterKind(StrEnum):
     LINEAR = "linear"
     MLP = "mlp"
+    COSINE = "cosine"  # of a low-dimensional projection and the experts' embeddings (X-MoE, 2204.09179)
     HASH = "hash"  # of the token id (Hash Layers, 2106.04426)
     LABEL = "label"  # label i goes to experts iK, ..., iK + K - 1 (mod N)
 
@@ -199,6 +200,11 @@ def mixture_layers(routing: Routing, num_layers: int) -> tuple[int, ...]:
     return tuple(sorted(set(routing.layers)))
 
 
+def decides(routing: Routing, num_layers: int, layer: int) -> bool:
+    """Whether the mixture at block `layer` has a router of its own: with scope=global only the first one has."""
+    return routing.scope is not Scope.GLOBAL or layer == mixture_layers(routing, num_layers)[0]
+
+
 def experts_of_layer(routing: Routing, num_layers: int, layer: int) -> int:
     """N of the mixture at block `layer`, after the granularity split."""
     if isinstance(routing.num_experts, int):
@@ -220,6 +226,14 @@ def expert_hidden(routing: Routing, dense_hidden: int) -> int:
     """Hidden units of one expert, after the granularity split; of the network itself when it is dense."""
     whole = whole_hidden(routing, dense_hidden)
     return whole if routing.selection is Selection.DENSE else whole // routing.granularity
+
+
+def cosine_dimensions(experts: int) -> int:
+    """Dimensions in which router=cosine compares tokens with N experts: half of N (X-MoE, 2204.09179, section 4.1).
+
+    At least 2, because in one dimension a cosine is a sign and has no gradient.
+    """
+    return max(2, experts // 2)
 
 
 def has_prior(routing: Routing) -> bool:

@@ -122,7 +122,7 @@ def _router(config: RunConfig) -> Iterator[str]:
     if not scored and routing.router_state is not RouterState.LEARNED:
         yield f"routing.router={routing.router} has no weights: leave routing.router_state at learned"
     if routing.router_noise < 0 or (routing.router_noise > 0 and not scored):
-        yield "routing.router_noise must be 0 or positive, and needs a router with scores (linear or mlp)"
+        yield "routing.router_noise must be 0 or positive, and needs a router with scores (linear, mlp or cosine)"
     if not scored and any((routing.balance.switch, routing.balance.z, routing.balance.bias_rate)):
         yield f"routing.router={routing.router} learns nothing: set every routing.balance weight to 0"
 

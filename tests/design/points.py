@@ -61,6 +61,10 @@ TOP_K: dict[str, Routing] = {
     ),
     "hash": Routing(router=RouterKind.HASH, k=2),
     "mlp router": Routing(router=RouterKind.MLP, k=2),
+    "cosine router": Routing(router=RouterKind.COSINE, num_experts=6, k=2),
+    "cosine router of two experts and a prior": Routing(
+        **SEGMENTS, context=Context.PREVIOUS_SEGMENT, router=RouterKind.COSINE, num_experts=2
+    ),
     "deep mlp router": Routing(router=RouterKind.MLP, router_depth=3, k=2),
     "frozen": Routing(**MIXTRAL, router_state=RouterState.FROZEN),
     "redrawn": Routing(**MIXTRAL, router_state=RouterState.REDRAWN),

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from moe_study.design.config import ModelConfig
-from moe_study.design.routing import Routing, Scope, expert_hidden, experts_of_layer, mixture_layers
+from moe_study.design.routing import Routing, Scope, decides, expert_hidden, experts_of_layer
 from moe_study.model.forward_pass import ForwardPass, RoutingStats
 from moe_study.model.mlp import MLP
 from moe_study.model.moe.experts.experts import Experts
@@ -33,7 +33,7 @@ class MixtureOfExperts(nn.Module):
         self.layer = layer
         self.num_experts = experts_of_layer(routing, model.layers, layer)
         self.is_global = routing.scope is Scope.GLOBAL
-        self.decides = not self.is_global or layer == mixture_layers(routing, model.layers)[0]
+        self.decides = decides(routing, model.layers, layer)
 
     def add_experts(self, model: ModelConfig, routing: Routing) -> None:
         """The experts, those that every token takes, and dropout."""

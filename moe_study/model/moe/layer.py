@@ -25,7 +25,7 @@ from moe_study.model.moe.routing.balance import Balancer
 from moe_study.model.moe.routing.capacity import CapacityLimit
 from moe_study.model.moe.routing.context import RouterInput, make_router_input
 from moe_study.model.moe.routing.gate import RoutingDecision, entropy, fixed_decision, shuffled
-from moe_study.model.moe.routing.router import HashRouter, LabelRouter, ScoringRouter
+from moe_study.model.moe.routing.router import HashRouter, LabelRouter, ScoringRouter, scoring_router
 from moe_study.model.moe.routing.selection import build_selection
 
 
@@ -50,7 +50,7 @@ class DiscreteRouter(nn.Module):
         elif routing.router is RouterKind.LABEL:
             self.router = LabelRouter(experts, routing)
         else:
-            self.router = ScoringRouter(model.width, experts, routing)
+            self.router = scoring_router(model.width, experts, routing)
             self.select = build_selection(routing, experts)
             self.balancer = Balancer(experts, routing)
         self.limit = CapacityLimit(routing, experts, model.context) if routing.capacity.factor is not None else None

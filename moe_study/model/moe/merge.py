@@ -26,7 +26,7 @@ from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.routing.balance import Balancer
 from moe_study.model.moe.routing.context import make_router_input
 from moe_study.model.moe.routing.gate import RoutingDecision, entropy, gate_weights
-from moe_study.model.moe.routing.router import ScoringRouter
+from moe_study.model.moe.routing.router import scoring_router
 
 
 def unit_lengths(routing: Routing, length: int) -> list[int]:
@@ -56,7 +56,7 @@ class MergeRouter(nn.Module):
     def __init__(self, model: ModelConfig, routing: Routing, experts: int) -> None:
         super().__init__()
         self.routing = routing
-        self.router = ScoringRouter(model.width, experts, routing)
+        self.router = scoring_router(model.width, experts, routing)
         self.balancer = Balancer(experts, routing)
 
     def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> MergeWeights:

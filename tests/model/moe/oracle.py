@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from moe_study.design.routing import Context, Gate, RouterKind, Routing, Selection, Unit
 from moe_study.model.moe.layer import MixtureLayer
-from moe_study.model.moe.routing.router import HashRouter, ScoringRouter
+from moe_study.model.moe.routing.router import CosineRouter, HashRouter, ScoringRouter
 
 Weighted = list[tuple[int, Tensor]]  # (expert, weight) of one token
 Decisions = list[list[Weighted]]  # by sequence and position
@@ -89,10 +89,23 @@ def logits(layer: MixtureLayer, routing: Routing, x_TD: Tensor, t: int) -> Tenso
     if state_D is None:
         assert router.prior_E is not None
         return router.prior_E
+    if isinstance(router, CosineRouter):
+        return cosines(router, state_D)
     *hidden, last = list(router.weights)
     for weight in hidden:
         state_D = gelu(weight @ state_D)
     return last @ state_D
+
+
+def cosines(router: CosineRouter, state_D: Tensor) -> Tensor:
+    """For each expert the cosine between the projected state and its embedding, over the temperature."""
+    projection_PD, embedding_EP = router.weights
+    projected_P = projection_PD @ state_D
+    scores = []
+    for expert_P in embedding_EP:
+        lengths = (projected_P * projected_P).sum().sqrt() * (expert_P * expert_P).sum().sqrt()
+        scores.append((projected_P * expert_P).sum() / lengths / router.log_temperature.exp())
+    return torch.stack(scores)
 
 
 def reading(x_TD: Tensor, t: int, routing: Routing) -> Tensor | None:

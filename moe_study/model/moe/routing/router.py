@@ -7,20 +7,28 @@ Initialisation: that of GPT-2's other weights (`model/initialisation.py`), for t
 Shape suffixes: B sequences, T positions, U units, D width, E experts, K picks, V vocabulary, R decisions.
 """
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_study.design.routing import RouterKind, RouterState, Routing, has_prior, picks_per_unit
+from moe_study.design.routing import (
+    RouterKind,
+    RouterState,
+    Routing,
+    cosine_dimensions,
+    has_prior,
+    picks_per_unit,
+)
 from moe_study.model.initialisation import Initialiser, init_normal_
 from moe_study.model.moe.routing.context import RouterInput
 from moe_study.model.moe.routing.exact import exact_linear
 
 
 class ScoringRouter(nn.Module):
-    """Linear, or an MLP with `router_depth` hidden layers of the model's width; no biases.
+    """Linear, or an MLP with `router_depth` hidden layers of the model's width; no biases. Others derive from it.
 
     A frozen router keeps its initial weights. A redrawn one gets new weights at every training step, from a
     stream keyed by the step; evaluation uses those of the last step begun.
@@ -30,12 +38,17 @@ class ScoringRouter(nn.Module):
         super().__init__()
         self.state = routing.router_state
         self.noise = routing.router_noise
-        hidden_layers = routing.router_depth if routing.router is RouterKind.MLP else 0
-        sizes = [width] * (hidden_layers + 1) + [experts]
-        self.weights = nn.ParameterList(torch.empty(outputs, inputs) for inputs, outputs in pairwise(sizes))
+        sizes = pairwise(self.sizes(width, experts, routing))
+        self.weights = nn.ParameterList(torch.empty(outputs, inputs) for inputs, outputs in sizes)
         self.prior_E = nn.Parameter(torch.empty(experts)) if has_prior(routing) else None
         self.requires_grad_(self.state is RouterState.LEARNED)
         self._init: tuple[Initialiser, str] | None = None
+
+    @staticmethod
+    def sizes(width: int, experts: int, routing: Routing) -> list[int]:
+        """Inputs, hidden layers and outputs of the products with `weights`."""
+        hidden_layers = routing.router_depth if routing.router is RouterKind.MLP else 0
+        return [width] * (hidden_layers + 1) + [experts]
 
     def initialise(self, init: Initialiser, prefix: str) -> None:
         self._init = init, prefix
@@ -71,6 +84,43 @@ class ScoringRouter(nn.Module):
         for weight in hidden:
             h_BUD = F.gelu(exact_linear(h_BUD, weight.to(wide)))
         return exact_linear(h_BUD, last.to(wide))
+
+
+class CosineRouter(ScoringRouter):
+    """Cosines of a projected token state with the experts' embeddings, over a temperature (X-MoE, 2204.09179).
+
+    The state is projected to `cosine_dimensions` by weights[0]; weights[1] holds the embeddings. The temperature is
+    learned and starts at TEMPERATURE; it is learned as its logarithm, so that it stays positive. A frozen router
+    keeps it, a redrawn one starts from it at every step.
+    """
+
+    TEMPERATURE = 0.07
+    SMALLEST_NORM = 1e-6
+
+    def __init__(self, width: int, experts: int, routing: Routing) -> None:
+        super().__init__(width, experts, routing)
+        self.log_temperature = nn.Parameter(torch.empty(()), requires_grad=self.state is RouterState.LEARNED)
+
+    @staticmethod
+    def sizes(width: int, experts: int, routing: Routing) -> list[int]:
+        return [width, cosine_dimensions(experts), experts]
+
+    def _draw(self, init: Initialiser, stream: str) -> None:
+        super()._draw(init, stream)
+        nn.init.constant_(self.log_temperature, math.log(self.TEMPERATURE))
+
+    def _score(self, states_BUD: Tensor) -> Tensor:
+        wide = torch.promote_types(self.weights[0].dtype, torch.float32)
+        projection, embeddings = (weight.to(wide) for weight in self.weights)
+        projected = F.normalize(exact_linear(states_BUD.to(wide), projection), dim=-1, eps=self.SMALLEST_NORM)
+        directions = F.normalize(embeddings, dim=-1, eps=self.SMALLEST_NORM)
+        return exact_linear(projected, directions) * (-self.log_temperature.to(wide)).exp()
+
+
+def scoring_router(width: int, experts: int, routing: Routing) -> ScoringRouter:
+    """The router of a point that has scores."""
+    kind = CosineRouter if routing.router is RouterKind.COSINE else ScoringRouter
+    return kind(width, experts, routing)
 
 
 class HashRouter(nn.Module):

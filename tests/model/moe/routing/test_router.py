@@ -10,7 +10,9 @@ from torch import Tensor
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Context, RouterKind, RouterState, Routing, Scope, Unit
 from moe_study.model.gpt import GPT
-from moe_study.model.moe.routing.router import HashRouter, LabelRouter, ScoringRouter
+from moe_study.model.initialisation import Initialiser
+from moe_study.model.moe.routing.context import RouterInput
+from moe_study.model.moe.routing.router import CosineRouter, HashRouter, LabelRouter, ScoringRouter, scoring_router
 from tests.design.points import MIXTRAL, TOP_K, VOCABULARY
 from tests.model.moe.doubles import a_pass, layers_of, router_weight, states
 
@@ -122,6 +124,61 @@ def test_an_mlp_router_has_so_many_hidden_layers_of_the_model_s_width(depth: int
     router = ScoringRouter(8, 5, Routing(router=RouterKind.MLP, router_depth=depth))
     assert [tuple(w.shape) for w in router.weights] == [(8, 8)] * depth + [(5, 8)]
     assert [tuple(w.shape) for w in ScoringRouter(8, 5, Routing(router_depth=depth)).weights] == [(5, 8)]
+
+
+def cosine_router(experts: int, **axes: Any) -> CosineRouter:
+    router = scoring_router(8, experts, Routing(router=RouterKind.COSINE, num_experts=experts, **axes))
+    assert isinstance(router, CosineRouter)
+    Initialiser(0, MODEL).module(router, "blocks.0.ffn.decider.router")
+    return router
+
+
+def score(router: ScoringRouter, states_BUD: Tensor) -> Tensor:
+    logits_BUE: Tensor = router(RouterInput(states_BUD, False, None, 1, states_BUD.shape[1]))
+    return logits_BUE
+
+
+@pytest.mark.parametrize(("experts", "dimensions"), [(2, 2), (3, 2), (6, 3), (64, 32)])
+def test_a_cosine_router_compares_in_half_as_many_dimensions_as_experts_but_not_in_one(
+    experts: int, dimensions: int
+) -> None:
+    assert [tuple(w.shape) for w in cosine_router(experts).weights] == [(dimensions, 8), (experts, dimensions)]
+
+
+def test_cosines_over_the_temperature_start_at_its_inverse_and_ignore_sizes() -> None:
+    router, states_BUD = cosine_router(64), states(2, 5, 8, dtype=torch.float32)
+    logits_BUE = score(router, states_BUD)
+    torch.testing.assert_close(score(router, 1000 * states_BUD), logits_BUE, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        for number, weight in enumerate(router.weights):
+            weight.mul_(3 + number)
+    torch.testing.assert_close(score(router, states_BUD), logits_BUE, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():  # a state that an expert's embedding points at
+        router.weights[0].copy_(torch.eye(32, 8))
+        router.weights[1].zero_()[5, 2] = 0.1
+    at_5_E = score(router, torch.eye(8)[2].view(1, 1, 8)).flatten()
+    assert at_5_E.argmax() == 5 and at_5_E[5].item() == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+def test_a_cosine_router_s_temperature_is_learned_without_decay_or_kept() -> None:
+    for state in RouterState:
+        gpt = gpt_with(Routing(**MIXTRAL, router=RouterKind.COSINE, router_state=state))
+        train_one_step(gpt)
+        gpt.begin_step(1)
+        temperatures = [p for name, p in gpt.named_parameters() if name.endswith("log_temperature")]
+        moved = [abs(temperature.exp().item() - 0.07) > 1e-4 for temperature in temperatures]
+        assert moved == [state is RouterState.LEARNED] * 2
+        decay, no_decay = gpt.decay_groups()
+        assert not {id(p) for p in temperatures} & {id(p) for p in decay}
+
+
+def test_cosines_of_a_state_of_zeros_are_zero_with_a_finite_gradient() -> None:
+    router, states_BUD = cosine_router(6), torch.zeros(1, 2, 8, requires_grad=True)
+    logits_BUE = score(router, states_BUD)
+    logits_BUE.square().sum().backward()
+    assert logits_BUE.abs().max() == 0
+    assert states_BUD.grad is not None and states_BUD.grad.isfinite().all()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in router.parameters())
 
 
 def test_noise_is_added_in_training_only_and_has_the_size_asked_for() -> None:
