@@ -22,6 +22,7 @@ from moe_study.errors import DataError
 from moe_study.model.forward_pass import RoutingStats
 from moe_study.runs.activations import COLUMNS as ROUTING_COLUMNS
 from moe_study.training.device import autocast
+from moe_study.training.routing_sums import RoutingSums
 
 
 @dataclass
@@ -92,8 +93,7 @@ class _Sums:
         self.tokens_G = torch.zeros(self.domains, dtype=torch.int64, device=device)
         self.bytes = torch.zeros((), dtype=torch.int64, device=device)
         self.correct: Tensor | None = None
-        self.layers: dict[int, dict[str, Tensor]] = {}
-        self.layer_tokens: dict[int, int] = {}
+        self.routing = RoutingSums()
 
     def add(self, token_loss_BT: Tensor, targets_BT: Tensor, domain_B: Tensor) -> None:
         valid_BT = targets_BT >= 0
@@ -109,25 +109,15 @@ class _Sums:
     def add_routing(self, stats: list[RoutingStats], domain_B: Tensor) -> None:
         for layer in stats:
             assert layer.kept_BE is not None and layer.weight_BE is not None  # asked for with detail=True
-            experts = layer.kept_BE.shape[1]
-            sums = self.layers.setdefault(
-                layer.layer,
-                {
-                    "count_GE": torch.zeros(self.domains, experts, dtype=torch.int64, device=domain_B.device),
-                    "weight_GE": torch.zeros(self.domains, experts, dtype=torch.float64, device=domain_B.device),
-                    "rows_3": torch.zeros(3, dtype=torch.float64, device=domain_B.device),
-                    "positive": torch.zeros((), dtype=torch.float64, device=domain_B.device),
-                },
-            )
-            sums["count_GE"].index_add_(0, domain_B, layer.kept_BE.long())
-            sums["weight_GE"].index_add_(0, domain_B, layer.weight_BE.double())
-            rows = (layer.wanted, layer.kept_E.sum(), layer.executed)
-            sums["rows_3"] += torch.stack([value.double() for value in rows])
-            if layer.positive is None:
-                sums.pop("positive", None)
-            else:
-                sums["positive"] += layer.positive
-            self.layer_tokens[layer.layer] = self.layer_tokens.get(layer.layer, 0) + layer.tokens
+            more = {
+                "count_GE": self._by_domain(layer.kept_BE.long(), domain_B),
+                "weight_GE": self._by_domain(layer.weight_BE.double(), domain_B),
+            }
+            self.routing.add(layer, more if layer.positive is None else {**more, "positive": layer.positive})
+
+    def _by_domain(self, values_BE: Tensor, domain_B: Tensor) -> Tensor:
+        """Sums over the sequences of each domain, (G, E)."""
+        return values_BE.new_zeros(self.domains, values_BE.shape[1]).index_add_(0, domain_B, values_BE)
 
     def result(self) -> Evaluation:
         nats = self.nats_G.cpu().numpy().reshape(len(self.languages), len(self.topics))
@@ -146,22 +136,22 @@ class _Sums:
             by_topic=_by_name(self.topics, nats.sum(0), tokens.sum(0)),
             routing=self._routing_frame(tokens),
             positive_share={
-                str(layer): float(sums["positive"] / sums["rows_3"][2])
-                for layer, sums in sorted(self.layers.items())
-                if "positive" in sums and sums["rows_3"][2] > 0
+                str(layer): float(sums["positive"] / sums["executed"])
+                for layer, sums in self.routing
+                if "positive" in sums and sums["executed"] > 0
             },
-            rows_per_token={
-                name: {
-                    str(layer): float(sums["rows_3"][i]) / self.layer_tokens[layer]
-                    for layer, sums in sorted(self.layers.items())
-                }
-                for i, name in enumerate(("wanted_per_token", "kept_per_token", "executed_per_token"))
-            },
+            rows_per_token=self._rows_per_token(),
         )
+
+    def _rows_per_token(self) -> dict[str, dict[str, float]]:
+        """wanted_per_token, kept_per_token and executed_per_token by layer."""
+        by_layer = {str(layer): self.routing.per_token(layer) for layer, _ in self.routing}
+        names = ("wanted_per_token", "kept_per_token", "executed_per_token")
+        return {name: {layer: rows[name] for layer, rows in by_layer.items()} for name in names}
 
     def _routing_frame(self, tokens: np.ndarray) -> pd.DataFrame:
         rows = []
-        for layer, sums in sorted(self.layers.items()):
+        for layer, sums in self.routing:
             shape = (*tokens.shape, -1)
             count, weight = (sums[name].cpu().numpy().reshape(shape) for name in ("count_GE", "weight_GE"))
             for i, j in np.argwhere(tokens > 0):

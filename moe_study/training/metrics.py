@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from moe_study.model.forward_pass import RoutingStats
+from moe_study.training.routing_sums import RoutingSums
 
 
 class Diverged(Exception):
@@ -79,54 +80,37 @@ class RoutingWindow:
     """Expert shares, rows a token and router entropy by layer, over the steps since the last record."""
 
     def __init__(self) -> None:
-        self._layers: dict[int, dict[str, Tensor]] = {}
-        self._tokens: dict[int, int] = {}
+        self._sums = RoutingSums()
 
     def add(self, stats: Sequence[RoutingStats]) -> None:
         """Count one forward pass."""
         for layer in stats:
             known = torch.isfinite(layer.entropy)  # it is measured in some passes only
-            values = {
-                "kept_E": layer.kept_E,
-                "wanted": layer.wanted,
-                "executed": layer.executed,
-                "entropy": torch.where(known, layer.entropy, 0.0).double() * layer.tokens,
-                "entropy_tokens": known.double() * layer.tokens,
-            }
-            sums = self._layers.setdefault(layer.layer, {})
-            for name, value in values.items():
-                sums[name] = sums[name] + value if name in sums else value.clone()
-            self._tokens[layer.layer] = self._tokens.get(layer.layer, 0) + layer.tokens
+            entropy = torch.where(known, layer.entropy, 0.0).double() * layer.tokens
+            self._sums.add(layer, {"entropy": entropy, "entropy_tokens": known.double() * layer.tokens})
 
     def read(self) -> list[dict[str, Any]]:
         """One part of a "routing" record for each layer, in order; starts anew. Waits for the device."""
         records = []
-        for layer, sums in sorted(self._layers.items()):
-            tokens = self._tokens[layer]
+        for layer, sums in self._sums:
             kept = [float(count) for count in sums["kept_E"].tolist()]
             total, entropy_tokens = sum(kept), float(sums["entropy_tokens"])
             records.append(
                 {
                     "layer": layer,
                     "share": [count / total if total else 0.0 for count in kept],
-                    "wanted_per_token": float(sums["wanted"]) / tokens,
-                    "kept_per_token": total / tokens,
-                    "executed_per_token": float(sums["executed"]) / tokens,
+                    **self._sums.per_token(layer),
                     "entropy": float(sums["entropy"]) / entropy_tokens if entropy_tokens else None,
                 }
             )
-        self._layers, self._tokens = {}, {}
+        self._sums = RoutingSums()
         return records
 
     def state_dict(self) -> dict[str, Any]:
-        return {"layers": self._layers, "tokens": self._tokens}
+        return self._sums.state_dict()
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        self._layers = {
-            layer: {name: value.to(device) for name, value in sums.items()}
-            for layer, sums in state["layers"].items()
-        }
-        self._tokens = dict(state["tokens"])
+        self._sums.load_state_dict(state, device)
 
 
 class Stopwatch:

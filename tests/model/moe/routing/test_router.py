@@ -168,7 +168,7 @@ def test_a_cosine_router_s_temperature_is_learned_without_decay_or_kept() -> Non
         temperatures = [p for name, p in gpt.named_parameters() if name.endswith("log_temperature")]
         moved = [abs(temperature.exp().item() - 0.07) > 1e-4 for temperature in temperatures]
         assert moved == [state is RouterState.LEARNED] * 2
-        decay, no_decay = gpt.decay_groups()
+        decay, _ = gpt.decay_groups()
         assert not {id(p) for p in temperatures} & {id(p) for p in decay}
 
 
