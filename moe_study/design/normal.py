@@ -32,6 +32,7 @@ def _resolved(config: Any) -> Iterator[tuple[str, Any]]:
     model, routing, run = config.model, config.routing, config.run
     yield "model.ffn_size", model.hidden
     yield "model.init_std", model.weight_std
+    yield "model.init_std", model.weight_std
     if config.task != "images" and config.data.tokenizer.is_sized:
         yield "model.vocab_size", config.vocab_size
     yield "routing.expert_size", whole_hidden(routing, model.hidden)

@@ -52,6 +52,7 @@ def changed(**values: Any) -> RunConfig:
 
 TWO_SPELLINGS: dict[str, tuple[RunConfig, ...]] = {
     "hidden units by default or by number": (changed(model__ffn_size=None), changed(model__ffn_size=32)),
+    "initial deviation by default or by number": (changed(), changed(model__init_std=0.02 * 96**0.5)),
     "micro-batch by default or by number": (changed(), changed(run__micro_batch=4)),
     "vocabulary by default or by number": (changed(model__vocab_size=None), changed(model__vocab_size=257)),
     "size of an expert by default or by number": (changed(), changed(routing__expert_size=12)),
@@ -381,6 +382,14 @@ def test_a_setting_that_every_version_wrote_is_not_made_up() -> None:
     del plain["routing"]["shuffle"]
     with pytest.raises(ConfigError, match=r"routing\.shuffle is missing"):
         read_record(plain)
+
+
+def test_an_older_run_is_read_with_the_deviation_that_its_weights_had() -> None:
+    for config, std in ((toy(), 0.02), (with_values(DIGITS, {"model.width": 16}), 0.25)):
+        plain = to_plain(config)
+        del plain["model"]["init_std"]
+        assert read_record(plain).model.init_std == std
+        assert "model.init_std" not in identity.identity(with_values(config, {"model.init_std": std}))
 
 
 def test_what_a_later_version_wrote_is_refused_by_name() -> None:

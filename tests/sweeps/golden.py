@@ -1,0 +1,74 @@
+"""The keys and full configurations of everything that is committed, kept in golden_keys.json.
+
+    python -m tests.sweeps.golden        # write the file anew, after test_golden.py has said why
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from moe_study.design.config import RunConfig
+from moe_study.design.identity import SEED, is_outside, settings_of
+from moe_study.design.plain import to_plain
+from moe_study.sweeps.compose import Composer, open_composer
+from moe_study.sweeps.conf import project_root
+from moe_study.sweeps.plan import plan_command
+
+FILE = Path(__file__).with_name("golden_keys.json")
+Entry = list[dict[str, Any]]  # of each point: its overrides, its keys by seed, and its settings where unlike DEFAULTS
+DEFAULTS = "defaults"
+
+
+def entries() -> list[str]:
+    """What is committed: conf/routing/*.yaml, and sweeps/**/*.yaml by the sweep's name."""
+    root = project_root()
+    routings = sorted(path.stem for path in (root / "conf" / "routing").glob("*.yaml"))
+    sweeps = sorted(path.relative_to(root / "sweeps").with_suffix("") for path in (root / "sweeps").rglob("*.yaml"))
+    return [f"routing={name}" for name in routings] + [f"+sweep={name.as_posix()}" for name in sweeps]
+
+
+def golden(composer: Composer, entry: str, defaults: dict[str, Any]) -> Entry:
+    """The points that `entry`, an override, means; seeds of one point stand together."""
+    points: dict[str, dict[str, Any]] = {}
+    for run in plan_command(composer, [entry], project_root()).runs:
+        name = " ".join(o for o in run.overrides if not o.startswith((f"{SEED}=", "log.")))
+        settings = full(run.config)
+        different = {setting: value for setting, value in settings.items() if defaults.get(setting) != value}
+        different |= {setting: "gone" for setting in defaults if setting not in settings}
+        point = points.setdefault(name, {"point": name, "keys": {}, "settings": different})
+        point["keys"][str(run.config.run.seed)] = run.key
+    return list(points.values())
+
+
+def full(config: RunConfig) -> dict[str, Any]:
+    """All settings that can have a part in a run's identity, but the seed, as JSON holds them."""
+    plain = {name: value for name, value in settings_of(config).items() if not is_outside(name) and name != SEED}
+    return dict(to_plain(plain))
+
+
+def lines(held: dict[str, Any]) -> Iterator[str]:
+    """JSON with a point on each line, so that a change of the file can be read."""
+    yield "{"
+    for number, (entry, points) in enumerate(held.items()):
+        comma = "," if number < len(held) - 1 else ""
+        if isinstance(points, dict):
+            yield f"{json.dumps(entry)}: {json.dumps(points)}{comma}"
+            continue
+        yield f"{json.dumps(entry)}: ["
+        yield ",\n".join(f"  {json.dumps(point)}" for point in points)
+        yield f"]{comma}"
+    yield "}"
+
+
+def main() -> None:
+    with open_composer() as composer:
+        defaults = full(composer.run_config([]))
+        held = {DEFAULTS: defaults} | {entry: golden(composer, entry, defaults) for entry in entries()}
+    FILE.write_text("\n".join(lines(held)) + "\n", encoding="utf-8")
+    keys = sum(len(point["keys"]) for entry in entries() for point in held[entry])
+    print(f"{FILE}: {keys} keys of {len(entries())} files")
+
+
+if __name__ == "__main__":
+    main()
