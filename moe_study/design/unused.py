@@ -38,7 +38,6 @@ ALWAYS = frozenset({
     "task",
     "model.layers", "model.heads", "model.width", "model.context", "model.ffn_size", "model.dropout", "model.bias",
     "model.init_std",
-    "model.init_std",
     "routing.selection", "routing.expert_size",
     "data.name", "data.recipe", "data.options", "data.validation_fraction", "data.root",
     "optimizer.lr", "optimizer.min_lr", "optimizer.warmup_steps", "optimizer.betas", "optimizer.eps",

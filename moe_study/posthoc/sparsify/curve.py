@@ -84,7 +84,7 @@ def sparsify(folder: RunFolder, thresholds: Sequence[float], experts: int | None
             points.append(_point(name, threshold, _evaluate(model, routed, corpus, device), config, routed))
     layers = config.model.layers
     return Curve(
-        key=config.key,
+        key=folder.key,
         selection=config.routing.selection.value,
         num_experts=[experts_of_layer(routed.routing, layers, i) for i in mixture_layers(routed.routing, layers)],
         trained_flops_per_token=flops_per_token(config),
