@@ -163,6 +163,10 @@ TWO_RUNS: dict[str, tuple[RunConfig, ...]] = {
         changed(routing__balance=Balance(switch=0.1, scope=scope), run__micro_batch=2)
         for scope in ("batch", "micro_batch")
     ),
+    "the recipe, whose options are its own": (
+        changed(data__recipe="local_files", data__options={"path": "texts"}),
+        changed(data__recipe="hub_parquet", data__options={"sources": [{"folder": "texts", "files": ["*"]}]}),
+    ),
     "the scope of three decisions": (changed(), changed(routing__scope=Scope.GLOBAL)),
     "K of experts that choose": tuple(
         changed(routing=Routing(selection=Selection.EXPERT_CHOICE, k=k)) for k in (1, 2)
@@ -249,7 +253,6 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "model.context": (12, 4),
     "model.vocab_size": (300,),
     "data.options": ({"limits": {"en_news": 5}},),
-    "data.recipe": ("hub_parquet",),
     "data.tokenizer.kind": ("gpt2", "bytes"),
     "data.tokenizer.vocab_size": (258,),
     "optimizer.betas": ((0.5, 0.6),),
@@ -270,7 +273,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {
 }
 
 
-ONLY_WITH_OTHERS = {"task", "model.patch", "routing.unit", "run.tokens"}  # none of them changes alone: see TWO_RUNS
+# None of them changes alone: see TWO_RUNS.
+ONLY_WITH_OTHERS = {"task", "model.patch", "data.recipe", "routing.unit", "run.tokens"}
 
 
 @pytest.mark.parametrize("name", sorted((ALWAYS | set(USED)) - ONLY_WITH_OTHERS - {"data.root"}))
