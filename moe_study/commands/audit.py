@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_study.analysis.format import aligned
 from moe_study.commands.plan import add_overrides
 from moe_study.design.config import RunConfig
 from moe_study.design.identity import KEY_DIGITS
@@ -97,7 +98,7 @@ def audit_lines(audits: dict[str, "Audit"]) -> Iterator[str]:
                 f"{reached.change:.1e}",
             )
         )
-    yield from _aligned(rows)
+    yield from aligned(rows)
     wrong = sum(not result.agrees for result in audits.values())
     trials = max(result.measured.trials for result in audits.values())
     yield ""
@@ -125,7 +126,7 @@ def cost_lines(name: str, runs_dir: str) -> Iterator[str]:
     path = Path(runs_dir) / name if re.fullmatch(rf"[0-9a-f]{{{KEY_DIGITS}}}", name) else Path(name)
     costs = cost_of_leak(RunFolder(path))
     yield f"{path}"
-    yield from _aligned([("evaluated", "reads later tokens", "perplexity", "bits a byte"), *map(_cost_row, costs)])
+    yield from aligned([("evaluated", "reads later tokens", "perplexity", "bits a byte"), *map(_cost_row, costs)])
 
 
 def _cost_row(cost: "Cost") -> tuple[str, str, str, str]:
@@ -137,12 +138,6 @@ def _cost_row(cost: "Cost") -> tuple[str, str, str, str]:
         f"{evaluation.perplexity:.3f}",
         f"{evaluation.bits_per_byte:.4f}",
     )
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def print_lines(lines: Iterator[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_study.analysis.format import aligned
 from moe_study.errors import StudyError
 from moe_study.files import write_json_atomic, write_text_atomic
 
@@ -94,11 +95,7 @@ def lines(curve: "Curve") -> Iterator[str]:
     for point in curve.points:
         cells = _cells(point.flops_per_token, point.flops_share, point.loss, point.perplexity)
         rows.append((point.split, f"{point.threshold:g}", f"{point.experts_per_token:.2f}", *cells))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        )
+    yield from aligned(rows, right=range(1, len(rows[0])))
 
 
 def _cells(flops: float, share: float, loss: float | None, perplexity: float | None) -> tuple[str, str, str, str]:

@@ -29,7 +29,7 @@ from moe_study.training.routing_sums import RoutingSums
 class Evaluation:
     """Results over one validation set."""
 
-    loss: float  # nats a token
+    loss: float  # nats per token
     tokens: int
     bits_per_byte: float | None  # all nats (those of end-of-text too) over the bytes of the text, in bits
     by_language: dict[str, dict[str, float]]  # name -> loss, tokens

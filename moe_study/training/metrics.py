@@ -39,7 +39,7 @@ class LossWindow:
         self._alive: Tensor | None = None
 
     def add(self, loss: Tensor, grad_norm: Tensor, aux: dict[str, Tensor]) -> None:
-        """Count one step; all are detached scalars on the device, `loss` in nats a token."""
+        """Count one step; all are detached scalars on the device, `loss` in nats per token."""
         if self._sums_M is None or self._alive is None:
             self.names = sorted(aux)
             self._sums_M = torch.zeros(len(aux) + 3, dtype=torch.float64, device=loss.device)

@@ -41,7 +41,7 @@ class Point:
     experts_per_token: float  # executed rows, mean over layers
     flops_per_token: float
     flops_share: float  # of the run as trained
-    loss: float | None  # nats a token; None where it is not finite
+    loss: float | None  # nats per token; None where it is not finite
     perplexity: float | None
 
 
