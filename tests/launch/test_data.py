@@ -1,4 +1,4 @@
-"""Whether finished runs count with the data that is prepared now."""
+"""Data before anything starts: whether it is there and whole, and whether finished runs were trained on it."""
 
 import dataclasses
 import shutil
