@@ -246,3 +246,11 @@ _RECIPES: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "local_files": (LocalFilesOptions, _settle_local),
     **{name: (NoOptions, lambda read: read) for name in IMAGE_RECIPES},
 }
+
+# Names of the options that only say where something lies, in any recipe.
+PLACE_NAMES = frozenset(
+    option.name
+    for options in (HubSource, *(options for options, _ in _RECIPES.values()))
+    for option in fields(options)
+    if option.metadata.get("place")
+)

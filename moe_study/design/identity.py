@@ -17,6 +17,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from moe_study.design.data_config import DataConfig
+from moe_study.design.data_options import PLACE_NAMES, identity_options
 from moe_study.design.normal import normalised
 from moe_study.design.plain import flatten, to_plain
 from moe_study.design.routing import Selection, mixture_layers
@@ -26,7 +28,6 @@ from moe_study.errors import ConfigError
 KEY_DIGITS = 16
 NO_PART = ("log.", "data.root")  # of a run's identity: what it prints and keeps, and where things lie
 SEED = "run.seed"  # tells runs of one point apart
-PLACES = ("path", "folder")  # names in data.options: the fingerprint of the data says what lies there
 
 # The value that a setting had before it was one, asked of an older run's settings by dotted name. It is what such a run
 # is read with, and the only value at which a setting stays out of the hash, so that a new setting changes no key. One
@@ -42,7 +43,7 @@ ABSENT: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 def is_outside(name: str) -> bool:
     """Whether the setting `name` has no part in a run's identity: what is printed or kept, and where data lies."""
-    return name.startswith(NO_PART) or (name.startswith("data.options.") and name.rpartition(".")[2] in PLACES)
+    return name.startswith(NO_PART) or (name.startswith("data.options.") and name.rpartition(".")[2] in PLACE_NAMES)
 
 
 def is_of_point(name: str) -> bool:
@@ -85,7 +86,7 @@ def identity(config: Any) -> dict[str, Any]:
 def settings_of(config: Any) -> dict[str, Any]:
     """All settings by dotted name, lists as tuples; of the data's options those that say what it is, not where."""
     plain = to_plain(config)
-    plain["data"]["options"] = _without_places(plain["data"]["options"])
+    plain["data"]["options"] = _options(config.data)
     return flatten(plain)
 
 
@@ -110,12 +111,11 @@ def _one_network(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _without_places(options: Any) -> Any:
-    if isinstance(options, Mapping):
-        return {name: _without_places(value) for name, value in options.items() if name not in PLACES}
-    if isinstance(options, list):
-        return [_without_places(value) for value in options]
-    return options
+def _options(data: DataConfig) -> dict[str, Any]:
+    try:
+        return identity_options(data)
+    except ConfigError:  # of an older run, by a rule that is stricter today: as they stand
+        return {name: value for name, value in to_plain(data.options).items() if name not in PLACE_NAMES}
 
 
 # Reading older runs ---------------------------------------------------------------------------------------------------

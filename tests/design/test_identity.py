@@ -50,6 +50,14 @@ def changed(**values: Any) -> RunConfig:
     return with_values(toy(), {name.replace("__", "."): value for name, value in values.items()})
 
 
+def local_files(**options: Any) -> dict[str, Any]:
+    return {"data__recipe": "local_files", "data__options": options}
+
+
+def hub_parquet(**source: Any) -> dict[str, Any]:
+    return {"data__recipe": "hub_parquet", "data__options": {"sources": [{"files": ["*.parquet"], **source}]}}
+
+
 TWO_SPELLINGS: dict[str, tuple[RunConfig, ...]] = {
     "hidden units by default or by number": (changed(model__ffn_size=None), changed(model__ffn_size=32)),
     "initial deviation by default or by number": (changed(), changed(model__init_std=0.02 * 96**0.5)),
@@ -133,7 +141,12 @@ TWO_SPELLINGS: dict[str, tuple[RunConfig, ...]] = {
     "a part of a window": (changed(run__eval_tokens=40), changed(run__eval_tokens=49)),
     "the tokenizer of images": (DIGITS, with_values(DIGITS, {"data.tokenizer": TokenizerConfig("gpt2")})),
     "where the data lies": (changed(), changed(data__root="/elsewhere")),
-    "where the texts lie": (changed(data__options={"path": "/here"}), changed(data__options={"path": "/there"})),
+    "where the texts lie": tuple(changed(**local_files(path=path)) for path in ("/here", "/there")),
+    "options by default or spelled out": (
+        changed(**local_files(path="/here")),
+        changed(**local_files(path="/here", pattern="**/*", folders=["_"], topic=" unknown ", separator=None)),
+    ),
+    "where the files of a source lie": tuple(changed(**hub_parquet(folder=folder)) for folder in ("/here", "/there")),
     "what is printed": (changed(), changed(log__log_every=1, log__threads=7, log__wandb="offline", log__sweep="x")),
     "a whole number for a fraction": (changed(optimizer__grad_clip=2.0), changed(optimizer__grad_clip=2)),
     "a list for a tuple": (changed(), changed(optimizer__betas=[0.9, 0.95])),
@@ -179,6 +192,10 @@ TWO_RUNS: dict[str, tuple[RunConfig, ...]] = {
     "text and images": (changed(), changed(task="images", data__recipe="digits", model__patch=7, model__context=16)),
     "the seed": (changed(), changed(run__seed=1)),
     "the name of the data": (changed(), changed(data__name="mine")),
+    "the recipe of the data": (changed(**local_files(path="/here")), changed(**hub_parquet(folder="/here"))),
+    "the language of a source": tuple(
+        changed(**hub_parquet(repo="a/b", language=language)) for language in ("de", "en")
+    ),
     "a limit of the data": (changed(), changed(data__options={"limits": {"en_news": 1}})),
     "the size of a split expert": (changed(routing__granularity=2), changed(routing__granularity=2, routing__k=2)),
     "a device that is chosen": (changed(), changed(run__device="auto")),
@@ -404,9 +421,8 @@ def test_what_a_later_version_wrote_is_refused_by_name() -> None:
 
 
 def test_settings_say_what_data_is_and_not_where_it_lies() -> None:
-    source = {"folder": "/x", "files": ["a"]}
-    config = with_values(toy(), {"data.options": {"path": "/x", "language": "de", "sources": [source]}})
-    assert {name: value for name, value in settings_of(config).items() if name.startswith("data.options")} == {
-        "data.options.language": "de",
-        "data.options.sources": ({"files": ["a"]},),
-    }
+    texts = settings_of(changed(**local_files(path="/x", language="de")))
+    assert texts["data.options.language"] == "de" and "data.options.path" not in texts
+    (source,) = settings_of(changed(**hub_parquet(folder="/x", language="de")))["data.options.sources"]
+    assert source["language"] == "de" and "folder" not in source
+    assert is_outside("data.options.path") and not is_outside("data.options.language")
