@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 .DEFAULT_GOAL := help
-.PHONY: help study data sweep plots test check bench bench-gpu clean clean-all
+.PHONY: help study data sweep plots test test-all check bench bench-gpu clean clean-all
 
 help: ## Show this help
 	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
@@ -31,8 +31,11 @@ sweep: data ## Train the runs of SWEEP that are missing
 plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perplexity table
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
 
-test: $(VENV)/installed-test ## Run the whole test suite, the one that CI runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test: $(VENV)/installed-test ## Run the tests but those marked long (under six minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
+
+test-all: test ## Run every test, as CI does: then those marked long, too (simulations)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
 check: $(VENV)/installed-check ## Lint and check types
 	$(BIN)/ruff check .
