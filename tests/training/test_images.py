@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from moe_study.analysis.frame import load_frame
-from moe_study.analysis.table import perplexity_table, to_text
+from moe_study.analysis.table import perplexity_table
+from moe_study.analysis.table_text import to_text
 from moe_study.design.config import LogConfig, ModelConfig, OptimizerConfig, RunConfig, RunSettings
 from moe_study.design.routing import Routing, Selection, Soft
 from moe_study.errors import StudyError
