@@ -10,7 +10,7 @@ from moe_study.analysis.plots.loss import loss_curves, paired_differences, perpl
 from moe_study.analysis.plots.style import footer, point_styles, save
 from moe_study.analysis.plots.work import experts_per_token
 from moe_study.analysis.study import Part
-from moe_study.analysis.table import APART
+from moe_study.analysis.table import APART, NO_RESULT
 
 
 def draw_all(part: Part, out: Path) -> list[Path]:
@@ -26,9 +26,19 @@ def draw_all(part: Part, out: Path) -> list[Path]:
 
 def figures(part: Part) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of every picture; see `draw_all`."""
+    sentences = [*_absent_note(part), *part.mixed]
     for name, figure in _figures(part):
-        footer(figure, part.mixed)
+        footer(figure, sentences)
         yield name, figure
+
+
+def _absent_note(part: Part) -> list[str]:
+    """How many runs no picture can show, and the points that are missing altogether."""
+    if not part.absent:
+        return []
+    gone = part.table[(part.table["standing"] == NO_RESULT) & part.table["is_point"]]["label"]
+    points = f"; no picture shows {', '.join(gone)}" if len(gone) else ""
+    return [f"runs without a result, named beside the table: {len(part.absent)}{points}"]
 
 
 def _figures(part: Part) -> Iterator[tuple[str, Figure]]:

@@ -112,6 +112,25 @@ def test_leaking_points_are_hollow_and_named_with_their_mark(part, styles):
     assert any("† routing reads later tokens" in text for text in texts(figure))
 
 
+def test_what_a_reader_must_know_of_the_runs_stands_under_every_picture(tmp_path):
+    """A point that lacks a seed is marked, one without any result is named, and so are runs of other code."""
+    folders = planted.plant(tmp_path, planted.FIRST_LOOK[:3], (0.0, -0.1, 0.0), seeds=(0, 1, 2))
+    for folder in (folders[4], *folders[6:]):
+        planted.set_status(folder, "diverged", {"type": "Diverged", "message": "x", "traceback": ""}, 3)
+    for folder in folders:
+        commit = "b" * 40 if folder == folders[0] else "a" * 40
+        (folder / "provenance.json").write_text(f'{{"commit": "{commit}"}}')
+    drawn = dict(figures(part_of(load_frame(folders))))
+    assert set(drawn) == {"perplexity", "differences", "loss-curves"}
+    for name, figure in drawn.items():
+        said = texts(figure)
+        note = " ".join(figure.get_supxlabel().split())
+        assert "runs without a result, named beside the table: 4; no picture shows token top-1" in note, name
+        assert "these runs differ in their code: 4 have aaaaaaaaa, 1 bbbbbbbbb (dense 1x, seed 0)" in note
+        assert any("dense 2x §" in text for text in said) and "§ lacks seeds" in note
+        assert not any(text.startswith("token top-1") for text in said)
+
+
 def test_names_in_the_margin_do_not_overlap(part, styles):
     figure = perplexity_against_cost(part, styles)
     figure.draw_without_rendering()
