@@ -75,7 +75,9 @@ def answers(study: Study) -> Iterator[str]:
 
 def _heading(study: Study, decided: int, asked: int) -> str:
     kind = "planned comparisons" if study.planned else "comparisons (none was planned: see compare: in sweep files)"
-    family = f"one family of {study.family}, Holm-adjusted" if study.family > 1 else "one test, so none to adjust for"
+    family = f"one family of {study.family}, Holm-adjusted"
+    if study.family < 2:
+        family = "one test, with none to adjust for" if study.family else "none has the two seeds that a test needs"
     return f"Answers: {decided} of {asked} {kind} decided; {family}:"
 
 

@@ -137,36 +137,26 @@ def study_of(
     if margin is not None and not 0 < margin < float("inf"):
         raise StudyError(f"the margin must be more than 0 nats per token, not {margin:g}")
     parts, planned = [], []
-    for name, part in evaluation_sets(frame):
-        chosen = _known_reference(part, reference)
-        asked = [one for members in plans for one in planned_comparisons(members, part)]
-        asked = [replace(one, margin=margin or one.margin) for one in asked]
-        planned.append(asked)
-        parts.append(
-            Part(
-                name,
-                part,
-                chosen,
-                table=perplexity_table(part, chosen, rank_leaking),
-                comparisons=(),
-                others=(),
-                margin=margin or _one_margin(asked),
-                mixed=_mixed(part),
-            )
-        )
+    for name, runs in evaluation_sets(frame):
+        asked = [one for members in plans for one in planned_comparisons(members, runs)]
+        planned.append([replace(one, margin=margin or one.margin) for one in asked])
+        parts.append(_part(name, runs, _known_reference(runs, reference), rank_leaking, margin or _one_margin(asked)))
     planned = _in_the_parts_that_can_answer(planned, parts)
-    is_planned = any(planned)
     automatic = [_automatic(part, rank_leaking) for part in parts]
+    is_planned = any(planned)
     tested = _tested(parts, planned if is_planned else automatic)
     others = [_not_among(a, p) if is_planned else [] for a, p in zip(automatic, planned, strict=True)]
-    return Study(
-        frame,
-        tuple(
-            replace(part, comparisons=tuple(found), others=tuple(measure(part.frame, rest, part.margin, LEVEL)))
-            for part, found, rest in zip(parts, tested, others, strict=True)
-        ),
-        is_planned,
-    )
+    compared = [
+        replace(part, comparisons=tuple(found), others=tuple(measure(part.frame, rest, part.margin, LEVEL)))
+        for part, found, rest in zip(parts, tested, others, strict=True)
+    ]
+    return Study(frame, tuple(compared), is_planned)
+
+
+def _part(name: str, frame: pd.DataFrame, reference: str, rank_leaking: bool, margin: float) -> Part:
+    """A part before its comparisons, which are tested together with those of the others."""
+    table = perplexity_table(frame, reference, rank_leaking)
+    return Part(name, frame, reference, table, comparisons=(), others=(), margin=margin, mixed=_mixed(frame))
 
 
 def evaluation_sets(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -182,6 +182,13 @@ def test_runs_of_other_code_are_named_in_the_part(tmp_path):
 # Simulated reports -----------------------------------------------------------------------------------------
 
 
+def test_one_seed_is_compared_without_any_test(tmp_path):
+    study = study_of(load_frame(planted.plant(tmp_path, seeds=(0,))))
+    said = list(answers(study))
+    assert study.family == 0 and said[0].endswith("; none has the two seeds that a test needs:")
+    assert said[1] == "Not decided:" and all("at the one seed they share" in line for line in said[2:-2])
+
+
 REPORTS, SEEDS = 4000, 3
 MOST = 0.05 + 3 * np.sqrt(0.05 * 0.95 / REPORTS)
 
