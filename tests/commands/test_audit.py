@@ -27,7 +27,7 @@ def test_seeds_of_one_point_are_audited_once(capsys: pytest.CaptureFixture[str])
 def test_a_disagreement_ends_with_code_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "verdict", lambda routing: Verdict())
+    monkeypatch.setattr(module, "verdict_of", lambda config: Verdict())
     assert main(["audit", "routing=sequence_top2", "--trials", "2"]) == 1
     assert any(" NO " in line for line in lines_of(capsys))
 
