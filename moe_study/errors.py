@@ -11,3 +11,11 @@ class ConfigError(StudyError):
 
 class DataError(StudyError):
     """Data that is missing, damaged or not what it was when a run began."""
+
+
+def reason_of(error: BaseException | str) -> str:
+    """What an error says in its first line, since CUDA's and others' go on with hints; its kind where it is mute."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__ if isinstance(error, BaseException) else ""
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

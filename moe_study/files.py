@@ -13,19 +13,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from moe_study.errors import StudyError
+from moe_study.errors import StudyError, reason_of
 
 TEMPORARY_MARK = ".part-"  # stands in the name of every temporary file, so that leftovers can be recognised
 
-_ADVICE = {
-    errno.ENOSPC: "the disk is full; free some space or choose another folder, then start again",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder, then start again",
-    errno.EFBIG: "the file grew beyond the limit of this system; choose another folder, then start again",
+ADVICE = {  # by errno: what is wrong with the machine or the place, and what to do about it
+    errno.ENOSPC: "the disk is full; free some space or choose another folder, then rerun the command",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder, then rerun the command",
+    errno.EFBIG: "the file grew beyond the limit of this system; choose another folder, then rerun the command",
     errno.EROFS: "the file system is read-only; choose a folder that can be written",
     errno.EACCES: "permission denied; choose a folder that this user can write",
     errno.EPERM: "permission denied; choose a folder that this user can write",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another folder",
     errno.EEXIST: "a file stands where a folder should be; choose another folder",
+    errno.EIO: "the disk reports an error; check it or choose another folder, then rerun the command",
+    errno.ESTALE: "the network file system has lost the file; rerun the command once it is back",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n), then rerun the command",
+    errno.ENFILE: "too many files are open on this machine; rerun the command later",
+    errno.ENOMEM: "memory ran out; rerun the command with more of it, or with fewer runs at a time",
 }
 
 
@@ -35,7 +40,7 @@ def clear_os_errors(path: str | os.PathLike[str], kind: type[StudyError] = Study
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0)
+        advice = ADVICE.get(error.errno or 0)
         if advice is None:
             raise
         raise kind(f"cannot write {path}: {advice}") from error
@@ -93,7 +98,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from error
+        raise StudyError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 def _sync_folder(folder: Path) -> None:

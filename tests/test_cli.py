@@ -1,9 +1,11 @@
 """The moe-study command: quick, without torch, and clear."""
 
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -29,7 +31,7 @@ def some_runs(tmp_path):
             if seed == 0:
                 folder.finish({"flops_per_token": 1e6, "tokens": 1000, "train_seconds": 3.0})
             elif seed == 1:
-                folder.fail(ValueError("first line\nthe true reason"))
+                folder.fail(ValueError("the true reason\nand a hint"))
             else:
                 folder.preempt(4)
     return runs_dir
@@ -69,6 +71,18 @@ def test_status_counts_and_gives_reasons(capsys, some_runs):
     assert out.startswith("1 done, 1 failed, 1 preempted\n")
     assert "attempt 1: the true reason" in out
     assert "step 4 of 10" in out
+
+
+def test_status_says_why_a_run_was_cut_off_and_knows_of_clocks_that_are_ahead(capsys, some_runs):
+    cut_off = run_in(some_runs, 2)
+    cut_off.preempt(4, OSError(errno.ENOSPC, "No space left on device", "runs/x"))
+    plain = json.loads(run_in(some_runs, 0).status_file.read_text())
+    ahead = {**plain, "state": "running", "host": "elsewhere", "updated": time.time() + 1200}
+    run_in(some_runs, 0).status_file.write_text(json.dumps(ahead))
+    assert cli.main(["status", str(some_runs)]) == 0
+    out = capsys.readouterr().out
+    assert "step 4 of 10, cannot write runs/x: the disk is full" in out
+    assert "a moment ago (its clock is 1200 s ahead of the one here)" in out or "1199 s ahead" in out
 
 
 def test_status_of_a_sweep_counts_runs_that_never_started(capsys, some_runs):

@@ -9,6 +9,7 @@ from typing import Any
 
 from moe_study.design.config import RunConfig
 from moe_study.errors import StudyError
+from moe_study.guard import forgiving_output, is_resumable
 from moe_study.runs.folder import RunFolder, State, Status
 
 
@@ -37,11 +38,12 @@ TRAINING = Job(_train, preload=("moe_study.training.run",))
 def execute(config: RunConfig, job: Job = TRAINING, threads: int = 1) -> Status:
     """Do `job` in the folder of `config` and return how it ended; an error is recorded there and raised again.
 
+    An error of the machine (a full disk, no memory) leaves the run preempted, so that the same command resumes it.
     It computes on `threads` CPU threads, unless the configuration says how many (log.threads).
     """
     config = dataclasses.replace(config, log=dataclasses.replace(config.log, threads=config.log.threads or threads))
     folder = RunFolder.of(config)
-    with folder.claim(config):
+    with forgiving_output(), folder.claim(config):
         if folder.status().state is State.DIVERGED:
             folder.forget_training()  # going on from its checkpoint would diverge again
         folder.start(config.total_steps)
@@ -56,7 +58,10 @@ def execute(config: RunConfig, job: Job = TRAINING, threads: int = 1) -> Status:
             raise
         except BaseException as error:
             with contextlib.suppress(StudyError, OSError):  # the first error is the one to see
-                folder.fail(error)
+                if is_resumable(error):
+                    folder.preempt(folder.status().step, error)
+                else:
+                    folder.fail(error)
             raise
         return folder.status()
 

@@ -85,7 +85,8 @@ def _failures(plan: Plan, states: Mapping[str, State]) -> Iterator[str]:
     """Each reason once, with the runs that it struck."""
     struck: dict[str, list[PlannedRun]] = {}
     for run in plan.runs:
-        if states[run.key] in TO_RETRY:
+        stopped = states[run.key] is State.PREEMPTED and _message(run.folder)
+        if states[run.key] in TO_RETRY or stopped:
             reason = f"{states[run.key]}: {_message(run.folder)}"
             struck.setdefault(reason, []).append(run)
     for reason, runs in struck.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.design.plain import to_plain
-from moe_study.errors import StudyError
+from moe_study.errors import StudyError, reason_of
 from moe_study.files import clear_os_errors, write_text_atomic
 
 
@@ -50,7 +50,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} cannot be read: {str(error).strip().splitlines()[0]}") from error
+        raise StudyError(f"{path} cannot be read: {reason_of(error)}") from error
     for number, line in enumerate(lines[:-1], start=1):  # the rest after the last newline is unfinished
         try:
             record = json.loads(line)

@@ -31,6 +31,7 @@ from moe_study.design.identity import KEY_DIGITS
 from moe_study.design.plain import to_plain
 from moe_study.errors import DataError, StudyError
 from moe_study.files import read_json, write_json_atomic, write_text_atomic
+from moe_study.guard import sentence_for
 from moe_study.runs import activations, curve, provenance, stored_config
 from moe_study.runs.lock import LockHeld, hold, is_held
 from moe_study.runs.status import State, Status
@@ -188,6 +189,11 @@ class RunFolder:
             job=job,
         )
 
+    def begin_anew(self) -> int:
+        """Note that this attempt trains from step 0; its number. `status().began` keeps it for those that resume it."""
+        self._write_status(began=self._status.attempts)
+        return self._status.began
+
     def progress(self, step: int, *, force: bool = False) -> None:
         """Say how far the run is; cheap to call at every step."""
         if force or time.time() - self._status.updated >= PROGRESS_EVERY:
@@ -203,23 +209,15 @@ class RunFolder:
         error = {"type": "Diverged", "message": message, "traceback": ""}
         self._write_status(state=State.DIVERGED, step=step, error=error)
 
-    def preempt(self, step: int) -> None:
-        """A signal came and the run has saved itself at `step`."""
+    def preempt(self, step: int, reason: BaseException | str | None = None) -> None:
+        """The run was stopped at `step`, by a signal or for a `reason` outside of it; the same command resumes it."""
         self._status = self.status()
-        self._write_status(state=State.PREEMPTED, step=step, error=None)
+        self._write_status(state=State.PREEMPTED, step=step, error=None if reason is None else _error_record(reason))
 
     def fail(self, error: BaseException | str) -> None:
         """Keep the error with its traceback; `error` as text is a reason found from outside."""
-        if isinstance(error, str):
-            record = {"type": "Killed", "message": error, "traceback": ""}
-        else:
-            record = {
-                "type": type(error).__name__,
-                "message": str(error) or type(error).__name__,
-                "traceback": "".join(traceback.format_exception(error)),
-            }
         self._status = self.status()
-        self._write_status(state=State.FAILED, error=record)
+        self._write_status(state=State.FAILED, error=_error_record(error))
 
     def write_provenance(self, **facts: Any) -> None:
         """Record code, versions and machine, with `facts` beside them; an earlier attempt's record is kept."""
@@ -269,6 +267,16 @@ def check_writable(runs_dir: str | os.PathLike[str]) -> None:
     probe = Path(runs_dir) / ".writable"
     write_text_atomic(probe, "x")
     probe.unlink()
+
+
+def _error_record(error: BaseException | str) -> dict[str, str]:
+    if isinstance(error, str):
+        return {"type": "Killed", "message": error, "traceback": ""}
+    return {
+        "type": type(error).__name__,
+        "message": sentence_for(error) or str(error) or type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error)),
+    }
 
 
 def _process_exists(pid: int | None) -> bool:

@@ -11,6 +11,8 @@ from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, Status, list_runs
 from moe_study.runs.listing import runs_of_sweep
 
+CLOCKS_AGREE = 2.0  # seconds that the clocks of two machines may differ without a word
+
 
 @dataclass(frozen=True)
 class FoundRun:
@@ -62,10 +64,17 @@ def _detail(run: FoundRun) -> str:
     status = run.status
     share = f"step {status.step} of {status.total_steps}" if status.total_steps else ""
     if run.state is State.RUNNING:
-        return f"{share}, {round(time.time() - status.updated)} s ago, process {status.pid} on {status.host}"
+        return f"{share}, {_age(time.time() - status.updated)}, process {status.pid} on {status.host}"
     if run.state in (State.FAILED, State.DIVERGED):
         return f"{share + ', ' if share else ''}attempt {status.attempts}: {status.message}"
-    return share
+    return ", ".join(filter(None, (share, status.message)))
+
+
+def _age(seconds: float) -> str:
+    """Since a sign of life, by the clock of this machine; that of the other may be ahead of it."""
+    if seconds < -CLOCKS_AGREE:
+        return f"a moment ago (its clock is {round(-seconds)} s ahead of the one here)"
+    return f"{round(max(0.0, seconds))} s ago"
 
 
 def flops_per_second(runs_dir: str | Path) -> float | None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from moe_study.errors import reason_of
+
 
 class State(StrEnum):
     MISSING = "missing"  # never started; not written
@@ -28,9 +30,9 @@ class Status:
     pid: int | None = None
     host: str | None = None
     job: str | None = None  # the scheduler's name for it
+    began: int = 1  # the attempt that last began at step 0; later ones have resumed it
 
     @property
     def message(self) -> str:
-        """The error's last line, or nothing."""
-        text = (self.error or {}).get("message", "").strip()
-        return text.splitlines()[-1] if text else ""
+        """The reason that the error gives, or nothing."""
+        return reason_of((self.error or {}).get("message", ""))

@@ -36,7 +36,7 @@ class PlannedRun:
     overrides: tuple[str, ...]  # what Hydra composes it from
     config: RunConfig
     state: State  # when planned
-    reason: str = ""  # last line of the error of a failed or diverged run
+    reason: str = ""  # what the error says of a failed or diverged run
     matched: Solution | None = None  # what match= made equal, and how closely
     unused: tuple[str, ...] = ()  # settings that the overrides give and that have no effect
     also: tuple[tuple[str, ...], ...] = ()  # other overrides that mean this run

@@ -20,7 +20,8 @@ class Recorder:
     def __init__(self, config: RunConfig, folder: RunFolder):
         self._folder = folder
         self._total = config.total_steps
-        self._mirror = Mirror(config, folder.path)
+        self._config = config
+        self._mirror: Mirror | None = None
         self._foreground = config.log.progress and sys.stderr.isatty()
         self._bar: tqdm | None = None
         self._last_line = 0.0
@@ -28,6 +29,8 @@ class Recorder:
     def begin(self, step: int) -> None:
         """Training starts, or resumes after `step` steps; what was recorded beyond them is dropped."""
         self._folder.drop_metrics_after(step)
+        began = self._folder.status().began if step else self._folder.begin_anew()
+        self._mirror = Mirror(self._config, self._folder.path, began, self._folder.metrics())
         if self._foreground:
             self._bar = tqdm(total=self._total, initial=step, unit="step", dynamic_ncols=True)
         elif step:
@@ -43,7 +46,8 @@ class Recorder:
         """Append to the curve, and show what a person wants to see of it."""
         self._folder.append_metrics(*records)
         for record in records:
-            self._mirror.log(record)
+            if self._mirror is not None:
+                self._mirror.log(record)
             if record["kind"] == "train":
                 self._show_training(record)
             elif record["kind"] == "validation":
@@ -61,7 +65,8 @@ class Recorder:
             self.say(message)
         if self._bar is not None:
             self._bar.close()
-        self._mirror.finish(state, summary)
+        if self._mirror is not None:
+            self._mirror.finish(state, summary)
 
     def _show_training(self, record: dict[str, Any]) -> None:
         speed = record["tokens_per_second"]

@@ -11,7 +11,7 @@ from moe_study.audit.audit import RUN_TRIALS, audit
 from moe_study.audit.cache import AuditCache
 from moe_study.data import PreparedCorpus, keep_tokenizer
 from moe_study.design.config import RunConfig
-from moe_study.errors import ConfigError, StudyError
+from moe_study.errors import ConfigError, StudyError, reason_of
 from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint
 from moe_study.training.device import arithmetic, configure, device_name, other_arithmetic, peak_memory_bytes
@@ -55,7 +55,7 @@ def train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
 def raise_if_not_compiled(error: Exception) -> None:
     """A StudyError where `error` is torch.compile's."""
     if isinstance(error, torch._dynamo.exc.TorchDynamoException):
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise StudyError(
             f"torch.compile failed ({reason}); use run.compile=false, or install what it lacks: on a CPU it needs a"
             " C++ compiler and Python's headers"

@@ -5,6 +5,7 @@ change it: every failure is one warning, after which the mirror is silent.
 """
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,28 @@ MODES = CHOICES["log.wandb"]
 
 
 class Mirror:
-    """Sends records to wandb under the run's key, so that a resumed run goes on where it was."""
+    """Sends records to wandb.
 
-    def __init__(self, config: RunConfig, folder: Path):
+    A training is known there by the run's key, one that began anew by the key and its attempt, so that no two curves
+    mix. A resumed run continues its curve; offline, where every process writes a folder of its own, the folder gets
+    the whole curve, `so_far` first.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, attempt: int = 1, so_far: Iterable[dict[str, Any]] = ()):
         self._run: Any = None
         mode = config.log.wandb
         if mode not in MODES:
             raise ConfigError(f"log.wandb={mode} is unknown; choose off, offline or online")
         if mode == "off":
             return
+        name = config.key if attempt == 1 else f"{config.key}-{attempt}"
         try:
             import wandb
 
             self._run = wandb.init(
                 project=config.log.wandb_project,
-                id=config.key,
-                name=config.key,
+                id=name,
+                name=name,
                 group=config.log.sweep,
                 config={name: part for name, part in to_plain(config).items() if name != "log"},
                 dir=str(folder),
@@ -42,6 +49,9 @@ class Mirror:
             )
         except (Exception, SystemExit) as error:
             self._fail("start", error)
+        if mode == "offline":
+            for record in so_far:
+                self.log(record)
 
     def log(self, record: dict[str, Any]) -> None:
         """Mirror one line of metrics.jsonl. After a resume wandb itself drops steps that it already has."""

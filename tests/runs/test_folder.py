@@ -97,7 +97,7 @@ def test_failure_keeps_the_traceback(started):
         started.fail(error)
     status = started.status()
     assert status.state is State.FAILED
-    assert status.message == "last line"
+    assert status.message == "first"
     assert status.error["type"] == "ValueError"
     assert "test_folder.py" in status.error["traceback"]
 

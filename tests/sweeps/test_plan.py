@@ -217,7 +217,7 @@ def test_states_decide_what_starts(plan):
     assert [run.state for run in made.runs] == [
         State.DONE, State.FAILED, State.DIVERGED, State.PREEMPTED, State.MISSING,
     ]  # fmt: skip
-    assert made.runs[1].reason == "last line"
+    assert made.runs[1].reason == "first line"
     assert {run.state for run in made.to_start()} == {State.PREEMPTED, State.MISSING}
     assert len(made.to_start(retry_failed=True)) == 4
 

@@ -1,3 +1,5 @@
+import os
+import signal
 import sys
 import time
 import types
@@ -7,6 +9,8 @@ import pytest
 from moe_study.errors import ConfigError
 from moe_study.launch.execute import execute
 from moe_study.runs.folder import RunFolder, State
+from moe_study.training.loop import Trainer
+from moe_study.training.metrics import Diverged
 from moe_study.training.tracking import Mirror, flatten
 from tests.training.doubles import tiny_config
 from tests.training.harness import assert_same, make_config, outcome
@@ -62,6 +66,45 @@ def test_the_run_id_is_the_key_and_a_resumed_run_goes_on(tmp_path, data, wandb):
     assert steps == [record["step"] for record in RunFolder.of(config).metrics()]
     assert wandb.run.summary["validation_loss"] == RunFolder.of(config).result()["validation_loss"]
     assert wandb.run.finished == 0
+
+
+def stop_after(monkeypatch, step):
+    """The run ends by a signal after `step` steps."""
+    train_step = Trainer.train_step
+
+    def stopped(self):
+        train_step(self)
+        if self.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "train_step", stopped)
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_resumed_run_has_its_whole_curve_offline_and_no_step_twice_online(tmp_path, data, wandb, monkeypatch, mode):
+    config = make_config(tmp_path, data, log={"wandb": mode, "log_every": 1})
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        execute(config)
+    before = [step for step, _ in wandb.run.logged]
+    assert max(before) == 6
+    execute(config)
+    assert [call["id"] for call in wandb.calls] == [config.key] * 2
+    steps = [record["step"] for record in RunFolder.of(config).metrics()]
+    assert [step for step, _ in wandb.run.logged] == (steps if mode == "offline" else steps[len(before) :])
+
+
+def test_a_training_from_the_start_has_an_id_of_its_own_and_keeps_it_when_resumed(tmp_path, data, wandb, monkeypatch):
+    config = make_config(tmp_path, data, log={"wandb": "offline"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", lambda self: (_ for _ in ()).throw(Diverged("the loss", 3)))
+        execute(config)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        execute(config)
+    assert execute(config).state is State.DONE
+    assert [call["id"] for call in wandb.calls] == [config.key, f"{config.key}-2", f"{config.key}-2"]
+    assert wandb.calls[2]["name"] == f"{config.key}-2"
 
 
 @pytest.mark.parametrize("broken", ["start", "log", "finish"])

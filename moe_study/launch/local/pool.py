@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
 from moe_study.errors import StudyError
+from moe_study.guard import EXIT_PREEMPTED
 from moe_study.launch.execute import TRAINING, Job, compile_caches
 from moe_study.launch.local import mps
 from moe_study.launch.local.processes import TrainingProcess, start_server, wait_for
@@ -92,10 +93,10 @@ def _reap(pool: _Pool, process: TrainingProcess, progress: Progress) -> None:
     try:
         status = _outcome(pool, process)
     except StudyError as error:  # a full disk may keep the folder from saying it
-        status = Status(State.FAILED, error={"type": "StudyError", "message": str(error), "traceback": ""})
+        status = Status(State.PREEMPTED, error={"type": "StudyError", "message": str(error), "traceback": ""})
     pool.ended[run.key] = status
     pool.steps[run.key] = status.step
-    if status.state in (State.FAILED, State.DIVERGED):
+    if status.message:
         progress.say(f"{run.folder.path} {status.state}: {status.message}")
     if pool.waiting and not pool.stop_requests and process.serves_again:
         process.train(pool.waiting.popleft())
@@ -118,6 +119,8 @@ def _outcome(pool: _Pool, process: TrainingProcess) -> Status:
     elif code < 0:
         hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
         folder.fail(f"its process was killed by {signal.Signals(-code).name}{hint}")
+    elif code == EXIT_PREEMPTED:  # a full disk has kept it from saying more
+        folder.preempt(status.step, f"the disk or the memory gave out; see {folder.log_file}")
     else:
         folder.fail(f"its process ended with exit code {code} before it could say why; see {folder.log_file}")
     return folder.status()

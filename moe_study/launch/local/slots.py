@@ -1,5 +1,6 @@
 """How many runs this machine takes at a time, and which part of it each of them gets."""
 
+import contextlib
 import glob
 import os
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from moe_study.errors import ConfigError
 from moe_study.launch.local.settings import PoolSettings
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,17 @@ def _gpus_for(wanted: set[str]) -> list[str]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use, by affinity and by the container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no such file, or no limit ("max")
-        return cores
+    """Cores that this process may use: by affinity, by the container's quota, and in a job of SLURM by its share."""
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    with contextlib.suppress(OSError, ValueError):  # no such file, or no limit ("max")
+        quota, period = CPU_QUOTA.read_text(encoding="utf-8").split()
+        limits.append(int(quota) // int(period))
+    # SLURM may be set up not to bind processes. Where it was not asked for cores by task, it says those of the node.
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        if (share := os.environ.get(name, "")).isdecimal():
+            limits.append(int(share))
+            break
+    return max(1, min(limits))
 
 
 def visible_gpus() -> list[str]:

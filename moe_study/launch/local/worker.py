@@ -16,7 +16,7 @@ from multiprocessing import connection
 
 from moe_study.design.config import RunConfig
 from moe_study.design.plain import from_plain
-from moe_study.guard import EXIT_FAILED, print_error
+from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, forgiving_output, is_resumable, print_error
 from moe_study.launch.execute import Job, execute
 from moe_study.runs.folder import RunFolder
 
@@ -42,11 +42,13 @@ def train_in_turn(inbox: connection.Connection, job: Job, threads: int, environm
 def _train(config: RunConfig, job: Job, threads: int) -> None:
     try:
         _redirect_output(RunFolder.of(config))
-        print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
-        execute(config, job, threads)
+        with forgiving_output():  # the log may lie on a full disk
+            print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
+            execute(config, job, threads)
     except Exception as error:
-        print_error(error)
-        sys.exit(EXIT_FAILED)
+        with forgiving_output():
+            print_error(error)
+        sys.exit(EXIT_PREEMPTED if is_resumable(error) else EXIT_FAILED)
 
 
 def _forget() -> None:
@@ -79,8 +81,9 @@ def _redirect_output(folder: RunFolder) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = os.fdopen(number, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace")
+        setattr(sys, name, stream)
 
 
 def _set_resources(threads: int, environment: Mapping[str, str]) -> None:
