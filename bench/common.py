@@ -39,7 +39,8 @@ class Skipped(Exception):
 
 def model_config(name: str) -> ModelConfig:
     """The committed size conf/model/NAME.yaml."""
-    return from_plain(ModelConfig, yaml.safe_load((ROOT / "conf" / "model" / f"{name}.yaml").read_text()), "model.")
+    text = (ROOT / "conf" / "model" / f"{name}.yaml").read_text(encoding="utf-8")
+    return from_plain(ModelConfig, yaml.safe_load(text), "model.")
 
 
 def prepare_process(threads: int | None = None) -> None:
@@ -182,7 +183,7 @@ class Results:
     def _content(self) -> dict[str, Any]:
         """The file's content; a new one where there is none, or where it is of changes that are gone."""
         if self.path.exists():
-            content = json.loads(self.path.read_text())
+            content = json.loads(self.path.read_text(encoding="utf-8"))
             if content["commit"] != self.commit:
                 raise StudyError(
                     f"{self.path} holds results of {content['commit']}, and this is {self.commit};"

@@ -73,7 +73,7 @@ class Parent:
         more = ["--limit-seconds", str(self.left), "--rows", *names]
         child = subprocess.Popen([*self.command, *more], cwd=ROOT, start_new_session=True)
         reason = self._watch(child)
-        begun = self.begun.read_text().splitlines()
+        begun = self.begun.read_text(encoding="utf-8").splitlines()
         if child.returncode in (0, FAILED):
             return begun
         if self.left < TO_END:
@@ -88,7 +88,7 @@ class Parent:
         rows, since = 0, time.monotonic()
         while child.poll() is None:
             time.sleep(0.2)
-            now = len(self.begun.read_text().splitlines())
+            now = len(self.begun.read_text(encoding="utf-8").splitlines())
             if now != rows:
                 rows, since = now, time.monotonic()
             too_long = time.monotonic() - since > ROW_SECONDS

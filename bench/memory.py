@@ -89,7 +89,7 @@ def peak_bytes(run: Callable[[], Any], parameters: Iterable[nn.Parameter], devic
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        trace = json.loads(path.read_text())["traceEvents"]
+        trace = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     return peak_beyond_gradients(memory_events(trace, on_device))
 
 

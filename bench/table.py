@@ -47,7 +47,7 @@ class Measured:
 
 
 def load(path: Path) -> Measured:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     written = datetime.datetime.fromisoformat(content["date"]).timestamp()
     time = written if content["commit"].endswith(CHANGED) else commit_time(content["commit"]) or written
     return Measured(content["commit"], time, content["environment"], content["rows"])

@@ -60,7 +60,7 @@ class TinyRuns:
         file = self.folder / f"{name}.yaml"
         seeds = -(-runs // len(ROUTINGS))
         points = [{"routing": routing, "run.seed": seed} for seed in range(seeds) for routing in ROUTINGS]
-        file.write_text(yaml.safe_dump({"base": self.base(name), "points": points[:runs]}))
+        file.write_text(yaml.safe_dump({"base": self.base(name), "points": points[:runs]}), encoding="utf-8")
         return self._timed(name, [[TRAIN, "-m", f"+sweep={file}", *settings]])
 
     def commands(self, name: str, runs: int) -> float:

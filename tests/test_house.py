@@ -122,3 +122,24 @@ def test_a_circle_of_relative_and_type_checking_imports_is_found(tmp_path):
     graph = {name: imports(name, path, known) for name, path in known.items()}
     assert graph["moe_study.a"] == {"moe_study.b"}
     assert circle(graph) is not None
+
+
+def test_text_files_are_opened_as_utf_8_whatever_the_locale_says() -> None:
+    """In an ASCII locale a text without an encoding cannot be read or written."""
+    found = []
+    for path in sorted((ROOT / "moe_study").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _opens_text_by_locale(node):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not found
+
+
+def _opens_text_by_locale(call: ast.Call) -> bool:
+    named = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "encoding" in named:
+        return False
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name == "open" and isinstance(call.func, ast.Name):
+        mode = call.args[1] if len(call.args) > 1 else named.get("mode", ast.Constant("r"))
+        return "b" not in str(getattr(mode, "value", ""))
+    return name in ("read_text", "write_text") or (name in ("run", "Popen", "check_output") and "text" in named)

@@ -30,7 +30,7 @@ class AuditCache:
     def read(self, small_key: str, trials: int) -> Measured | None:
         """What was measured; None where nothing is kept, or nothing that can be read."""
         try:
-            return _measured(json.loads(self._path(small_key, trials).read_text()))
+            return _measured(json.loads(self._path(small_key, trials).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, AttributeError, KeyError):  # not there, or damaged
             return None
 

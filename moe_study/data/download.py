@@ -100,7 +100,8 @@ def _run_pip(wheel: Wheel, folder: str, progress: bool) -> tuple[int, str]:
                disable=not progress)  # fmt: skip
     # pip's own temporary files go there too: the file that grows tells how far it is, whatever pip's version.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": folder})  # fmt: skip
+                               stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+                               env={**os.environ, "TMPDIR": folder})  # fmt: skip
     try:
         with bar:
             while True:

@@ -18,7 +18,7 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
     """
     with clear_os_errors(path, DataError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "a")  # noqa: SIM115 (closed below, after the lock)
+        handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below, after the lock)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,7 +20,7 @@ import numpy as np
 
 from moe_study.data.download import Wheel, check_sha256, fetch_wheel
 from moe_study.design.config import TokenizerConfig
-from moe_study.errors import ConfigError, DataError
+from moe_study.errors import ConfigError, DataError, reason_of
 from moe_study.files import write_bytes_atomic
 
 END_OF_TEXT = "<|endoftext|>"
@@ -253,4 +253,4 @@ def load_tokenizer(config: TokenizerConfig, folder: Path) -> Tokenizer:
     try:
         return BpeTokenizer(content.decode(), config.size)
     except Exception as error:  # the library raises nothing narrower
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]}); prepare this corpus again") from error
+        raise DataError(f"{path} is damaged ({reason_of(error)}); prepare this corpus again") from error

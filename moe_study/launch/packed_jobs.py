@@ -59,7 +59,7 @@ def _write(runs: Sequence[PlannedRun], settings: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StudyError(f"the list of a job's runs cannot be read ({error}); rerun the sweep's command") from error
     return content["runs"], content["settings"]

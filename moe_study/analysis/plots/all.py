@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.experts import share_by_domain, share_over_training
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
 from moe_study.analysis.plots.style import footer, point_styles, save
@@ -16,11 +17,16 @@ from moe_study.analysis.table import APART, NO_RESULT
 def draw_all(part: Part, out: Path) -> list[Path]:
     """PNG and SVG of every picture that the finished runs of `part` allow; returns the paths.
 
-    The same runs give the same bytes. A damaged file of a run is told in part.problems.
+    The same runs give the same bytes. A damaged file of a run, and characters that no font has, are told in
+    part.problems.
     """
-    paths = []
+    paths: list[Path] = []
+    missing: set[str] = set()
     for name, figure in figures(part):
+        missing.update(fonts.choose_fonts(figure))
         paths += save(figure, out, name)
+    if missing:
+        part.problems.append(fonts.sentence("".join(sorted(missing))))
     return paths
 
 

@@ -1,6 +1,7 @@
 """How pictures look: one palette safe for colour-blind readers, one style per design point in all figures."""
 
 import textwrap
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ RC: dict[Any, Any] = {
     "savefig.facecolor": "white",
     "svg.hashsalt": "moe_study",  # together with no date: the same frame gives the same bytes
     "svg.fonttype": "path",
+    "text.parse_math": False,  # names are never markup: two dollar signs in one would make a formula of it
+    "text.usetex": False,
 }
 GREYS = ("#9a9a9a", "#5f5f5f", "#1a1a1a")  # dense points, by size
 # Okabe and Ito (2008), without black (dense) and yellow (too light on white).
@@ -166,9 +169,13 @@ def spread(values: Sequence[float], gap: float) -> np.ndarray:
 
 
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
-    """`out/name.png` and `out/name.svg`; the same figure gives the same bytes."""
+    """`out/name.png` and `out/name.svg`; the same figure gives the same bytes.
+
+    Call `fonts.choose_fonts` before, which tells the characters that no font has; matplotlib's warnings do not.
+    """
     paths = [out / f"{name}.png", out / f"{name}.svg"]
-    with house_style():
+    with house_style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         for path in paths:
             metadata = {"Date": None} if path.suffix == ".svg" else None
             with atomic_file(path) as handle:

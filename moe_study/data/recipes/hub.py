@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_study.design.data_options import HubSource
-from moe_study.errors import DataError, StudyError
+from moe_study.errors import DataError, StudyError, reason_of
 from moe_study.files import write_json_atomic
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -174,7 +174,7 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OURS:
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise NotReached(
             f"could not read {source.repo} from the hub ({reason}); check the network and prepare again: "
             "what was fetched is kept"

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from moe_study.data.documents import Document
 from moe_study.data.tally import Tally
 from moe_study.design.data_options import UNKNOWN, label_of
-from moe_study.errors import DataError
+from moe_study.errors import DataError, reason_of
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 EMPTY = "without text"
@@ -192,7 +192,7 @@ def _read_parquet(path: Path, fields: Fields, tally: Tally) -> Iterator[Document
             if row == 0:
                 tally.leave_out(EMPTY, path.name)
     except pa.ArrowException as error:
-        raise DataError(f"{path} is no whole parquet file ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{path} is no whole parquet file ({reason_of(error)})") from None
 
 
 def _rows(batch: pa.RecordBatch, path: Path, before: int) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def visible_gpus() -> list[str]:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
     try:
         command = ("nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        listed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=True).stdout
         return [line.strip() for line in listed.splitlines() if line.strip().isdigit()]
     except (OSError, subprocess.SubprocessError):
         return [str(i) for i in range(len(glob.glob("/dev/nvidia[0-9]*")))]

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import itertools
+import warnings
 
 import matplotlib as mpl
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.plots.all import draw_all, figures
@@ -50,6 +52,29 @@ def part_of(frame):
 
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+NAMES = ["from $5 to $10", "$\\frac$ & $^_", "100 % # {x}", "中文 text", "Ελλ \U0010fffd", "_hidden", "$x$"]
+
+
+def test_names_are_never_markup_and_characters_without_a_font_are_one_sentence(frame, tmp_path):
+    """A topic, a language, a point or a corpus may be named in any way that a file can be named."""
+    part = part_of(frame)
+    topics = sorted(part.activations["topic"].unique())
+    renamed = part.activations["topic"].map(dict(zip(topics, itertools.cycle(NAMES), strict=False)))
+    part.activations["topic"] = renamed
+    part.activations["language"] = part.activations["language"].map(lambda name: f"{name} $a$ $ 中\U0010fffd")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        paths = draw_all(part, tmp_path)
+    pictures = dict(figures(part))
+    assert {path.stem for path in paths} == set(pictures)
+    shown = [text for name in pictures if name.startswith("experts-by-topic") for text in texts(pictures[name])]
+    assert "from $5 to $10" in shown
+    for figure in pictures.values():
+        assert not any(text.get_parse_math() for text in figure.findobj(Text) if text.get_text())
+    (said,) = [line for line in part.problems if "no installed font has" in line]
+    assert "\U0010fffd" in said and "install one that has" in said
 
 
 def names_of(frame):
