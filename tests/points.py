@@ -27,7 +27,7 @@ from moe_study.design.routing import (
 from moe_study.design.routing_validation import UNIT_CONTEXTS
 from moe_study.design.selections import PICKING
 
-VOCABULARY = 33
+VOCABULARY = 257  # as few as data allows: with fewer, validation would refuse every point
 SCORING = tuple(kind for kind in RouterKind if kind not in FIXED_ROUTERS)
 
 

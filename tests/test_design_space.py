@@ -94,3 +94,16 @@ def test_no_point_leaks_more_than_it_declares(config: RunConfig) -> None:
     measured, declared = result.measured.verdict, result.declared
     assert measured | declared == declared
     assert declared.leaks or not result.measured.truncation.leaks
+
+
+def test_most_points_that_are_drawn_are_valid():
+    """Otherwise the tests above would hold of nothing."""
+    refused = []
+
+    @settings(max_examples=40, deadline=None, database=None, derandomize=True)
+    @given(points())
+    def draw(config: RunConfig) -> None:
+        refused.append(is_refused(config))
+
+    draw()
+    assert len(refused) >= 30 and sum(refused) < len(refused) / 2
