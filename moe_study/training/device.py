@@ -10,6 +10,7 @@ from moe_study.design.choices import CHOICES
 from moe_study.design.config import RunConfig, RunSettings
 from moe_study.errors import ConfigError, StudyError
 from moe_study.model.moe.experts import dispatch
+from moe_study.model.moe.experts.chunked import CHUNK
 
 PRECISIONS = CHOICES["run.precision"]
 
@@ -74,7 +75,8 @@ def arithmetic(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {**facts, "device": torch.cuda.get_device_name(device)}
     instructions = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512, ...
-    return {**facts, "device": "cpu", "instructions": instructions, "threads": torch.get_num_threads()}
+    facts |= {"device": "cpu", "instructions": instructions, "expert_chunk_rows": CHUNK}
+    return {**facts, "threads": torch.get_num_threads()}
 
 
 def other_arithmetic(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -31,7 +31,11 @@ from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.rows import by_block, sum_rows
 from moe_study.model.moe.experts.threads import in_threads
 
-CHUNK = 1024  # rows: at usual widths a chunk and its expert fit a core's cache
+# Rows of a chunk, one number for each kind of processor, since sums are cut there and the last bits depend on it. With
+# AVX-512, products outrun the outer caches, so that a chunk has to stay near; slower products hide the way to its rows,
+# and larger chunks save calls (docs/LOG.md has the measurements).
+ROWS_OF_CHUNK = {"AVX512": 1024}
+CHUNK = ROWS_OF_CHUNK.get(torch.backends.cpu.get_cpu_capability(), 4096)
 
 
 @torch.compiler.disable

@@ -1,6 +1,9 @@
 """Every implementation of the seam against loops over tokens and pairs in float64, on loads that are hard."""
 
 import math
+import os
+import subprocess
+import sys
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -158,6 +161,17 @@ def test_the_same_call_gives_the_same_bits(name: str) -> None:
         return [y_ND, *gradients(y_ND, case.leaves())]
 
     assert all(torch.equal(a, b) for a, b in zip(once(), once(), strict=True))
+
+
+@pytest.mark.parametrize(("instructions", "rows"), [("avx2", 4096), ("default", 4096), ("avx512", 1024)])
+def test_rows_of_a_chunk_follow_from_the_processor_s_instructions(instructions: str, rows: int) -> None:
+    capability = "AVX512" if torch.cpu._is_avx512_supported() else "AVX2"
+    if instructions == "avx512" and capability != "AVX512":
+        pytest.skip("this processor has no AVX-512")
+    code = "from moe_study.model.moe.experts.chunked import CHUNK; print(CHUNK)"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": instructions}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == rows
 
 
 @pytest.mark.parametrize("block", [1, 3, 700])
