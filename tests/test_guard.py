@@ -61,6 +61,7 @@ class _Dead(io.StringIO):
         self.write("")
 
 
+@pytest.mark.filterwarnings("default:mind this")
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EBADF, None])
 def test_a_dead_stream_never_raises(monkeypatch, number):
     dead = None if number is None else _Dead(number)
