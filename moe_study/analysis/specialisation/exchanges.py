@@ -7,11 +7,10 @@ Shapes: T tokens, D documents, G groups: the occurrences of one value (a token i
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moe_study.analysis.specialisation.layer_trace import MISSING, Ints
 
-SIZE_RATIO = 1.5  # groups exchange labels with groups of 1/1.5 to 1.5 times their number of tokens
+SIZE_RATIO = 1.5  # what counts as about one size; at most 2, see `GroupExchange.draw`
 DRAWS_OF_ONE_ORDER = 50
 
 
@@ -49,15 +48,20 @@ class DocumentExchange:
 class GroupExchange:
     """Labels of tokens, exchanged by whole (document, value) groups among the occurrences of one value.
 
-    What a label owes to the token id stays, and so do runs of one label within a document. Groups trade with groups
-    of about their size. A draw turns the ring of a value's groups by a random number of groups: the turns are a group
-    of permutations, which is all that a permutation test needs (Lehmann and Romano, ch. 15), and cost no sort. The
-    order on the ring is drawn anew every 50 draws.
+    What a label owes to the token id stays, and so do runs of one label within a document. A group takes the labels
+    of another one of about its size whole, cut or begun again where the sizes differ. `alike` lets only documents of
+    about one length trade: a label such as the position is otherwise a property of documents in disguise (short ones
+    have early positions alone), and their tastes would pass for its meaning.
+
+    A draw turns the ring of a value's groups by a random number of groups: the turns are a group of permutations, which
+    is all that a permutation test needs (Lehmann and Romano, ch. 15), and cost no sort. The order on the ring is drawn
+    anew every 50 draws.
     """
 
-    def __init__(self, codes_T: Ints, value_T: Ints, document_T: Ints, seed: int):
+    def __init__(self, codes_T: Ints, value_T: Ints, document_T: Ints, seed: int, alike: bool):
         self.random = np.random.default_rng(seed)
         self.codes_T = np.asarray(codes_T)
+        length_class_D = _size_class(np.bincount(document_T))
         tokens = np.flatnonzero(self.codes_T != MISSING)
         value_T, document_T = np.asarray(value_T)[tokens], np.asarray(document_T)[tokens]
         order = np.lexsort((document_T, value_T))  # stable: position by position within a group
@@ -67,11 +71,11 @@ class GroupExchange:
         new_T |= np.diff(document_T, prepend=-1) != 0
         self.start_G = np.flatnonzero(new_T)
         self.size_G = np.diff(self.start_G, append=len(tokens))
-        size_class_G = np.floor(np.log(self.size_G) / np.log(SIZE_RATIO) + 1e-9).astype(np.int64)
-        classes = int(size_class_G.max(initial=0)) + 1
-        value_G = np.unique(value_T[self.start_G], return_inverse=True)[1]
+        ring_of_G = [value_T[self.start_G], _size_class(self.size_G)]
+        if alike:
+            ring_of_G.append(length_class_D[document_T[self.start_G]])
         _, self.ring_G, self.groups_of_ring = np.unique(
-            value_G * classes + size_class_G, return_inverse=True, return_counts=True
+            np.stack(ring_of_G), axis=1, return_inverse=True, return_counts=True
         )
         self.draws = 0
 
@@ -86,28 +90,26 @@ class GroupExchange:
         if self.draws % DRAWS_OF_ONE_ORDER == 0:
             self._reorder()
         self.draws += 1
-        turned = np.floor(self.random.random(len(self.groups_of_ring)) * self.groups_of_ring).astype(np.int64)
-        shift_ring = self.start_in_order_G1[self.first_group_ring + turned] - self.first_token_ring
-        source_T = self.place_T + shift_ring[self.ring_T]
-        source_T -= np.where(source_T >= self.end_T, self.tokens_ring[self.ring_T], 0)
+        turn_ring = np.floor(self.random.random(len(self.groups_of_ring)) * self.groups_of_ring).astype(np.int64)
+        source_G = np.arange(len(self.ring_G)) + turn_ring[self.ring_G]
+        source_G -= np.where(source_G >= self.end_G, self.groups_of_ring[self.ring_G], 0)
+        size_T = self.size_G[source_G][self.group_T]
+        within_T = np.where(self.within_T >= size_T, self.within_T - size_T, self.within_T)
         codes_T = self.codes_T.copy()
-        codes_T[self.token_in_order_T] = self.code_in_order_T[source_T]
+        codes_T[self.token_T] = self.code_T[self.start_G[source_G][self.group_T] + within_T]
         return codes_T
 
     def _reorder(self) -> None:
         """Lay the groups of every ring in a new random order, and the tokens group after group."""
         order_G = np.argsort(self.ring_G + self.random.random(len(self.ring_G)))
-        size_G = self.size_G[order_G]
-        self.start_in_order_G1 = np.concatenate([[0], np.cumsum(size_G)])
-        self.first_group_ring = np.concatenate([[0], np.cumsum(self.groups_of_ring)[:-1]]).astype(np.int64)
-        self.first_token_ring = self.start_in_order_G1[self.first_group_ring]
-        self.tokens_ring = np.diff(self.first_token_ring, append=len(self.token_T))
-        self.ring_T = np.repeat(np.arange(len(self.groups_of_ring)), self.tokens_ring)
-        self.place_T = np.arange(len(self.token_T))
-        self.end_T = (self.first_token_ring + self.tokens_ring)[self.ring_T]
-        within_T = self.place_T - np.repeat(self.start_in_order_G1[:-1], size_G)
-        self.token_in_order_T = self.token_T[np.repeat(self.start_G[order_G], size_G) + within_T]
-        self.code_in_order_T = self.codes_T[self.token_in_order_T]
+        old_start_G, self.size_G = self.start_G[order_G], self.size_G[order_G]
+        self.ring_G = self.ring_G[order_G]
+        self.start_G = np.cumsum(self.size_G) - self.size_G
+        self.end_G = np.cumsum(self.groups_of_ring)[self.ring_G]
+        self.group_T = np.repeat(np.arange(len(order_G)), self.size_G)
+        self.within_T = np.arange(len(self.token_T)) - self.start_G[self.group_T]
+        self.token_T = self.token_T[old_start_G[self.group_T] + self.within_T]
+        self.code_T = self.codes_T[self.token_T]
 
 
 class DocumentTurn:
@@ -142,6 +144,6 @@ class DocumentTurn:
         return codes_T
 
 
-def exchanged(draws: int, exchange: DocumentExchange | GroupExchange | DocumentTurn) -> NDArray[np.integer]:
-    """[draws, T or D]: so many draws, one under another."""
-    return np.stack([exchange.draw() for _ in range(draws)])
+def _size_class(sizes: Ints) -> Ints:
+    """One number for sizes within a factor of 1.5: 1, 2, 3, 4 and 5, 6 and 7, 8 to 11, ...; 0 counts as 1."""
+    return np.floor(np.log(np.maximum(sizes, 1)) / np.log(SIZE_RATIO) + 1e-9).astype(np.int64)

@@ -6,13 +6,14 @@ N(e, l) the weight of the tokens of label l on expert e and W the sum of all,
     I(E; L)     = sum over e, l     of N(e, l) / W    log( N(e, l) W / (N(e) N(l)) )
     I(E; L | V) = sum over e, l, v  of N(e, l, v) / W log( N(e, l, v) N(v) / (N(e, v) N(l, v)) )
 
-in nats, the plug-in estimate (Shannon 1948; Cover and Thomas, ch. 2). A token with two experts counts as half a token on
-each: its label says nothing about which of the two, so with k picks the information is at most log(E / k).
+in nats, the plug-in estimate (Shannon 1948; Cover and Thomas, ch. 2). A token with two experts counts as half a token
+on each: its label says nothing about which of the two, so with k picks the information is at most log(E / k).
 
 The plug-in estimate is biased upward, by about (E - 1)(L - 1) / 2T for exchangeable tokens and by many times that for
 tokens that come in documents. So it is never shown without a null (`nulls`).
 
-Shapes: T tokens, P picks, E experts, L labels, V values of what is given (token ids, clusters), R rows (v, e) that occur.
+Shapes: T tokens, P picks, E experts, L labels, V values of what is given (token ids, clusters), R rows: the (v, e) that
+occur.
 """
 
 from dataclasses import dataclass

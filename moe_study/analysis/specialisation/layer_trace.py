@@ -54,7 +54,9 @@ class LayerTrace:
             self.start_T1[0] == 0 and self.start_T1[-1] == picks and bool(np.all(np.diff(self.start_T1) >= 0)),
             "start_T1 does not run from 0 to the number of picks without a step back",
         )
-        _need(not picks or 0 <= self.expert_P.min() and self.expert_P.max() < self.experts, "a pick has no such expert")
+        _need(
+            not picks or (self.expert_P.min() >= 0 and self.expert_P.max() < self.experts), "a pick has no such expert"
+        )
         _need(not tokens or self.document_T.min() >= 0, "a document has a negative number")
         for name, (codes_D, values) in self.document_labels.items():
             _need(len(codes_D) >= self.documents, f"the label {name} has not one value for each document")
@@ -116,7 +118,7 @@ class Assignments:
         has = code_P != MISSING
         cell_P = code_P[has].astype(np.int64) * self.experts + self.expert_P[has]
         flat = np.bincount(cell_P, self.weight_P[has], minlength=values * self.experts)
-        return flat.reshape(values, self.experts)
+        return flat.reshape(values, self.experts).astype(float)
 
     @property
     def routed_T(self) -> NDArray[np.bool_]:

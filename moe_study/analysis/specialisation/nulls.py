@@ -12,11 +12,12 @@ Which null goes with which label (exchanges.py draws them):
 | tokens              | both             | (document, token id) groups, among the occurrences of one token id    |
 | tokens: the id      | I(E; V)          | places of one document, by turning it                                 |
 
-I(E; L | value), the value being the token id or a cluster, has two nulls because one does not do. To deal out the labels
-anew over documents destroys what label and vocabulary share: a word of one topic then seems to occur under all, and the
-plug-in estimate is biased upward by more than the measured one is. To exchange them within the occurrences of each word
-keeps the vocabulary of every label, and so has the right mean; but its spread is too small, because it takes the words of
-one document for independent of one another. So the null is the first, moved to the mean of the second.
+I(E; L | value), the value being the token id or a cluster, has two nulls because one does not do. To deal out the
+labels anew over documents destroys what label and vocabulary share: a word of one topic then seems to occur under all,
+and the plug-in estimate is biased upward by more than the measured one is. To exchange them within the occurrences of
+each word keeps the vocabulary of every label, and so has the right mean; but its spread is too small, because it takes
+the words of one document for independent of one another. So the null is the first, moved to the mean of the second.
+Where labels hardly share a vocabulary the spread is too large, and the test finds less than it could, not more.
 """
 
 from collections.abc import Sequence
@@ -81,7 +82,8 @@ def document_label(
         picks = labelled(assignments(layer, by), codes_T)
         document_P = layer.document_T[picks.token_P]
         cell_P = (document_P * len(strata) + strata_D[document_P]) * layer.experts + picks.expert_P
-        cells = np.bincount(cell_P, picks.weight_P, minlength=len(codes_D) * len(strata) * layer.experts)
+        size = len(codes_D) * len(strata) * layer.experts
+        cells = np.bincount(cell_P, picks.weight_P, minlength=size).astype(float)
         nats_R = _document_nats(draws_RD, len(names), cells.reshape(len(codes_D), len(strata), layer.experts))
         found.append(_measured(nats_R[0], nats_R[1:], picks, codes_T, exchange.movable))
     return found
@@ -107,7 +109,7 @@ def document_label_given(
     picks = [labelled(assignments(layer, by), codes_T) for layer in layers]
     tables = [LabelTables(each, value_T) for each in picks]
     over_documents = DocumentExchange(codes_D, seed)
-    over_groups = GroupExchange(codes_T, value_T, first.document_T, seed + 1)
+    over_groups = GroupExchange(codes_T, value_T, first.document_T, seed + 1, alike=False)
     spread_RN = np.empty((permutations, len(layers)))
     for nats_N in spread_RN:
         draw_T = over_documents.draw()[first.document_T]
@@ -148,7 +150,7 @@ def token_label(
     codes_T, value_T = np.asarray(codes_T), first.token_T if value_T is None else value_T
     picks = [labelled(assignments(layer, by), codes_T) for layer in layers]
     tables = [[LabelTables(each, np.zeros_like(codes_T)), LabelTables(each, value_T)] for each in picks]
-    exchange = GroupExchange(codes_T, value_T, first.document_T, seed)
+    exchange = GroupExchange(codes_T, value_T, first.document_T, seed, alike=True)
     null_RNI = np.empty((permutations, len(layers), 2))
     for nats_NI in null_RNI:
         draw_T = exchange.draw()
@@ -201,7 +203,7 @@ def _document_nats(draws_RD: Ints, labels: int, cells_DCE: NDArray[np.float64]) 
 
 def _measured(nats: float, null_R: NDArray, picks: Assignments, codes_T: Ints, movable: float) -> Measured:
     """In units of the entropy of the label; NaN throughout where that is zero."""
-    label_entropy = entropy(np.bincount(codes_T[picks.token_P], picks.weight_P))
+    label_entropy = entropy(np.bincount(codes_T[picks.token_P], picks.weight_P).astype(float))
     unit = label_entropy if label_entropy > 0 else float("nan")
     low, high = np.quantile(null_R, [(1 - BAND) / 2, (1 + BAND) / 2])
     return Measured(

@@ -25,9 +25,9 @@ def planted_trace(
 ) -> LayerTrace:
     """Tokens with a language, topic, ambiguous part of speech and position; picks drawn from softmax(logits).
 
-    `strength` is the standard deviation of the logits that the followed label adds, `taste` that of every document's own
-    logits. `topical` is the share of tokens drawn from the topic's own part of the vocabulary. `ragged`: documents of
-    very different lengths. `speech_by_document`: a document keeps to one part of speech for a word.
+    `strength` is the standard deviation of the logits that the followed label adds, `taste` that of every document's
+    own logits. `topical` is the share of tokens drawn from the topic's own part of the vocabulary. `ragged`: documents
+    of very different lengths. `speech_by_document`: a document keeps to one part of speech for a word.
     """
     language_D, topic_D = random.integers(languages, size=documents), random.integers(topics, size=documents)
     length_D = np.maximum(2, (length * random.exponential(size=documents))).astype(int) if ragged else None
