@@ -1,4 +1,4 @@
-"""Mutual information of expert and label, for the labels as they are and for thousands of exchanged ones.
+"""Mutual information of expert and label, for the labels as they are; `tables` has it for thousands of exchanged ones.
 
 An assignment is a pair (token, expert) with a weight; the weights of a token sum to 1 (`layer_trace.assignments`). With
 N(e, l) the weight of the tokens of label l on expert e and W the sum of all,
@@ -72,13 +72,28 @@ def information(
     picks = labelled(assignments(layer, by, kept_only), codes_T)
     codes_T = np.asarray(codes_T)
     table = picks.table(codes_T, int(codes_T.max(initial=0)) + 1)
-    tables = LabelTables(picks, np.zeros(picks.tokens, dtype=np.int64) if given_T is None else given_T)
+    given_T = np.zeros(picks.tokens, dtype=np.int64) if given_T is None else np.asarray(given_T)
     return Information(
-        nats=tables.nats(codes_T),
+        nats=information_given(picks, codes_T, given_T),
         label_entropy=entropy(table.sum(1)),
         expert_entropy=entropy(table.sum(0)),
         tokens=int(picks.routed_T.sum()),
     )
+
+
+def information_given(picks: Assignments, codes_T: Ints, given_T: Ints) -> float:
+    """I(E; L | given) in nats of assignments whose tokens all have a label; only cells that occur are held."""
+    total = float(picks.weight_P.sum())
+    if total <= 0:
+        return 0.0
+    given_P, code_P = np.asarray(given_T)[picks.token_P], np.asarray(codes_T)[picks.token_P]
+
+    def cells(*keys: Ints) -> float:
+        _, cell_P = np.unique(np.stack(keys), axis=1, return_inverse=True)
+        return float(x_log_x(np.bincount(cell_P, picks.weight_P)).sum())
+
+    joint, by_label = cells(given_P, code_P, picks.expert_P), cells(given_P, code_P)
+    return max(0.0, (joint - by_label - cells(given_P, picks.expert_P) + cells(given_P)) / total)
 
 
 def labelled(picks: Assignments, codes_T: Ints) -> Assignments:
@@ -87,62 +102,6 @@ def labelled(picks: Assignments, codes_T: Ints) -> Assignments:
     return Assignments(
         picks.token_P[has_P], picks.expert_P[has_P], picks.weight_P[has_P], picks.tokens, picks.experts, picks.unit
     )
-
-
-class LabelTables:
-    """I(E; L | V) of one set of assignments for many labellings of its tokens, made to be fast.
-
-    Counts that are whole multiples of one unit stay whole numbers, and x log x is looked up. Values v with one
-    expert carry no information whatever the labels, so they are left out once and for all.
-    """
-
-    def __init__(self, picks: Assignments, given_T: Ints):
-        values, given_T = np.unique(np.asarray(given_T), return_inverse=True)
-        row_P = given_T[picks.token_P] * picks.experts + picks.expert_P
-        weight_VE = np.bincount(row_P, picks.weight_P, minlength=len(values) * picks.experts)
-        several_V = (weight_VE.reshape(len(values), picks.experts) > 0).sum(1) > 1
-        use_P = several_V[given_T[picks.token_P]]
-        order_P = np.flatnonzero(use_P)[np.argsort(row_P[use_P], kind="stable")]
-
-        self.total = float(picks.weight_P.sum())
-        self.whole = picks.unit is not None
-        scale = 1 / picks.unit if picks.unit else 1.0
-        self.total *= scale
-        self.token_P = picks.token_P[order_P]
-        rows, self.row_P = np.unique(row_P[order_P], return_inverse=True)
-        self.weight_P = None if self.whole else picks.weight_P[order_P]
-        self.first_row_V = np.flatnonzero(np.diff(rows // picks.experts, prepend=-1))
-        weight_R = np.bincount(self.row_P, self.weight_P, minlength=len(rows))
-        self.table = _WholeXLogX(int(weight_R.sum())) if self.whole else None
-        self.constant = -self._sum(weight_R) + self._sum(self._over_experts(weight_R)) if len(rows) else 0.0
-        self.rows = len(rows)
-
-    def nats(self, codes_T: Ints) -> float:
-        """I(E; L | V) for labels by token, which may not be missing where a token has a pick."""
-        if not self.rows:
-            return 0.0
-        code_P = np.asarray(codes_T)[self.token_P]
-        labels = int(code_P.max()) + 1
-        cell_P = self.row_P * labels + code_P
-        cells = np.bincount(cell_P, self.weight_P, minlength=self.rows * labels)
-        by_label = self._over_experts(cells.reshape(self.rows, labels))
-        return max(0.0, (self._sum(cells) - self._sum(by_label) + self.constant) / self.total)
-
-    def _over_experts(self, by_row: NDArray) -> NDArray:
-        return np.add.reduceat(by_row, self.first_row_V, axis=0)
-
-    def _sum(self, weights: NDArray) -> float:
-        return float((self.table or x_log_x)(weights).sum())
-
-
-class _WholeXLogX:
-    """x log x of whole numbers 0 .. largest, looked up."""
-
-    def __init__(self, largest: int):
-        self.values = x_log_x(np.arange(largest + 1, dtype=float))
-
-    def __call__(self, counts: NDArray) -> Array:
-        return self.values[counts]
 
 
 def x_log_x(weights: NDArray) -> Array:

@@ -21,18 +21,27 @@ Where labels hardly share a vocabulary the spread is too large, and the test fin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moe_study.analysis.specialisation.exchanges import DocumentExchange, DocumentTurn, GroupExchange
-from moe_study.analysis.specialisation.information import LabelTables, entropy, labelled, x_log_x
+from moe_study.analysis.specialisation.information import entropy, labelled, x_log_x
 from moe_study.analysis.specialisation.layer_trace import MISSING, Assignments, Ints, LayerTrace, assignments
+from moe_study.analysis.specialisation.tables import (
+    FEWEST_BLOCKS,
+    FULL_DRAWS,
+    BlockTables,
+    DocumentTables,
+    Rows,
+    TurnTables,
+    recombined,
+)
 from moe_study.errors import DataError
 
 PERMUTATIONS = 1000
-DRAWS_FOR_CENTRE = 100
+DRAWS_FOR_CENTRE = 32
 DRAWS_AT_ONCE = 100
 BAND = 0.95
 SAME = 1e-9  # draws that differ by rounding alone reach the measured value, nats
@@ -52,6 +61,7 @@ class Measured:
     label_entropy: float
     tokens: int
     movable: float  # share of what was exchanged that could move at all; low: the test can find little
+    null_R: NDArray[np.float64] = field(repr=False, compare=False)  # the draws, for `rows.over_seeds`
 
     @property
     def excess(self) -> float:
@@ -103,26 +113,24 @@ def document_label_given(
     trade with.
     """
     first = _of_one_run(layers)[0]
-    codes_D, _ = first.document_label(name)
+    codes_D, names = first.document_label(name)
     value_T = first.token_T if value_T is None else value_T
     codes_T = codes_D[first.document_T]
     picks = [labelled(assignments(layer, by), codes_T) for layer in layers]
-    tables = [LabelTables(each, value_T) for each in picks]
     over_documents = DocumentExchange(codes_D, seed)
+    draws_RD = np.stack([codes_D] + [over_documents.draw() for _ in range(permutations)])
     over_groups = GroupExchange(codes_T, value_T, first.document_T, seed + 1, alike=False)
-    spread_RN = np.empty((permutations, len(layers)))
-    for nats_N in spread_RN:
-        draw_T = over_documents.draw()[first.document_T]
-        nats_N[:] = [table.nats(draw_T) for table in tables]
+    rows = [Rows(each, value_T) for each in picks]
     centre_RN = np.empty((min(permutations, DRAWS_FOR_CENTRE), len(layers)))
     for nats_N in centre_RN:
         draw_T = over_groups.draw()
-        nats_N[:] = [table.nats(draw_T) for table in tables]
-    null_RN = spread_RN - spread_RN.mean(0) + centre_RN.mean(0)
-    return [
-        _measured(table.nats(codes_T), null_R, each, codes_T, over_groups.movable)
-        for table, null_R, each in zip(tables, null_RN.T, picks, strict=True)
-    ]
+        nats_N[:] = [each.nats(draw_T, len(names)) for each in rows]
+    found = []
+    for each, centre in zip(picks, centre_RN.mean(0), strict=True):
+        nats_R = DocumentTables(each, value_T, first.document_T, len(names)).nats(draws_RD)
+        null_R = nats_R[1:] - nats_R[1:].mean() + centre
+        found.append(_measured(nats_R[0], null_R, each, codes_T, over_groups.movable))
+    return found
 
 
 @dataclass(frozen=True)
@@ -148,22 +156,27 @@ def token_label(
     """
     first = _of_one_run(layers)[0]
     codes_T, value_T = np.asarray(codes_T), first.token_T if value_T is None else value_T
-    picks = [labelled(assignments(layer, by), codes_T) for layer in layers]
-    tables = [[LabelTables(each, np.zeros_like(codes_T)), LabelTables(each, value_T)] for each in picks]
+    labels = int(codes_T.max(initial=0)) + 1
     exchange = GroupExchange(codes_T, value_T, first.document_T, seed, alike=True)
-    null_RNI = np.empty((permutations, len(layers), 2))
-    for nats_NI in null_RNI:
-        draw_T = exchange.draw()
-        nats_NI[:] = [[table.nats(draw_T) for table in pair] for pair in tables]
-    return [
-        TokenLabel(
-            *(
-                _measured(table.nats(codes_T), null_R, each, codes_T, exchange.movable)
-                for table, null_R in zip(pair, null_RI.T, strict=True)
+    picks = [labelled(assignments(layer, by), codes_T) for layer in layers]
+    tables = [BlockTables(each, value_T, labels, np.random.default_rng(seed)) for each in picks]
+    full = _full_draws(permutations, min(table.blocks for table in tables))
+    drawn = [[table.draw(draw_T) for table in tables] for draw_T in (exchange.draw() for _ in range(full))]
+    found = []
+    for each, table, of_layer in zip(picks, tables, zip(*drawn, strict=True), strict=True):
+        choice_RB = _choice(permutations, full, table.blocks, seed)
+        parts = [recombined(np.stack(part), choice_RB) for part in zip(*of_layer, strict=True)]
+        null_R2 = table.nats(*parts)
+        measured = table.nats(*(part.sum(0) for part in table.draw(codes_T)))
+        found.append(
+            TokenLabel(
+                *(
+                    _measured(nats, null_R, each, codes_T, exchange.movable)
+                    for nats, null_R in zip(measured, null_R2.T, strict=True)
+                )
             )
         )
-        for pair, null_RI, each in zip(tables, null_RNI.swapaxes(0, 1), picks, strict=True)
-    ]
+    return found
 
 
 def token_id(
@@ -172,17 +185,36 @@ def token_id(
     """I(E; V) of each layer of one run with the token id; the tokens of a document are turned within it."""
     first = _of_one_run(layers)[0]
     codes_T = np.unique(first.token_T, return_inverse=True)[1]
-    picks = [assignments(layer, by) for layer in layers]
-    tables = [LabelTables(each, np.zeros_like(codes_T)) for each in picks]
     exchange = DocumentTurn(codes_T, first.document_T, seed)
-    null_RN = np.empty((permutations, len(layers)))
-    for nats_N in null_RN:
+    picks = [assignments(layer, by) for layer in layers]
+    tables = [TurnTables(each, codes_T, first.document_T, np.random.default_rng(seed)) for each in picks]
+    full = _full_draws(permutations, min(table.blocks for table in tables))
+    in_full = full == permutations
+    drawn: list[list] = [[] for _ in layers]
+    for _ in range(full):
         draw_T = exchange.draw()
-        nats_N[:] = [table.nats(draw_T) for table in tables]
-    return [
-        _measured(table.nats(codes_T), null_R, each, codes_T, exchange.movable)
-        for table, null_R, each in zip(tables, null_RN.T, picks, strict=True)
-    ]
+        for table, of_layer in zip(tables, drawn, strict=True):
+            blocks = table.draw(draw_T)
+            of_layer.append(table.nats(blocks.sum(0)) if in_full else blocks)
+    found = []
+    for each, table, of_layer in zip(picks, tables, drawn, strict=True):
+        parts = np.stack(of_layer)
+        choice_RB = _choice(permutations, full, table.blocks, seed)
+        null = parts if in_full else [table.nats(recombined(parts, choice_B[None])[0]) for choice_B in choice_RB]
+        found.append(_measured(table.nats(table.draw(codes_T).sum(0)), np.array(null), each, codes_T, exchange.movable))
+    return found
+
+
+def _full_draws(permutations: int, blocks: int) -> int:
+    """How many draws are made in full; the others are recombined of their blocks."""
+    return permutations if blocks < FEWEST_BLOCKS else min(permutations, FULL_DRAWS)
+
+
+def _choice(permutations: int, full: int, blocks: int, seed: int) -> Ints:
+    """[permutations, B]: which full draw each block is taken from."""
+    if full == permutations:
+        return np.repeat(np.arange(full)[:, None], blocks, axis=1)
+    return np.random.default_rng(seed).integers(full, size=(permutations, blocks))
 
 
 def _document_nats(draws_RD: Ints, labels: int, cells_DCE: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -217,6 +249,7 @@ def _measured(nats: float, null_R: NDArray, picks: Assignments, codes_T: Ints, m
         label_entropy=label_entropy,
         tokens=int(picks.routed_T.sum()),
         movable=movable,
+        null_R=null_R / unit,
     )
 
 
