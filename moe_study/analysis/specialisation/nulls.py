@@ -166,7 +166,7 @@ def token_label(
     for each, table, of_layer in zip(picks, tables, zip(*drawn, strict=True), strict=True):
         choice_RB = _choice(permutations, full, table.blocks, seed)
         parts = [recombined(np.stack(part), choice_RB) for part in zip(*of_layer, strict=True)]
-        null_R2 = table.nats(*parts)
+        null_R2 = _widened(table.nats(*parts), full)
         measured = table.nats(*(part.sum(0) for part in table.draw(codes_T)))
         found.append(
             TokenLabel(
@@ -201,7 +201,8 @@ def token_id(
         parts = np.stack(of_layer)
         choice_RB = _choice(permutations, full, table.blocks, seed)
         null = parts if in_full else [table.nats(recombined(parts, choice_B[None])[0]) for choice_B in choice_RB]
-        found.append(_measured(table.nats(table.draw(codes_T).sum(0)), np.array(null), each, codes_T, exchange.movable))
+        null_R = _widened(np.array(null), full)
+        found.append(_measured(table.nats(table.draw(codes_T).sum(0)), null_R, each, codes_T, exchange.movable))
     return found
 
 
@@ -215,6 +216,17 @@ def _choice(permutations: int, full: int, blocks: int, seed: int) -> Ints:
     if full == permutations:
         return np.repeat(np.arange(full)[:, None], blocks, axis=1)
     return np.random.default_rng(seed).integers(full, size=(permutations, blocks))
+
+
+def _widened(null_R: NDArray[np.float64], full: int) -> NDArray[np.float64]:
+    """Draws recombined of `full` ones, spread by as much more as a mean and a spread of so few are uncertain.
+
+    As the prediction interval of a new value from n others: (n + 1) / (n - 1) times the variance.
+    """
+    if len(null_R) == full or full < 2:
+        return null_R
+    mean = null_R.mean(0)
+    return mean + (null_R - mean) * np.sqrt((full + 1) / (full - 1))
 
 
 def _document_nats(draws_RD: Ints, labels: int, cells_DCE: NDArray[np.float64]) -> NDArray[np.float64]:

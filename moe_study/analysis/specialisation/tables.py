@@ -18,7 +18,7 @@ from moe_study.analysis.specialisation.layer_trace import Assignments, Ints
 Array = NDArray[np.float64]
 
 DRAWS_AT_ONCE = 64
-FULL_DRAWS = 64
+FULL_DRAWS = 100
 BLOCKS = 64
 TURN_BLOCKS = 8
 FEWEST_BLOCKS = 8  # fewer would leave too few combinations: then every draw is made in full
@@ -120,12 +120,13 @@ class BlockTables:
     """I(E; L) and I(E; L | V) for labels of tokens that are exchanged within each value, hence value by value apart.
 
     What is drawn for one value is independent of what is drawn for another. So the values are dealt into blocks, and a
-    draw of block 1 with a draw of block 2, and so on, is a draw of the whole: 64 full draws give any number of others.
+    draw of block 1 with a draw of block 2, and so on, is a draw of the whole: 100 full draws give any number of others.
     """
 
     def __init__(self, picks: Assignments, value_T: Ints, labels: int, random: np.random.Generator):
         values, value_T = np.unique(np.asarray(value_T), return_inverse=True)
-        self.rows = Rows(picks, random.permutation(len(values))[value_T])
+        value_T = random.permutation(len(values))[value_T]
+        self.rows = Rows(picks, value_T)
         self.labels, self.experts = labels, picks.experts
         count = len(self.rows.first_row_V)
         first_V = np.unique(np.linspace(0, count, min(BLOCKS, count), endpoint=False).astype(np.int64))
@@ -133,6 +134,7 @@ class BlockTables:
         block_V = np.repeat(np.arange(len(first_V)), np.diff(first_V, append=count))
         block_R = np.repeat(block_V, np.diff(self.rows.first_row_V, append=self.rows.rows))
         self.blocks = len(first_V)
+        self.block_P = block_R[self.rows.row_P]
         row = block_R * picks.experts + self.rows.expert_R
         self.to_blocks = sparse.csr_array(
             (np.ones(len(row)), (row, np.arange(len(row)))), shape=(self.blocks * picks.experts, len(row))
@@ -168,7 +170,8 @@ class TurnTables:
         fitting = MOST_CELLS // max(1, FULL_DRAWS * self.experts * self.values)
         self.blocks = min(documents, TURN_BLOCKS) if fitting >= TURN_BLOCKS else 1
         block_D = random.permutation(documents) % self.blocks if documents else np.zeros(0, dtype=np.int64)
-        self.row_P = (block_D[document_T[picks.token_P]] * self.experts + picks.expert_P) * self.values
+        self.block_P = block_D[document_T[picks.token_P]]
+        self.row_P = (self.block_P * self.experts + picks.expert_P) * self.values
         self.total = float(picks.weight_P.sum() / (picks.unit or 1.0))
         self.x_log_x: Callable[[NDArray], Array] = _looked_up(len(picks.token_P)) if picks.unit else x_log_x
 
