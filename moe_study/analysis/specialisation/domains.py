@@ -127,10 +127,10 @@ def domain_distances(
 
 
 def _interval(measured: float, resampled_B: Array, sizes: Sequence[int], level: float) -> tuple[float, float]:
-    """(centre, half width): less the bias; the deviation as of n - 1 documents rather than n."""
+    """(centre, half width): less the bias; deviation and degrees of freedom as of the domain with fewer documents."""
     few = min(sizes)
     deviation = float(resampled_B.std(ddof=1)) * (few / (few - 1)) ** 0.5
-    return 2 * measured - float(resampled_B.mean()), float(stats.t.ppf((1 + level) / 2, sum(sizes) - 2)) * deviation
+    return 2 * measured - float(resampled_B.mean()), float(stats.t.ppf((1 + level) / 2, few - 1)) * deviation
 
 
 def _resampled(weights_DE: Array, resamples: int, random: np.random.Generator) -> Array:

@@ -73,15 +73,14 @@ class DocumentTables:
         shape = (rows.rows, int(document_T.max(initial=-1)) + 1)
         joint_RD = sparse.coo_array((weight_P, (rows.row_P, document_P)), shape=shape).tocsr()
         joint_RD.sum_duplicates()
-        several = rows.over_experts(np.ones(rows.rows, dtype=np.int64)) > 1 if rows.rows else np.zeros(0, dtype=bool)
-        value_R = np.repeat(np.arange(len(several)), np.diff(rows.first_row_V, append=rows.rows))
         # A value with one expert tells nothing, whatever the labels.
-        joint_RD, value_R = joint_RD[np.flatnonzero(several[value_R])], value_R[several[value_R]]
-        value_R = np.unique(value_R, return_inverse=True)[1]
-        over = sparse.csr_array((np.ones(len(value_R)), (value_R, np.arange(len(value_R)))))
-        if len(value_R) == 0:
-            over = sparse.csr_array((0, 0))
-        value_VD = (over @ joint_RD).tocsr()
+        value_R = np.repeat(np.arange(len(rows.first_row_V)), np.diff(rows.first_row_V, append=rows.rows))
+        use_R = np.flatnonzero(np.bincount(value_R)[value_R] > 1) if rows.rows else value_R
+        joint_RD = joint_RD[use_R]
+        values, value_R = np.unique(value_R[use_R], return_inverse=True)
+        shape = (len(values), len(use_R))
+        over_experts = sparse.csr_array((np.ones(len(use_R)), (value_R, np.arange(len(use_R)))), shape=shape)
+        value_VD = (over_experts @ joint_RD).tocsr()
         self.fixed = self._sum(value_VD.sum(1)) - self._sum(joint_RD.sum(1))
         # A row of one document is in one cell under every draw: its share of the sum is fixed.
         self.joint, fixed_joint = self._split(joint_RD, rows.whole)

@@ -41,3 +41,11 @@ def with_missing_labels(trace, random):
         document_labels={name: (some(codes), names) for name, (codes, names) in trace.document_labels.items()},
         token_labels={name: (some(codes), names) for name, (codes, names) in trace.token_labels.items()},
     )
+
+
+def without_picks(trace):
+    """The trace with no pick at all, as of a threshold that nothing reaches."""
+    none = np.zeros(0, dtype=int)
+    return replace(
+        trace, start_T1=np.zeros_like(trace.start_T1), expert_P=none, weight_P=none.astype(float), kept_P=none > 0
+    )

@@ -1,6 +1,7 @@
 """Traces whose routes follow what they are told to, and nothing else."""
 
 import numpy as np
+from scipy import special
 
 from moe_study.analysis.specialisation.layer_trace import LayerTrace, position_label
 
@@ -59,7 +60,7 @@ def planted_trace(
     noisy_TE = logits_TE + random.gumbel(size=(tokens, experts))
     picks_TK = np.argsort(-noisy_TE, axis=1)[:, :top]
     weight_TK = random.dirichlet(np.full(top, 5.0), size=tokens)
-    probability_TE = np.exp(logits_TE) / np.exp(logits_TE).sum(1, keepdims=True)
+    probability_TE = special.softmax(logits_TE, axis=1)
     sorted_TE = -np.sort(-noisy_TE, axis=1)
     return LayerTrace(
         token_T=token_T,
@@ -70,7 +71,7 @@ def planted_trace(
         weight_P=weight_TK.ravel(),
         kept_P=np.ones(tokens * top, dtype=bool),
         experts=experts,
-        entropy_T=-(probability_TE * np.log(probability_TE)).sum(1),
+        entropy_T=special.entr(probability_TE).sum(1),
         margin_T=sorted_TE[:, top - 1] - sorted_TE[:, min(top, experts - 1)],
         document_labels={
             "language": (language_D, tuple(f"language {n}" for n in range(languages))),
