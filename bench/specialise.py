@@ -1,21 +1,20 @@
 """What do the nulls of specialisation cost?
 
-    python -m bench.specialise                                 a minute
+    python -m bench.specialise                                 half a minute
     python -m bench.specialise --experts 64 --vocabulary 50257
 
-One row: CPU seconds in which one run's information rows are computed (every label alone, given the token id and given
-each other label, with the exchanged labellings of their nulls), on a made-up trace as large as a real one: words by
-Zipf's law, most of them of one language; four languages, eight topics, a part of speech, positions. Thirty such runs on
-two cores must take at most five minutes, so one may take 20 CPU seconds.
+One row: the CPU seconds in which one run's information rows are computed (every label alone, given the token id and
+given each other label, with the exchanged labellings of their nulls), on a made-up trace as large as a real one: words
+by Zipf's law, most of them of one language; four languages, eight topics, a part of speech, positions. Thirty such runs
+on two cores must take at most five minutes, so one may take 20 CPU seconds.
 """
 
-import sys
 import time
 from dataclasses import replace
 
 import numpy as np
 
-from bench.common import Row, open_results, options, spread, unusual
+from bench.common import Row, open_results, options, prepare_process, spread, unusual
 from moe_study.analysis.specialisation.layer_trace import LayerTrace, position_label
 from moe_study.analysis.specialisation.rows import information_rows
 
@@ -24,7 +23,7 @@ LANGUAGES, TOPICS, TAGS = 4, 8, 12
 EXPERTS, VOCABULARY, PERMUTATIONS = 8, 4096, 1000
 
 
-def made_up_layers(experts: int, vocabulary: int, tokens: int = TOKENS) -> list[LayerTrace]:
+def made_up_layers(experts: int, vocabulary: int, tokens: int) -> list[LayerTrace]:
     """Top-2 routes that follow the token id and, in part, the language."""
     random = np.random.default_rng(0)
     documents = tokens // LENGTH
@@ -87,8 +86,10 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
     parser.add_argument("--permutations", type=int, default=PERMUTATIONS)
     parser.add_argument("--by", choices=["picks", "gate"], default="picks")
+    parser.add_argument("--tokens", type=int, default=TOKENS)
     arguments = parser.parse_args()
-    layers = made_up_layers(arguments.experts, arguments.vocabulary)
+    prepare_process(threads=1)
+    layers = made_up_layers(arguments.experts, arguments.vocabulary, arguments.tokens)
     if arguments.by == "gate":
         weight_P = np.random.default_rng(1).random(len(layers[0].expert_P))
         layers = [replace(layer, weight_P=weight_P) for layer in layers]
@@ -98,9 +99,9 @@ def main() -> None:
         permutations=(arguments.permutations, PERMUTATIONS),
         gate=(arguments.by == "gate", False),
     )
-    name = f"specialise {LAYERS} layers of {TOKENS:,} tokens{settings}"
+    name = f"specialise {LAYERS} layers of {arguments.tokens:,} tokens{settings}"
     open_results(arguments).measure(name, lambda: row(layers, arguments.by, arguments.permutations, arguments.rounds))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,13 @@
+"""What experts attend to, in numbers, each beside what it would be by chance: arrays in, numbers out.
+
+layer_trace    the input: one layer of one run over a labelled probe
+information    mutual information of expert and label, alone and given the token id
+exchanges      draws of labels between what is exchangeable
+tables         the same information for thousands of draws
+nulls          information against its null: excess, band, p value
+rows           all of it for one run, and over seeds
+domains        shares by domain, Jensen-Shannon distances with intervals over documents
+hidden_states  what similarity of the hidden states explains by itself
+load           load and its evenness, entropy and margin, co-activation, committee
+agreement      routes beside other routes: saturation, paths, the label router, other seeds
+"""

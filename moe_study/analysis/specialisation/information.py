@@ -52,16 +52,6 @@ def entropy(weights: Array) -> float:
     return float(np.log(total) - np.sum(x_log_x(weights)) / total) if total > 0 else 0.0
 
 
-def information_of_table(table: Array) -> float:
-    """I in nats of a table of weights [..., L, E]; the leading axes are what is given: I(E; L | given)."""
-    total = float(table.sum())
-    if total <= 0:
-        return 0.0
-    by_label, by_expert = x_log_x(table.sum(-1)).sum(), x_log_x(table.sum(-2)).sum()
-    nats = x_log_x(table).sum() - by_label - by_expert + x_log_x(table.sum((-2, -1))).sum()
-    return max(0.0, float(nats) / total)
-
-
 def information(
     layer: LayerTrace, codes_T: Ints, given_T: Ints | None = None, by: str = "picks", kept_only: bool = False
 ) -> Information:

@@ -43,6 +43,7 @@ from moe_study.errors import DataError
 PERMUTATIONS = 1000
 DRAWS_FOR_CENTRE = 32
 DRAWS_AT_ONCE = 100
+HALVINGS = 100
 BAND = 0.95
 SAME = 1e-9  # draws that differ by rounding alone reach the measured value, nats
 
@@ -60,6 +61,7 @@ class Measured:
     nats: float  # the value times the entropy of the label
     label_entropy: float
     tokens: int
+    floor: float  # what the expert knows of random halves of the documents of one label; NaN for labels of tokens
     movable: float  # share of what was exchanged that could move at all; low: the test can find little
     null_R: NDArray[np.float64] = field(repr=False, compare=False)  # the draws, for `rows.over_seeds`
 
@@ -95,7 +97,8 @@ def document_label(
         size = len(codes_D) * len(strata) * layer.experts
         cells = np.bincount(cell_P, picks.weight_P, minlength=size).astype(float)
         nats_R = _document_nats(draws_RD, len(names), cells.reshape(len(codes_D), len(strata), layer.experts))
-        found.append(_measured(nats_R[0], nats_R[1:], picks, codes_T, exchange.movable))
+        floor = split_half_floor(picks.table(layer.document_T, len(codes_D)), codes_D, seed)
+        found.append(_measured(nats_R[0], nats_R[1:], picks, codes_T, exchange.movable, floor))
     return found
 
 
@@ -245,7 +248,30 @@ def _document_nats(draws_RD: Ints, labels: int, cells_DCE: NDArray[np.float64]) 
     return np.concatenate(found)
 
 
-def _measured(nats: float, null_R: NDArray, picks: Assignments, codes_T: Ints, movable: float) -> Measured:
+def split_half_floor(weights_DE: NDArray[np.float64], codes_D: Ints, seed: int = 0) -> float:
+    """I(E; half | L) / log 2, the documents of every label halved at random: mean of 100 halvings.
+
+    Two samples of one domain differ too, and by as much. It is a fraction of what could be known of the halves, as the
+    measured value is of what could be known of the label. NaN without two documents of one label.
+    """
+    labels, label_D = np.unique(codes_D, return_inverse=True)
+    order_D = np.argsort(label_D, kind="stable")
+    rank_D = np.empty(len(codes_D), dtype=np.int64)
+    sizes = np.bincount(label_D)
+    rank_D[order_D] = np.arange(len(codes_D)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    half_D = np.where((codes_D == MISSING) | (rank_D >= 2 * (sizes // 2)[label_D]), MISSING, rank_D % 2)
+    if np.all(half_D == MISSING):
+        return float("nan")
+    exchange = DocumentExchange(half_D, seed, label_D)
+    draws_RD = np.stack([exchange.draw() for _ in range(HALVINGS)])
+    used_D = half_D != MISSING
+    cells_DLE = (label_D[:, None] == np.arange(len(labels)))[:, :, None] * (weights_DE * used_D[:, None])[:, None, :]
+    return float(_document_nats(draws_RD, 2, cells_DLE).mean() / np.log(2))
+
+
+def _measured(
+    nats: float, null_R: NDArray, picks: Assignments, codes_T: Ints, movable: float, floor: float = float("nan")
+) -> Measured:
     """In units of the entropy of the label; NaN throughout where that is zero."""
     label_entropy = entropy(np.bincount(codes_T[picks.token_P], picks.weight_P).astype(float))
     unit = label_entropy if label_entropy > 0 else float("nan")
@@ -260,6 +286,7 @@ def _measured(nats: float, null_R: NDArray, picks: Assignments, codes_T: Ints, m
         nats=float(nats),
         label_entropy=label_entropy,
         tokens=int(picks.routed_T.sum()),
+        floor=floor,
         movable=movable,
         null_R=null_R / unit,
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from moe_study.analysis.specialisation.information import entropy, information, information_of_table
+from moe_study.analysis.specialisation.information import entropy, information
 from moe_study.analysis.specialisation.layer_trace import assignments
 from tests.analysis.specialisation import naive
 from tests.analysis.specialisation.planted_routes import planted_trace
@@ -22,18 +22,6 @@ def test_information_agrees_with_loops(trace, label, by):
     assert alone.label_entropy == pytest.approx(stats.entropy(np.bincount(labelled, weights)), abs=1e-9)
     assert alone.of_label == pytest.approx(alone.nats / alone.label_entropy)
     assert alone.tokens == len({token for token, _, _ in naive.weights(trace) if codes_T[token] >= 0})
-
-
-def test_information_of_a_table_agrees_with_scipys_entropies(random):
-    table = random.random((5, 3, 4)) * (random.random((5, 3, 4)) < 0.6)
-    assert entropy(table) == pytest.approx(stats.entropy(table.ravel()), abs=1e-12)
-    alone = table.sum(0)
-    expected = stats.entropy(alone.sum(0)) + stats.entropy(alone.sum(1)) - stats.entropy(alone.ravel())
-    assert information_of_table(alone) == pytest.approx(expected, abs=1e-12)
-    share = table.sum((1, 2)) / table.sum()
-    assert information_of_table(table) == pytest.approx(
-        sum(p * information_of_table(each) for p, each in zip(share, table, strict=True)), abs=1e-12
-    )
 
 
 def test_an_expert_for_each_label_tells_the_label_and_one_expert_tells_nothing(random):

@@ -36,6 +36,20 @@ def test_p_band_and_excess_are_those_of_the_draws(trace):
         assert 0 <= each.movable <= 1
 
 
+def test_split_halves_of_a_label_tell_as_little_as_a_label_that_means_nothing(random):
+    """One label value and its halves: the same as two labels dealt out at random, which is what the null is."""
+    floors, nulls_ = [], []
+    for _ in range(40):
+        probe = planted_trace(random, taste=1.0)
+        halves = (np.arange(40) % 2, ("a", "b"))
+        one = replace(probe, document_labels={"one": (np.zeros(40, dtype=int), ("a",)), "halves": halves})
+        floors.append(nulls.document_label([one], "one", permutations=1)[0].floor)
+        nulls_.append(nulls.document_label([one], "halves", permutations=99)[0].null_mean)
+    assert np.mean(floors) == pytest.approx(np.mean(nulls_), rel=0.03)
+    alone = replace(probe, document_labels={"own": (np.arange(40), tuple(str(n) for n in range(40)))})
+    assert np.isnan(nulls.document_label([alone], "own", permutations=1)[0].floor)
+
+
 def test_layers_share_their_draws_and_do_not_disturb_one_another(random):
     first = planted_trace(random, "topic")
     second = replace(first, expert_P=random.integers(4, size=len(first.expert_P)))
