@@ -25,7 +25,8 @@ class LayerTrace:
 
     The picks of token t are start_T1[t] : start_T1[t + 1]. Documents are numbered 0 .. D - 1, whatever the corpus
     calls them; a document is what labels are exchanged and resampled by, so it must be the unit that was drawn.
-    Layers of one run share the arrays of its tokens.
+    Layers of one run share the arrays of its tokens. Numbers of any size are taken, as a compact file holds them, and
+    widened, so that no product of them overflows.
 
     Errors: DataError where the arrays do not fit together.
     """
@@ -44,6 +45,10 @@ class LayerTrace:
     token_labels: Labels = field(default_factory=dict)  # codes by token
 
     def __post_init__(self) -> None:
+        for name in ("token_T", "document_T", "position_T", "start_T1", "expert_P"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.int64))
+        for name in ("weight_P", "entropy_T", "margin_T"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
         tokens, picks = len(self.token_T), len(self.expert_P)
         for name in ("document_T", "position_T", "entropy_T", "margin_T"):
             _need(len(getattr(self, name)) == tokens, f"{name} has not one value for each of the {tokens:,} tokens")
@@ -83,19 +88,24 @@ class LayerTrace:
         """(codes by token, names) of a label of documents or of tokens. Errors: DataError where there is none."""
         if name in self.document_labels:
             codes_D, values = self.document_labels[name]
-            return np.asarray(codes_D)[self.document_T], values
+            return np.asarray(codes_D, dtype=np.int64)[self.document_T], values
         if name in self.token_labels:
-            return self.token_labels[name]
+            codes_T, values = self.token_labels[name]
+            return np.asarray(codes_T, dtype=np.int64), values
         have = ", ".join([*self.document_labels, *self.token_labels]) or "no label at all"
         raise DataError(f"the trace has no label {name!r}; it has {have}")
 
     def document_label(self, name: str) -> tuple[Ints, tuple[str, ...]]:
-        """(codes by document, names). Errors: DataError where documents have no such label."""
+        """(codes by document, names); documents without a token here have none, so that they exchange nothing.
+
+        Errors: DataError where documents have no such label.
+        """
         if name not in self.document_labels:
             have = ", ".join(self.document_labels) or "no label at all"
             raise DataError(f"the documents of the trace have no label {name!r}; they have {have}")
         codes_D, values = self.document_labels[name]
-        return np.asarray(codes_D)[: self.documents], values
+        here_D = np.bincount(self.document_T, minlength=self.documents) > 0
+        return np.where(here_D, np.asarray(codes_D, dtype=np.int64)[: self.documents], MISSING), values
 
 
 @dataclass(frozen=True)

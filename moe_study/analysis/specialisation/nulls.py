@@ -42,7 +42,7 @@ from moe_study.errors import DataError
 
 PERMUTATIONS = 1000
 DRAWS_FOR_CENTRE = 32
-DRAWS_AT_ONCE = 100
+MOST_CELLS = 2**23  # of one-hot labels held at once
 HALVINGS = 100
 BAND = 0.95
 SAME = 1e-9  # draws that differ by rounding alone reach the measured value, nats
@@ -58,6 +58,7 @@ class Measured:
     null_high: float
     p: float
     permutations: int
+    seed: int  # of the draws
     nats: float  # the value times the entropy of the label
     label_entropy: float
     tokens: int
@@ -98,7 +99,7 @@ def document_label(
         cells = np.bincount(cell_P, picks.weight_P, minlength=size).astype(float)
         nats_R = _document_nats(draws_RD, len(names), cells.reshape(len(codes_D), len(strata), layer.experts))
         floor = split_half_floor(picks.table(layer.document_T, len(codes_D)), codes_D, seed)
-        found.append(_measured(nats_R[0], nats_R[1:], picks, codes_T, exchange.movable, floor))
+        found.append(_measured(nats_R[0], nats_R[1:], picks, codes_T, exchange.movable, seed, floor))
     return found
 
 
@@ -132,7 +133,7 @@ def document_label_given(
     for each, centre in zip(picks, centre_RN.mean(0), strict=True):
         nats_R = DocumentTables(each, value_T, first.document_T, len(names)).nats(draws_RD)
         null_R = nats_R[1:] - nats_R[1:].mean() + centre
-        found.append(_measured(nats_R[0], null_R, each, codes_T, over_groups.movable))
+        found.append(_measured(nats_R[0], null_R, each, codes_T, over_groups.movable, seed))
     return found
 
 
@@ -174,7 +175,7 @@ def token_label(
         found.append(
             TokenLabel(
                 *(
-                    _measured(nats, null_R, each, codes_T, exchange.movable)
+                    _measured(nats, null_R, each, codes_T, exchange.movable, seed)
                     for nats, null_R in zip(measured, null_R2.T, strict=True)
                 )
             )
@@ -205,7 +206,7 @@ def token_id(
         choice_RB = _choice(permutations, full, table.blocks, seed)
         null = parts if in_full else [table.nats(recombined(parts, choice_B[None])[0]) for choice_B in choice_RB]
         null_R = _widened(np.array(null), full)
-        found.append(_measured(table.nats(table.draw(codes_T).sum(0)), null_R, each, codes_T, exchange.movable))
+        found.append(_measured(table.nats(table.draw(codes_T).sum(0)), null_R, each, codes_T, exchange.movable, seed))
     return found
 
 
@@ -236,9 +237,10 @@ def _document_nats(draws_RD: Ints, labels: int, cells_DCE: NDArray[np.float64]) 
     """I(E; L | C) of every draw of labels by document, from each document's weights by (stratum C, expert E)."""
     documents, strata, experts = cells_DCE.shape
     flat = cells_DCE.reshape(documents, -1)
+    at_once = max(1, MOST_CELLS // max(1, labels * documents))
     found = []
-    for start in range(0, len(draws_RD), DRAWS_AT_ONCE):
-        draws = draws_RD[start : start + DRAWS_AT_ONCE]
+    for start in range(0, len(draws_RD), at_once):
+        draws = draws_RD[start : start + at_once]
         members = (draws[:, None, :] == np.arange(labels)[:, None]).astype(float)  # [draws, labels, documents]
         table = (members.reshape(-1, documents) @ flat).reshape(len(draws), labels, strata, experts)
         by_stratum = x_log_x(table.sum((1, 3))).sum(-1)
@@ -270,7 +272,13 @@ def split_half_floor(weights_DE: NDArray[np.float64], codes_D: Ints, seed: int =
 
 
 def _measured(
-    nats: float, null_R: NDArray, picks: Assignments, codes_T: Ints, movable: float, floor: float = float("nan")
+    nats: float,
+    null_R: NDArray,
+    picks: Assignments,
+    codes_T: Ints,
+    movable: float,
+    seed: int,
+    floor: float = float("nan"),
 ) -> Measured:
     """In units of the entropy of the label; NaN throughout where that is zero."""
     label_entropy = entropy(np.bincount(codes_T[picks.token_P], picks.weight_P).astype(float))
@@ -283,6 +291,7 @@ def _measured(
         null_high=float(high) / unit,
         p=(1 + int((null_R >= nats - SAME).sum())) / (1 + len(null_R)),
         permutations=len(null_R),
+        seed=seed,
         nats=float(nats),
         label_entropy=label_entropy,
         tokens=int(picks.routed_T.sum()),

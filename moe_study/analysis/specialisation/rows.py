@@ -110,7 +110,7 @@ def over_seeds(rows_S: Sequence[Sequence[Row]], level: float = 0.95) -> list[Row
 
 
 def _same_draws(measured: Sequence[Measured]) -> bool:
-    return len({(each.permutations, each.tokens) for each in measured}) == 1
+    return len({(each.permutations, each.seed, each.tokens) for each in measured}) == 1
 
 
 def _differs(codes: np.ndarray) -> bool:

@@ -77,6 +77,24 @@ def test_more_draws_than_are_made_in_full_agree_with_full_ones(random, monkeypat
         assert fast.measured.p == pytest.approx(slow.measured.p, abs=0.15)
 
 
+def test_compact_numbers_give_the_same_rows_as_wide_ones(trace):
+    weight_P = np.asarray(trace.weight_P, dtype=np.float16)
+    labels_D = {name: (np.resize(codes, 3040), names) for name, (codes, names) in trace.document_labels.items()}
+    labels_T = {name: (codes.astype(np.int8), names) for name, (codes, names) in trace.token_labels.items()}
+    wide = replace(trace, document_T=trace.document_T + 3000, weight_P=weight_P.astype(float), document_labels=labels_D)
+    compact = replace(
+        wide,
+        token_T=trace.token_T.astype(np.uint16),
+        document_T=wide.document_T.astype(np.uint16),
+        start_T1=trace.start_T1.astype(np.uint32),
+        expert_P=trace.expert_P.astype(np.uint8),
+        weight_P=weight_P,
+        document_labels={name: (codes.astype(np.int8), names) for name, (codes, names) in labels_D.items()},
+        token_labels=labels_T,
+    )
+    assert information_rows([compact], "gate", permutations=19) == information_rows([wide], "gate", permutations=19)
+
+
 def test_labels_that_all_share_and_layers_without_experts_give_no_rows(random):
     trace = planted_trace(random)
     one = replace(trace, document_labels={"language": (np.zeros(40, dtype=int), ("en",))}, token_labels={})
@@ -106,6 +124,8 @@ def test_over_seeds_holds_a_t_interval_and_the_null_of_the_mean(random):
         assert (row.excess.low, row.excess.high) == pytest.approx(tuple(reference.confidence_interval(0.95)))
         null = np.mean([each.measured.null_R for each in of_seeds], axis=0)
         assert row.p_documents == (1 + np.sum(null >= row.value.mean - 1e-9)) / 50
+    other_draws = information_rows(seeds[1:2], permutations=49, seed=1)
+    assert np.isnan([row.p_documents for row in over_seeds([rows_S[0], other_draws])]).all()
     with pytest.raises(DataError, match="different layers or labels"):
         over_seeds([rows_S[0], rows_S[1][1:]])
 
