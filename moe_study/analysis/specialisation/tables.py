@@ -41,25 +41,31 @@ class Rows:
         self.weight_P = None if self.whole else picks.weight_P[order_P]
         self.total = float(picks.weight_P.sum() / (picks.unit or 1.0))
         self.x_log_x: Callable[[NDArray], Array] = _looked_up(len(row_P)) if self.whole else x_log_x
+        value_R = np.repeat(np.arange(len(self.first_row_V)), np.diff(self.first_row_V, append=self.rows))
+        self.value_R = value_R
+        ones_R = np.ones(self.rows, dtype=np.int64 if self.whole else np.float64)
+        shape = (len(self.first_row_V), self.rows)
+        self._over_experts = sparse.csr_array((ones_R, (value_R, np.arange(self.rows))), shape=shape)
+        # What the labels do not change: the sums over N(e, v) and N(v).
+        weight_R = np.bincount(self.row_P, self.weight_P, minlength=self.rows)
+        self.fixed_V = self.x_log_x(self._over_experts @ weight_R)
+        self.fixed_V -= np.bincount(value_R, self.x_log_x(weight_R), minlength=len(self.first_row_V))
 
     def cells(self, codes_T: Ints, labels: int) -> NDArray:
         """[row R, label L]: the weight of each label in each row; every token with a pick has a label."""
         cell_P = self.row_P * labels + codes_T[self.token_P]
         return np.bincount(cell_P, self.weight_P, minlength=self.rows * labels).reshape(self.rows, labels)
 
-    def over_experts(self, by_row: NDArray) -> NDArray:
-        """Sums over the rows of each value."""
-        return np.add.reduceat(by_row, self.first_row_V, axis=0)
+    def sums(self, cells_RL: NDArray) -> Array:
+        """[V]: what each value adds to I(E; L | V), times the sum of all weights."""
+        ones_L = np.ones(cells_RL.shape[1])
+        joint_R, with_label_VL = self.x_log_x(cells_RL) @ ones_L, self._over_experts @ cells_RL
+        joint_V = np.bincount(self.value_R, joint_R, minlength=len(self.fixed_V))
+        return joint_V - self.x_log_x(with_label_VL) @ ones_L + self.fixed_V
 
     def nats(self, codes_T: Ints, labels: int) -> float:
         """I(E; L | V) for labels by token."""
-        if not self.rows:
-            return 0.0
-        cells = self.cells(codes_T, labels)
-        by_row, by_label = cells.sum(1), self.over_experts(cells)
-        parts = [cells, by_label, by_row, by_label.sum(1)]
-        joint, with_label, with_expert, alone = (float(self.x_log_x(part).sum()) for part in parts)
-        return max(0.0, (joint - with_label - with_expert + alone) / self.total)
+        return max(0.0, float(self.sums(self.cells(codes_T, labels)).sum()) / max(self.total, 1e-300))
 
 
 class DocumentTables:
@@ -74,10 +80,9 @@ class DocumentTables:
         joint_RD = sparse.coo_array((weight_P, (rows.row_P, document_P)), shape=shape).tocsr()
         joint_RD.sum_duplicates()
         # A value with one expert tells nothing, whatever the labels.
-        value_R = np.repeat(np.arange(len(rows.first_row_V)), np.diff(rows.first_row_V, append=rows.rows))
-        use_R = np.flatnonzero(np.bincount(value_R)[value_R] > 1) if rows.rows else value_R
+        use_R = np.flatnonzero(np.bincount(rows.value_R)[rows.value_R] > 1) if rows.rows else rows.value_R
         joint_RD = joint_RD[use_R]
-        values, value_R = np.unique(value_R[use_R], return_inverse=True)
+        values, value_R = np.unique(rows.value_R[use_R], return_inverse=True)
         shape = (len(values), len(use_R))
         over_experts = sparse.csr_array((np.ones(len(use_R)), (value_R, np.arange(len(use_R)))), shape=shape)
         value_VD = (over_experts @ joint_RD).tocsr()
@@ -131,23 +136,20 @@ class BlockTables:
         first_V = np.unique(np.linspace(0, count, min(BLOCKS, count), endpoint=False).astype(np.int64))
         self.first_value_B = first_V
         block_V = np.repeat(np.arange(len(first_V)), np.diff(first_V, append=count))
-        block_R = np.repeat(block_V, np.diff(self.rows.first_row_V, append=self.rows.rows))
+        block_R = block_V[self.rows.value_R]
         self.blocks = len(first_V)
         self.block_P = block_R[self.rows.row_P]
         row = block_R * picks.experts + self.rows.expert_R
         self.to_blocks = sparse.csr_array(
-            (np.ones(len(row)), (row, np.arange(len(row)))), shape=(self.blocks * picks.experts, len(row))
+            (np.ones(len(row), dtype=np.int64 if self.rows.whole else np.float64), (row, np.arange(len(row)))),
+            shape=(self.blocks * picks.experts, len(row)),
         )
 
     def draw(self, codes_T: Ints) -> tuple[Array, Array]:
         """(the tables N(e, l) [B, E, L], the sums that make I(E; L | V) [B]) of each block for labels by token."""
-        rows = self.rows
-        cells = rows.cells(codes_T, self.labels)
+        cells = self.rows.cells(codes_T, self.labels)
         tables = (self.to_blocks @ cells).reshape(self.blocks, self.experts, self.labels)
-        by_row, by_label = cells.sum(1), rows.over_experts(cells)
-        sums_R = rows.x_log_x(cells).sum(1) - rows.x_log_x(by_row)
-        sums_V = rows.over_experts(sums_R) - rows.x_log_x(by_label).sum(1) + rows.x_log_x(by_label.sum(1))
-        return tables, np.add.reduceat(sums_V, self.first_value_B)
+        return tables, np.add.reduceat(self.rows.sums(cells), self.first_value_B)
 
     def nats(self, tables: Array, sums: Array) -> Array:
         """[..., 2]: I(E; L) and I(E; L | V) in nats from tables [..., E, L] and sums [...] over all blocks."""
