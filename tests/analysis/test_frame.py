@@ -63,11 +63,11 @@ def test_a_leak_that_was_measured_and_not_declared_carries_the_mark(folders):
 
 
 def test_runs_that_are_not_done_keep_their_rows_and_reasons(folders):
-    planted.set_status(folders[0], "failed", {"type": "ValueError", "message": "x\nthe last line", "traceback": ""}, 7)
+    planted.set_status(folders[0], "failed", {"type": "ValueError", "message": "the reason\nadvice of a library", "traceback": ""}, 7)
     planted.set_status(folders[1], "running", step=30)
     frame = load_frame(folders)
     failed, running = row_of(frame, folders[0]), row_of(frame, folders[1])
-    assert (failed["state"], failed["step"], failed["error"]) == ("failed", 7, "ValueError: the last line")
+    assert (failed["state"], failed["step"], failed["error"]) == ("failed", 7, "ValueError: the reason")
     assert running["state"] == "stale"  # no process holds it
     assert set(frames.not_done(frame)["key"]) == {folders[0].name, folders[1].name}
     assert len(frames.done(frame)) == 10

@@ -37,7 +37,7 @@ def trial(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_writes_its_rows_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     output, nanogpt = tmp_path / "out.json", Path(__file__).with_name("nanogpt_double.py")
     done = trial(output, "--nanogpt", str(nanogpt), "--rows", *ROWS)

@@ -30,7 +30,7 @@ def test_commands_find_what_a_relative_python_path_names(tmp_path, monkeypatch):
     assert folders == [str(ROOT), str(tmp_path / "site"), str(tmp_path)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_packed_runs_have_the_losses_of_runs_one_at_a_time(tmp_path, results):
     tiny = TinyRuns(tmp_path / "tiny", Size(**TOY))
     packing.cpu_rows(results, tiny, runs=5, rounds=1, commands=1)
@@ -50,7 +50,7 @@ def one_core():
     os.sched_setaffinity(0, before)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("one_core")
 def test_runs_that_a_process_trains_in_turn_have_the_losses_of_runs_in_fresh_processes(tmp_path, results, monkeypatch):
     fresh = TinyRuns(tmp_path / "fresh", Size(**TOY))

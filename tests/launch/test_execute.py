@@ -31,7 +31,7 @@ def test_runs_beside_each_other_share_what_they_compile_unless_the_user_chose_a_
 CAN_COMPILE = shutil.which("g++") and Path(sysconfig.get_paths()["include"], "Python.h").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not CAN_COMPILE, reason="torch.compile needs g++ and Python's headers on a CPU")
 def test_what_one_run_has_compiled_the_next_one_finds(tmp_path, nothing_chosen):
     """In the pool and in a process of its own."""

@@ -33,8 +33,8 @@ BACKWARD = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(VERSION < (3, 7), reason="the interpreter of Triton before 3.7 does not work with NumPy 2.4")
 def test_the_cases_hold_in_the_interpreter() -> None:
     cases = "tests/model/moe/experts/triton_cases.py"
