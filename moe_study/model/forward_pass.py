@@ -2,7 +2,7 @@
 
 An object for each pass, so nothing outlives it: no module-level lists, no state shared between micro-batches.
 
-Shape suffixes: B sequences, T positions, E experts.
+Shape suffixes: B sequences, T positions, N tokens (= B * T), E experts, K candidates by rank.
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass
+class TokenRoutes:
+    """Where one decision sends each token; detached, on the device. A token has up to K picks."""
+
+    expert_NK: Tensor  # int64
+    weight_NK: Tensor  # gate weights, before any capacity
+    picked_NK: Tensor | None  # which candidates were picked; None: all
+    kept_NK: Tensor | None  # which picks a capacity has left; None: there is none
+    entropy_N: Tensor  # of the router's probabilities, nats; nan where there are none
+    margin_N: Tensor  # smallest probability picked less the largest left out; nan where there is no such pair
 
 
 @dataclass
@@ -24,6 +36,7 @@ class RoutingStats:
     executed: Tensor  # expert rows that were computed, padding included
     entropy: Tensor  # mean entropy of the router's distribution, nats; nan where there is none
     tokens: int  # B * T
+    routes: TokenRoutes | None = None  # where asked for; with scope=global one object that all layers share
     positive: Tensor | None = None  # share of positive hidden units summed over expert rows; in detailed passes only
 
 
@@ -34,6 +47,7 @@ class ForwardPass:
     tokens_BT: Tensor
     label_B: Tensor | None = None  # index of each sequence's label, for context=label
     detail: bool = False  # collect per-sequence counts (evaluation)
+    routes: bool = False  # collect every token's routes (traces)
     dispatch: str = "auto"  # which implementation runs the experts (run.dispatch): auto | grouped | triton
     shared_decision: Any = None  # scope=global: set by the first mixture layer, followed by the others
     aux: dict[str, list[Tensor]] = field(default_factory=dict)  # unweighted balancing terms by name

@@ -60,6 +60,7 @@ class GPT(Transformer):
         *,
         label_B: Tensor | None = None,
         detail: bool = False,
+        routes: bool = False,
         return_logits: bool = False,
         per_token: bool = False,
     ) -> Output:
@@ -67,11 +68,12 @@ class GPT(Transformer):
 
         `targets_BT`: next tokens, -1 where there is none; without it there is no loss, and the logits are
         returned. `label_B`: each sequence's language or topic, for routing by label. `detail`: collect
-        routing statistics by sequence. `per_token`: also return every position's loss.
+        routing statistics by sequence. `routes`: also where each token goes, as `stats[i].routes`. `per_token`:
+        also return every position's loss.
         """
         if tokens_BT.shape[1] > self.context:
             raise ValueError(f"{tokens_BT.shape[1]} tokens do not fit a context of {self.context}")
-        forward_pass = ForwardPass(tokens_BT, label_B=label_B, detail=detail, dispatch=self.dispatch)
+        forward_pass = ForwardPass(tokens_BT, label_B=label_B, detail=detail, routes=routes, dispatch=self.dispatch)
         x_ND = self._hidden(tokens_BT, forward_pass).flatten(0, 1)
         loss = token_loss_BT = logits_BTV = None
         if return_logits or targets_BT is None:

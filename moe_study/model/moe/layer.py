@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import RouterKind, Routing
-from moe_study.model.forward_pass import ForwardPass, RoutingStats
+from moe_study.model.forward_pass import ForwardPass, RoutingStats, TokenRoutes
 from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.experts.dispatch import expert_ffn
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan, make_dispatch_plan
@@ -27,6 +27,7 @@ from moe_study.model.moe.routing.context import RouterInput, make_router_input
 from moe_study.model.moe.routing.gate import RoutingDecision, entropy, fixed_decision, shuffled
 from moe_study.model.moe.routing.router import HashRouter, LabelRouter, ScoringRouter, scoring_router
 from moe_study.model.moe.routing.selection import build_selection
+from moe_study.model.moe.routing.token_routes import routes_of_decision
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Dispatch:
     plan: DispatchPlan
     wanted: Tensor  # pairs of tokens and experts before any capacity
     entropy: Tensor
+    routes: TokenRoutes | None = None
 
 
 class DiscreteRouter(nn.Module):
@@ -58,21 +60,25 @@ class DiscreteRouter(nn.Module):
     def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Dispatch:
         router_input = make_router_input(x_BTD, self.routing)
         mean_entropy = torch.full((), math.nan, device=x_BTD.device)
+        scored = None
         if isinstance(self.router, ScoringRouter):
             logits_BJE = self._logits(router_input)
             decision = self.select(logits_BJE, self.balancer.bias)
             logits_RE = logits_BJE.flatten(0, 1)
             self.balancer.add_terms(logits_RE, decision, forward_pass)
+            scored = logits_RE.detach(), decision
             if forward_pass.detail:
                 mean_entropy = entropy(logits_RE.detach())
         else:
             decision = self._fixed(x_BTD, forward_pass)
         if self.routing.shuffle:
             decision = shuffled(decision, self.training)
-        wanted = decision.mask().sum() * router_input.block
+        wanted, block = decision, router_input.block
         if self.limit is not None:
             decision = self.limit(decision, x_BTD.shape[0])
-        return Dispatch(make_dispatch_plan(decision, self.experts, router_input.block), wanted, mean_entropy)
+        plan = make_dispatch_plan(decision, self.experts, block)
+        routes = routes_of_decision(scored, wanted, decision, block) if forward_pass.routes else None
+        return Dispatch(plan, wanted.mask().sum() * block, mean_entropy, routes)
 
     def _logits(self, router_input: RouterInput) -> Tensor:
         """Logits of every block, (B, J, E)."""
@@ -141,4 +147,5 @@ def _stats(layer: int, dispatch: Dispatch, forward_pass: ForwardPass) -> Routing
         executed=kept_E.sum(),
         entropy=dispatch.entropy,
         tokens=plan.tokens,
+        routes=dispatch.routes,
     )

@@ -21,12 +21,13 @@ from torch.nn import functional as F
 
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Unit
-from moe_study.model.forward_pass import ForwardPass, RoutingStats
+from moe_study.model.forward_pass import ForwardPass, RoutingStats, TokenRoutes
 from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.routing.balance import Balancer
 from moe_study.model.moe.routing.context import make_router_input
 from moe_study.model.moe.routing.gate import RoutingDecision, entropy, gate_weights
 from moe_study.model.moe.routing.router import scoring_router
+from moe_study.model.moe.routing.token_routes import entropies, routes_of_weights
 
 
 def unit_lengths(routing: Routing, length: int) -> list[int]:
@@ -48,6 +49,7 @@ class MergeWeights:
     weight_BUE: Tensor  # carries the router's gradient
     lengths: list[int]  # tokens of each unit
     entropy: Tensor
+    routes: TokenRoutes | None = None
 
 
 class MergeRouter(nn.Module):
@@ -68,7 +70,10 @@ class MergeRouter(nn.Module):
         mean_entropy = torch.full((), math.nan, device=x_BTD.device)
         if forward_pass.detail:
             mean_entropy = entropy(logits_RE.detach())
-        return MergeWeights(weight_RE.view_as(logits_BUE), unit_lengths(self.routing, x_BTD.shape[1]), mean_entropy)
+        weights = MergeWeights(weight_RE.view_as(logits_BUE), unit_lengths(self.routing, x_BTD.shape[1]), mean_entropy)
+        if forward_pass.routes:
+            weights.routes = _routes(weights, logits_BUE.detach())
+        return weights
 
     def begin_step(self, step: int) -> None:
         self.router.begin_step(step)
@@ -120,7 +125,16 @@ class MergeLayer(MixtureOfExperts):
             executed=kept_BE.sum(),
             entropy=weights.entropy,
             tokens=rows,
+            routes=weights.routes,
         )
+
+
+def _routes(weights: MergeWeights, logits_BUE: Tensor) -> TokenRoutes:
+    """Every token of a unit has the unit's weights."""
+    lengths_U = torch.tensor(weights.lengths, device=logits_BUE.device)
+    weight_BTE = weights.weight_BUE.detach().repeat_interleave(lengths_U, 1)
+    entropy_BU = entropies(logits_BUE.flatten(0, 1)).view(logits_BUE.shape[:2])
+    return routes_of_weights(weight_BTE.flatten(0, 1), entropy_BU.repeat_interleave(lengths_U, 1).flatten())
 
 
 def equal_units(lengths: list[int]) -> Iterator[tuple[slice, slice, int]]:

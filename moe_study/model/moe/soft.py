@@ -18,11 +18,12 @@ from torch.nn import functional as F
 
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, SoftForm, SoftWeights
-from moe_study.model.forward_pass import ForwardPass, RoutingStats
+from moe_study.model.forward_pass import ForwardPass, RoutingStats, TokenRoutes
 from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.experts.dispatch import expert_ffn
 from moe_study.model.moe.experts.dispatch_plan import make_dispatch_plan
 from moe_study.model.moe.routing.gate import fixed_decision
+from moe_study.model.moe.routing.token_routes import routes_of_weights
 from moe_study.model.moe.slots import SlotScores, block_slots, running_slots
 from moe_study.model.moe.soft_layout import AcrossBatch, Blocks, layout, rows_by_sequence
 
@@ -120,10 +121,13 @@ class SoftLayer(MixtureOfExperts):
         Every expert runs as many rows as every other, whatever its use: specialisation shows in `weight_BE`,
         the sums of combine weights. Rows that sequences share are counted at one of them after the other.
         """
-        kept_BE = weight_BE = None
+        kept_BE = weight_BE = routes = None
         mean_entropy = torch.full((), math.nan, device=rows_E.device)
-        if forward_pass.detail:
+        if forward_pass.detail or forward_pass.routes:
             weight_BTE = self._weights_by_expert(view, lag, weights_GJMS)
+        if forward_pass.routes:
+            routes = self._routes(weight_BTE, lag * weights_GJMS.shape[2])
+        if forward_pass.detail:
             kept_BE, weight_BE = rows_by_sequence(rows_E, view, *weight_BTE.shape[:2]), weight_BTE.sum(1)
             if self.soft.combine is SoftWeights.SOFT:
                 mean_entropy = torch.special.entr(weight_BTE[:, lag * weights_GJMS.shape[2] :]).sum(2).mean()
@@ -136,7 +140,14 @@ class SoftLayer(MixtureOfExperts):
             executed=rows_E.sum(),
             entropy=mean_entropy,
             tokens=forward_pass.tokens_BT.numel(),
+            routes=routes,
         )
+
+    def _routes(self, weight_BTE: Tensor, unscored: int) -> TokenRoutes:
+        """Weights by expert; no entropy where a token's weights are no distribution, or not the router's."""
+        entropy_BT = torch.special.entr(weight_BTE).sum(2)
+        entropy_BT[:, : unscored if self.soft.combine is SoftWeights.SOFT else None] = math.nan
+        return routes_of_weights(weight_BTE.flatten(0, 1), entropy_BT.flatten())
 
     def _weights_by_expert(self, view: Blocks | AcrossBatch, lag: int, weights_GJMS: Tensor) -> Tensor:
         """Combine weights of every token, summed over each expert's slots: (B, T, E)."""
