@@ -61,7 +61,8 @@ def trace_run(folder: RunFolder, probe: Probe, *, progress: bool = True) -> Trac
             return trace
         tracer = Tracer.of(folder)
         label_D = tracer.labels_of(folder, probe)
-        bar: tqdm[Any] = tqdm(total=len(probe.token_T), unit="tok", desc=f"{folder.key} reads {probe.name}", disable=not progress)
+        what = f"{folder.key} reads {probe.name}"
+        bar: tqdm[Any] = tqdm(total=len(probe.token_T), unit="tok", desc=what, disable=not progress)
         with bar, write_trace(folder.traces_folder, identity) as writer:
             tracer.write(writer, probe, label_D, bar)
     trace = find_trace(folder.traces_folder, identity)
