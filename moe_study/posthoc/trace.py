@@ -1,6 +1,6 @@
 """Making a trace: a trained model reads a probe, and what it decides for every token is kept (runs/traces.py).
 
-    trace = trace_run(folder, probe)
+    trace = trace_run(folder, probe_of(folder, "wiki_topics"))
 
 The model sees one window at a time: at most `model.context` tokens of ONE document, the next window starting where
 the last one ended. So documents never see one another, whatever the routing, every position of every document is
@@ -17,6 +17,7 @@ Shape suffixes: T tokens of the probe, N tokens of one part, K candidates, P pic
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moe_study.data import open_corpus
+from moe_study.data import load_run_tokenizer, open_corpus, places
 from moe_study.data.locks import locked
-from moe_study.data.probes.base import Array, Probe
+from moe_study.data.probes import DEFAULT_PROBE, DEFAULT_TOKENS, Probe, prepare_probe
+from moe_study.data.probes.base import Array
+from moe_study.data.probes.overlap import Overlap, overlap
+from moe_study.data.shards import PreparedCorpus
 from moe_study.design.config import RunConfig
 from moe_study.design.routing import Context
 from moe_study.errors import DataError, StudyError
@@ -40,6 +44,20 @@ from moe_study.training.device import autocast, configure
 from moe_study.training.models import load_model
 
 PART_TOKENS = 1 << 20  # traced before anything is written: enough documents that windows of one length fill a batch
+
+
+def probe_of(
+    folder: RunFolder,
+    name: str = DEFAULT_PROBE,
+    *,
+    data_root: Path | None = None,
+    path: Path | None = None,
+    tokens: int | None = DEFAULT_TOKENS,
+    progress: bool = True,
+) -> Probe:
+    """A probe in the run's own tokenizer; `data_root` is the run's own, unless another is named."""
+    root = data_root if data_root is not None else places.data_root(folder.read_config().data)
+    return prepare_probe(name, load_run_tokenizer(folder), root, path=path, tokens=tokens, progress=progress)
 
 
 def identity_of(folder: RunFolder, probe: Probe) -> TraceIdentity:
@@ -60,11 +78,11 @@ def trace_run(folder: RunFolder, probe: Probe, *, progress: bool = True) -> Trac
         if trace := find_trace(folder.traces_folder, identity):  # another process made it meanwhile
             return trace
         tracer = Tracer.of(folder)
-        label_D = tracer.labels_of(folder, probe)
+        label_D, shared = tracer.labels_of(folder, probe), _overlap(folder, probe)
         what = f"{folder.key} reads {probe.name}"
         bar: tqdm[Any] = tqdm(total=len(probe.token_T), unit="tok", desc=what, disable=not progress)
         with bar, write_trace(folder.traces_folder, identity) as writer:
-            tracer.write(writer, probe, label_D, bar)
+            tracer.write(writer, probe, label_D, shared, bar)
     trace = find_trace(folder.traces_folder, identity)
     assert trace is not None
     return trace
@@ -115,12 +133,15 @@ class Tracer:
         number = np.array([known.index(value) if value in known else -1 for value in values], np.int64)
         return number[codes_D]
 
-    def write(self, writer: TraceWriter, probe: Probe, label_D: Array, bar: "tqdm[Any]") -> None:
+    def write(
+        self, writer: TraceWriter, probe: Probe, label_D: Array, shared: Overlap | None, bar: "tqdm[Any]"
+    ) -> None:
         """Trace all of `probe`, some documents at a time."""
         writer.facts = {
             "window": self.config.model.context,
             "precision": self.config.run.precision,
             "device": self.device.type,
+            "overlap": None if shared is None else dataclasses.asdict(shared),
         }
         writer.add_probe(probe.token_T, probe.start_D1, probe.document_labels, probe.token_labels)
         for first, last in _parts(probe.start_D1):
@@ -170,14 +191,26 @@ def windows(start_D1: Array, context: int) -> tuple[Array, Array, Array]:
     return start_W, np.minimum(context, start_D1[document_W + 1] - start_W), document_W
 
 
+def training_corpus(folder: RunFolder) -> PreparedCorpus | None:
+    """What the run was trained on, if it is still there."""
+    try:
+        corpus = open_corpus(folder.read_config().data)
+    except StudyError:
+        return None
+    same = corpus.fingerprint == (folder.provenance() or {}).get("data_fingerprint")
+    return corpus if same else None
+
+
+def _overlap(folder: RunFolder, probe: Probe) -> Overlap | None:
+    corpus = training_corpus(folder)
+    return None if corpus is None else overlap(probe, corpus)
+
+
 def trained_labels(folder: RunFolder, config: RunConfig) -> list[str]:
     """The languages (or topics) that a run was trained on, in the order of their numbers."""
-    try:
-        corpus = open_corpus(config.data)
-        if corpus.fingerprint == (folder.provenance() or {}).get("data_fingerprint"):
-            return corpus.languages if config.routing.label == "language" else corpus.topics
-    except StudyError:
-        pass  # a folder that was copied elsewhere; its result names what was validated on, in the same order
+    if corpus := training_corpus(folder):
+        return corpus.languages if config.routing.label == "language" else corpus.topics
+    # A folder that was copied elsewhere: its result names what was validated on, in the same order.
     return list((folder.result() or {}).get(f"by_{config.routing.label}", {}))
 
 

@@ -72,6 +72,7 @@ class Trace:
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder, self.manifest = folder, manifest
         self.layers: list[int] = [entry["layer"] for entry in manifest["layers"]]  # mixture layers; none where dense
+        self.overlap: dict[str, Any] | None = manifest.get("overlap")  # with training text; None: it was not there
         self.window: int = manifest["window"]  # tokens of a document that the model saw at once, at most
 
     def read(self, name: str) -> Array:

@@ -67,8 +67,7 @@ class Probe:
     start_D1: Array  # where each document starts, and the end
     document_labels: Labels = field(default_factory=dict)
     token_labels: Labels = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    folder: Path | None = None  # where it is cached
+    notes: tuple[str, ...] = ()  # what a reader should know
 
     @property
     def documents(self) -> int:
