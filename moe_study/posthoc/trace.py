@@ -254,10 +254,10 @@ class _Part:
         for layer, (experts, decider) in self.layers.items():
             writer.add_layer(layer, experts, decider)
             if decider == layer:
-                writer.add_routes(layer, _in_order(self.routes[layer], order_N))
+                writer.add_routes(layer, routes_in_order(self.routes[layer], order_N))
 
 
-def _in_order(parts: list[TokenRoutes], order_N: Array) -> RoutesPart:
+def routes_in_order(parts: list[TokenRoutes], order_N: Array) -> RoutesPart:
     """Routes of all parts, by token; only what was picked."""
 
     def joined(name: str) -> Array:
