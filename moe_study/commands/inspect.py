@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     folder = find_run(options.runs_dir, options.run)
     if options.expert is None and options.topic is None:
-        from moe_study.posthoc.inspect import read_text
+        from moe_study.posthoc.inspect import inspect_text
 
-        read = read_text(folder, text_of(options), options.label)
+        read = inspect_text(folder, text_of(options), options.label)
         if options.json:
             print_json(text_as_json(read))
         else:

@@ -49,7 +49,7 @@ class ReadText:
     windows: int  # the text was cut into so many
 
 
-def read_text(folder: RunFolder, text: str, label: str | None = None) -> ReadText:
+def inspect_text(folder: RunFolder, text: str, label: str | None = None) -> ReadText:
     """Let the run read a text, in windows of its context that follow one another, as a trace does.
 
     `label` is what a router by label is told. StudyError for a text without a token, and where a label is missing.

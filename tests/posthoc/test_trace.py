@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_study.analysis.specialisation.layer_trace import LayerTrace, assignments
 from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
 from moe_study.errors import DataError, StudyError
@@ -184,6 +185,15 @@ def test_documents_positions_and_labels_travel_with_every_token(tmp_path: Path) 
     for name, (codes, values) in (probe.document_labels | probe.token_labels).items():
         found = (arrays["document_labels"] | arrays["token_labels"])[name]
         assert np.array_equal(found[0], codes) and found[1] == values
+
+
+@pytest.mark.parametrize("name", ["threshold with capacity", "soft", "hash", "global", "merge by segment"])
+def test_the_measures_take_every_layer_as_it_is_read(tmp_path: Path, name: str) -> None:
+    trace = trace_run(run_of(tmp_path, name), small_probe(), progress=False)
+    for layer in trace.layers:
+        arrays = LayerTrace(**trace.layer(layer))
+        assert arrays.label("language")[0].tolist() == (trace.document_T % 2).tolist()
+        assert assignments(arrays, "gate").weight_P.sum() == pytest.approx(109, rel=1e-6)
 
 
 def test_windows_cover_every_token_once() -> None:

@@ -184,3 +184,14 @@ def test_random_states_of_every_generator_come_back():
     first = torch.rand(3)
     checkpoint.restore_random_states(before)
     assert torch.equal(torch.rand(3), first)
+
+
+def test_a_fingerprint_stands_for_the_content_of_the_newest_checkpoint_wherever_it_lies(tmp_path):
+    assert checkpoint.fingerprint_of_newest(tmp_path) is None
+    state = {"step": 1, "key": "k", "model": {"w": torch.ones(3)}}
+    checkpoint.save(tmp_path / "a", state)
+    one = checkpoint.fingerprint_of_newest(tmp_path / "a")
+    checkpoint.save(tmp_path / "b", state)
+    assert one is not None and checkpoint.fingerprint_of_newest(tmp_path / "b") == one
+    checkpoint.save(tmp_path / "b", {**state, "step": 2, "model": {"w": torch.zeros(3)}})
+    assert checkpoint.fingerprint_of_newest(tmp_path / "b") != one

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from moe_study.data.documents import text_hash
-from moe_study.data.probes import brown, local_files, wiki_topics
+from moe_study.data.probes import brown, local_files, mmlu, newsgroups, wiki_topics
 from moe_study.data.probes.base import (
     Labels,
     Probe,
@@ -30,6 +30,8 @@ DEFAULT_TOKENS = 200_000
 PROBES: dict[str, ProbeRecipe] = {
     "wiki_topics": wiki_topics.RECIPE,
     "brown": brown.RECIPE,
+    "newsgroups": newsgroups.RECIPE,
+    "mmlu": mmlu.RECIPE,
     "local_files": local_files.RECIPE,
 }
 _CHUNK = 256  # documents encoded at once
