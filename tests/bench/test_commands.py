@@ -18,6 +18,7 @@ TINY = {
     "peers": ["--rows", "soft-moe-pytorch soft 8x1", "mixture-of-experts dropping 8x2", "--width", "32",
               "--sequences", "1", "--length", "32"],
     "specialise": ["--tokens", "2560", "--vocabulary", "64", "--permutations", "9"],
+    "trace": ["--tokens", "1000", "--model", "nano"],
     "nanogpt_dense": ["--sizes", "nano", "--vocabularies", "64", "--nanogpt",
                       str(Path(__file__).with_name("nanogpt_double.py"))],
 }  # fmt: skip
@@ -26,6 +27,7 @@ ROWS = {
     "step": ["step nano 64x8, 1 sequences"],
     "memory": ["memory layer 8x1", "memory step nano 8x1, 1 sequences"],
     "specialise": ["specialise 3 layers of 2,560 tokens, 64 vocabulary, 9 permutations"],
+    "trace": ["trace nano 8x2, 1000 tokens"],
     "nanogpt_dense": ["dense over nanogpt nano of 64 symbols"],
 }
 

@@ -59,5 +59,5 @@ def small_probe(lengths: tuple[int, ...] = (5, 12, 13, 1, 30, 7, 24, 12, 5), see
             "language": (np.arange(documents) % 2, ("de", "en")),
             "topic": (draw.integers(-1, 3, documents), ("art", "law", "war")),
         },
-        token_labels={"part_of_speech": (draw.integers(-1, 2, tokens), ("noun", "verb"))},
+        token_labels={"part of speech": (draw.integers(-1, 2, tokens), ("noun", "verb"))},
     )

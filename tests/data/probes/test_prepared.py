@@ -61,7 +61,7 @@ class Source:
         self.documents, self.read, self.fingerprint = list(documents), 0, "1"
 
     def open(self, path: Path | None, data_root: Path, progress: bool) -> ProbeSource:
-        return ProbeSource(self.fingerprint, self._read, word_label="part_of_speech", notes=("mind this",))
+        return ProbeSource(self.fingerprint, self._read, word_label="part of speech", notes=("mind this",))
 
     def _read(self) -> list[ProbeDocument]:
         self.read += 1
