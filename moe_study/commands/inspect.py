@@ -15,6 +15,7 @@ from moe_study.errors import StudyError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from moe_study.data.probes import Probe
     from moe_study.posthoc.inspect import LayerOfText, Pick, ReadText
     from moe_study.posthoc.profile import ExpertProfile, Preference
     from moe_study.runs.traces import Trace
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
         options.probe or DEFAULT_PROBE,
         data_root=options.data_root,
         path=options.path,
-        tokens=options.tokens or DEFAULT_TOKENS,
+        tokens=DEFAULT_TOKENS if options.tokens is None else options.tokens,
     )
     trace = trace_run(folder, probe)
     if wanted is None:
@@ -93,14 +94,14 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             print_json({layer: [asdict(row) for row in rows] for layer, rows in found.items()})
         else:
-            print_lines(_domain_lines(trace, options.topic, found))
+            print_lines([*_domain_lines(trace, options.topic, found), "", *_caveats(trace, probe)])
         return
     expert = profile.expert_profile(trace, load_run_tokenizer(folder), *wanted)
     if options.json:
         contexts = [[part.decode("utf-8", "replace") for part in context] for context in expert.contexts]
         print_json(asdict(expert) | {"contexts": contexts})
     else:
-        print_lines(_expert_lines(trace, expert))
+        print_lines([*_expert_lines(trace, expert), "", *_caveats(trace, probe)])
 
 
 def text_of(options: argparse.Namespace) -> str:
@@ -233,6 +234,18 @@ def _domain_lines(trace: "Trace", name: str, profile: "dict[int, list[Preference
         yield from _table(f"expert of layer {layer}", rows)
 
 
+def _caveats(trace: "Trace", probe: "Probe") -> Iterator[str]:
+    """What a reader should know of the numbers."""
+    from moe_study.data.probes.overlap import Overlap
+
+    yield "lift is over the expert's share of all tokens; no test stands behind it"
+    if trace.overlap is None:
+        yield "the training text is not here, so what the probe shares with it was not counted"
+    else:
+        yield Overlap(**trace.overlap).sentence
+    yield from probe.notes
+
+
 def _table(what: str, preferences: "Sequence[Preference]") -> Iterator[str]:
     """Names last: their letters may be of any width."""
     from moe_study.posthoc.show import in_cell, safe
@@ -245,7 +258,7 @@ def _table(what: str, preferences: "Sequence[Preference]") -> Iterator[str]:
     yield from aligned(rows, right=(0, 1, 2))
 
 
-def print_lines(lines: Iterator[str]) -> None:
+def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
         print(line)
 

@@ -143,6 +143,7 @@ def test_an_expert_shows_domains_tokens_and_contexts(inspect: Inspect, small_pro
     code, out, _ = inspect(routing, "--expert", "1.0")
     assert code == 0 and "expert 1.0 of 2" in out and "topic a" in out and "topic l" in out
     assert "\x1b" not in out and "⟦" in out
+    assert "shares with it was not counted" in out  # these runs have no training text
     profile = json.loads(inspect(routing, "--expert", "1.0", "--json")[1])
     assert {row["name"] for row in profile["domains"]} == {"a", "l"} and 0 < profile["share"] <= 1
     assert "experts 0 to 1, and no 5" in inspect(routing, "--expert", "1.5")[2]
