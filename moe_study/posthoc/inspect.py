@@ -54,11 +54,10 @@ def inspect_text(folder: RunFolder, text: str, label: str | None = None) -> Read
 
     `label` is what a router by label is told. StudyError for a text without a token, and where a label is missing.
     """
-    tokenizer = load_run_tokenizer(folder)
+    tracer, tokenizer = Tracer.of(folder), load_run_tokenizer(folder)
     ids = np.array(tokenizer.encode(text), np.int64)
     if not len(ids):
         raise StudyError("the text holds no token; give some with --text, as a file, or on standard input")
-    tracer = Tracer.of(folder)
     label_B = torch.tensor([_label_number(folder, tracer, label)])
     context = tracer.config.model.context
     loss_T = np.full(len(ids), np.nan)

@@ -56,7 +56,9 @@ def probe_of(
     progress: bool = True,
 ) -> Probe:
     """A probe in the run's own tokenizer; `data_root` is the run's own, unless another is named."""
-    root = data_root if data_root is not None else places.data_root(folder.read_config().data)
+    config = folder.read_config()
+    _needs_text(folder, config)
+    root = data_root if data_root is not None else places.data_root(config.data)
     return prepare_probe(name, load_run_tokenizer(folder), root, path=path, tokens=tokens, progress=progress)
 
 
@@ -100,8 +102,7 @@ class Tracer:
     def of(cls, folder: RunFolder) -> "Tracer":
         """The run's model on a GPU if there is one, else on the CPU in float32, whatever it was trained on."""
         config = folder.read_config()
-        if config.task != "language":
-            raise StudyError(f"{folder.path} was trained on images; a trace takes a run on text")
+        _needs_text(folder, config)
         precision = config.run.precision if torch.cuda.is_available() else "fp32"
         settings = dataclasses.replace(config.run, device="auto", precision=precision, dispatch="auto")
         config = dataclasses.replace(config, run=settings, log=dataclasses.replace(config.log, threads=None))
@@ -179,6 +180,11 @@ class Tracer:
                 target_BL = probe.token_T[np.minimum(index_BL + 1, len(probe.token_T) - 1)].astype(np.int64)
                 target_BL[index_BL + 1 == probe.start_D1[document_B + 1, None]] = IGNORED
                 yield index_BL, target_BL, document_B
+
+
+def _needs_text(folder: RunFolder, config: RunConfig) -> None:
+    if config.task != "language":
+        raise StudyError(f"{folder.path} was trained on images; what experts attend to is asked of runs on text")
 
 
 def windows(start_D1: Array, context: int) -> tuple[Array, Array, Array]:

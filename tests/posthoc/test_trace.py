@@ -1,5 +1,6 @@
 """Traces against the model's own decisions, recorded by hooks while it reads one window of one document at a time."""
 
+import dataclasses
 import math
 import os
 import signal
@@ -17,7 +18,7 @@ from moe_study.errors import DataError, StudyError
 from moe_study.model.moe.routing.router import ScoringRouter
 from moe_study.model.transformer import Transformer
 from moe_study.posthoc import trace as module
-from moe_study.posthoc.trace import trace_run, windows
+from moe_study.posthoc.trace import Tracer, probe_of, trace_run, windows
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.traces import Trace
 from moe_study.training.models import load_model
@@ -301,3 +302,12 @@ def test_a_million_tokens_of_twelve_layers_top_2_take_less_than_200_megabytes(tm
     layers = sum(path.stat().st_size for path in trace.folder.glob("layer*.bin")) / len(trace.layers)
     rest = sum(path.stat().st_size for path in trace.folder.glob("[!l]*.bin")) + trace.loss_T.nbytes
     assert (layers * 12 + rest) / 1000 <= 200
+
+
+def test_a_run_on_images_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_of(tmp_path, "top-1")
+    images = dataclasses.replace(folder.read_config(), task="images")
+    monkeypatch.setattr(RunFolder, "read_config", lambda self: images)
+    for ask in (lambda: probe_of(folder), lambda: Tracer.of(folder)):
+        with pytest.raises(StudyError, match="asked of runs on text"):
+            ask()

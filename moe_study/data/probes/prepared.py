@@ -58,7 +58,8 @@ def prepare_probe(
     if tokens is not None and tokens < 1:
         raise ConfigError(f"a probe of {tokens} tokens holds nothing; ask for more")
     source = PROBES[name].open(path, data_root, progress)
-    parts = (FORMAT, name, PROBES[name].version, source.fingerprint, tokenizer_fingerprint(tokenizer), tokens)
+    texts = (name, PROBES[name].version, source.fingerprint, source.word_label)
+    parts = (FORMAT, texts, tokenizer_fingerprint(tokenizer), tokens)
     fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()
     kept = data_root / "probes" / f"{name}-{fingerprint[:16]}.npz"
     if (probe := _read(kept, name, fingerprint)) is not None:
