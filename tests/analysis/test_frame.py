@@ -63,7 +63,8 @@ def test_a_leak_that_was_measured_and_not_declared_carries_the_mark(folders):
 
 
 def test_runs_that_are_not_done_keep_their_rows_and_reasons(folders):
-    planted.set_status(folders[0], "failed", {"type": "ValueError", "message": "the reason\nadvice of a library", "traceback": ""}, 7)
+    error = {"type": "ValueError", "message": "the reason\nadvice of a library", "traceback": ""}
+    planted.set_status(folders[0], "failed", error, 7)
     planted.set_status(folders[1], "running", step=30)
     frame = load_frame(folders)
     failed, running = row_of(frame, folders[0]), row_of(frame, folders[1])
