@@ -2,7 +2,7 @@
 
     python -m bench.everything [--only layer step ...] [--again] [--rounds N] [--nanogpt PATH/TO/model.py]
 
-Rows that were measured at this commit on this machine are kept, so the same command goes on after an interruption. A
+Rows that were measured at this commit on this machine are kept, so the same command resumes after an interruption. A
 benchmark that fails leaves the others to run, and its name at the end.
 """
 
@@ -56,7 +56,7 @@ def main() -> None:
     print()
     table.write()
     if failed:
-        sys.exit(f"failed: {', '.join(failed)}; the same command measures what is missing")
+        sys.exit(f"failed: {', '.join(failed)}; rerun the command to measure what is missing")
 
 
 if __name__ == "__main__":

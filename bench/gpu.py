@@ -3,7 +3,7 @@
     python -m bench.gpu [--limit-seconds 560] [--nanogpt PATH/TO/model.py] [--rows "layer 64x8" ...] [--again]
     python -m bench.gpu --trial --output FILE      the same rows at toy sizes on a CPU: does the command itself work?
 
-Rows come in order of importance and are written one by one; called again, the command goes on with what is missing,
+Rows come in order of importance and are written one by one; called again, the command resumes with what is missing,
 and tries what failed at the end.
 It ends before the limit. Each row is measured in a child process, which measures one after another until a row fails
 or takes too long: an error on a GPU leaves a process unusable, so the next row gets a new one.
@@ -178,7 +178,7 @@ def main() -> None:
     if arguments.trial:
         os.environ |= {"MOE_STUDY_GPU_TRIAL": "1", "TRITON_INTERPRET": "1"}
         if arguments.output is None:
-            parser.error("--trial needs --output: its rows are no results")
+            parser.error("--trial needs --output: its rows are not results")
     elif not torch.cuda.is_available():
         sys.exit("bench.gpu needs a CUDA GPU, and torch sees none here; --trial runs it at toy sizes on the CPU")
     setting = sizes()
@@ -200,7 +200,7 @@ def main() -> None:
     if not arguments.trial and arguments.output is None:
         table.write()
     if missing:
-        print(f"{len(missing)} rows are missing; the same command goes on with {missing[0]}")
+        print(f"{len(missing)} rows are missing; rerun the command to resume with {missing[0]}")
     if failed := failures(results):
         sys.exit(f"wrong results: {', '.join(failed)}")
 

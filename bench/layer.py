@@ -81,14 +81,14 @@ def over_dense(routing: Routing, rounds: int, setting: Setting) -> Row:
 
 
 def threshold(rounds: int, setting: Setting) -> Row:
-    """A threshold layer that keeps 2 experts a token over one that keeps 8."""
+    """A threshold layer that keeps 2 experts per token over one that keeps 8."""
     few, many = keeping(2.0, setting), keeping(8.0, setting)
     row = flanked(few, many, rounds, device=setting.device)
     return {**row, **settings(few, setting), "kept_per_token_of_twin": settings(many, setting)["kept_per_token"]}
 
 
 def keeping(picks: float, setting: Setting) -> Side:
-    """A threshold layer (N=64, size 64) whose t keeps about `picks` experts a token on the benchmark's input."""
+    """A threshold layer (N=64, size 64) whose t keeps about `picks` experts per token on the benchmark's input."""
     low, high = 0.0, 1.0
     for _ in range(14):
         middle = (low + high) / 2

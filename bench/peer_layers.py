@@ -22,7 +22,7 @@ GATED_STEP = 32  # sizes that matrix products like
 
 @dataclass(frozen=True)
 class Shape:
-    """Experts, experts a token, hidden units of an expert."""
+    """Experts, experts per token, hidden units of an expert."""
 
     experts: int
     k: int
@@ -57,7 +57,7 @@ class Peer:
     pairs: tuple[tuple[int, int], ...]
     bias: bool = True  # whether its experts have biases; ours then have them, too
     note: str = ""
-    kept: Callable[[nn.Module, Tensor], float] | None = None  # experts a token; None: K, nothing is dropped
+    kept: Callable[[nn.Module, Tensor], float] | None = None  # experts per token; None: K, nothing is dropped
 
     def row(self, shape: Shape) -> str:
         return f"{self.package} {self.block} {shape}"

@@ -21,7 +21,7 @@ from bench.targets import TARGETS, target_of
 from moe_study.files import write_text_atomic
 
 OVER, WORSE, MISSING = "✗", "▲", "–"
-LEAST_CHANGE = 0.01  # of the older median; less is no change even where nothing spreads (bytes)
+LEAST_CHANGE = 0.01  # of the older median; less is not a change even where nothing spreads (bytes)
 GPU_ROWS = "h200 "
 HEAD = f"""# Benchmark results
 

@@ -13,7 +13,7 @@ class Target:
 LAYER = "layer over its dense twin of equal active FLOPs"
 SEQUENCE = "layer with one decision a sequence over its dense twin"
 SKEW = "layer whose busiest experts take 4 times the mean load over one with even load"
-THRESHOLD = "threshold layer (N=64) that keeps 2 experts a token over one that keeps 8"
+THRESHOLD = "threshold layer (N=64) that keeps 2 experts per token over one that keeps 8"
 STEP = "whole training step over the dense twin's"
 MANY = "step with 512 experts over one with 8, at 65,536 tokens a micro-batch"
 PACKING = "100 tiny runs packed over one after another, wall clock"

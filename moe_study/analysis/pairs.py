@@ -72,7 +72,7 @@ def _single_changes(points: pd.DataFrame) -> list[Pair]:
 
 
 def settings_of(runs: pd.DataFrame) -> Settings:
-    """The settings of every point, without what is no part of it."""
+    """The settings of every point, without what is not part of it."""
     points = runs.drop_duplicates("label")
     names = [str(column) for column in points if is_of_point(str(column))]
     return {label: dict(zip(names, values, strict=True)) for label, *values in points[["label", *names]].to_numpy()}

@@ -126,7 +126,7 @@ def cost_lines(name: str, runs_dir: str) -> Iterator[str]:
     path = Path(runs_dir) / name if re.fullmatch(rf"[0-9a-f]{{{KEY_DIGITS}}}", name) else Path(name)
     costs = cost_of_leak(RunFolder(path))
     yield f"{path}"
-    yield from aligned([("evaluated", "reads later tokens", "perplexity", "bits a byte"), *map(_cost_row, costs)])
+    yield from aligned([("evaluated", "reads later tokens", "perplexity", "bits per byte"), *map(_cost_row, costs)])
 
 
 def _cost_row(cost: "Cost") -> tuple[str, str, str, str]:

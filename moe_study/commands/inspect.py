@@ -134,7 +134,7 @@ def parse_expert(text: str) -> tuple[int, int]:
 
 
 def text_as_json(read: "ReadText") -> dict[str, Any]:
-    """Everything of a text; the characters of a token whose bytes are no whole characters are replaced."""
+    """Everything of a text; the characters of a token whose bytes are not whole characters are replaced."""
     texts = [piece.decode("utf-8", "replace") for piece in read.pieces]
     hexadecimal = [piece.hex() for piece in read.pieces]
     return asdict(read) | {"pieces": texts, "bytes": hexadecimal}

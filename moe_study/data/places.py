@@ -13,7 +13,7 @@ def folder_at(text: str, option: str) -> Path:
         folder.is_dir()  # raises where the name is too long
     except (RuntimeError, ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"{option}={text[:80]} is no folder ({reason}); correct {option}") from None
+        raise ConfigError(f"{option}={text[:80]} is not a folder ({reason}); correct {option}") from None
     return folder
 
 

@@ -93,7 +93,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What does not change a result, and so is no part of the key."""
+    """What does not change a result, and so is not part of the key."""
 
     runs_dir: str = "runs"
     log_every: int = 10  # steps

@@ -1,7 +1,7 @@
 """What each recipe can be told by data.options, known without any data: its type, its meaning, its places.
 
 A place says where something lies on this machine and nothing about what lies there. The same texts in another
-folder are the same data, so places are no part of what identifies data; the fingerprint of what was prepared is
+folder are the same data, so places are not part of what identifies data; the fingerprint of what was prepared is
 (`moe_study.data.fingerprint`).
 """
 

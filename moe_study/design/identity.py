@@ -4,8 +4,8 @@ A run's key hashes the configuration in its one spelling (normal.py), less what 
 something lies, and what changes no result. Two spellings that analysis tells apart, because they answer different
 questions, are one network here: experts that were split, or were small from the beginning.
 
-What a machine brings along stands elsewhere: the number of threads changes the last bits, is no setting of the run and
-is recorded in provenance.json; `run.device=auto` is a value of its own, whatever it finds.
+What a machine brings along stands elsewhere: the number of threads changes the last bits, is not a setting of the run
+and is recorded in provenance.json; `run.device=auto` is a value of its own, whatever it finds.
 
 When a setting is added: a row in `ABSENT`, and one in unused.py. When a default moves: nothing here; the golden test
 says what to do.

@@ -171,7 +171,7 @@ class Routing:
     num_experts: int | tuple[int, ...] = 4  # N, or one N for each mixture layer
     k: int = 1
     threshold: float = 0.9
-    threshold_budget: float | None = None  # steer t until this many experts a token are kept
+    threshold_budget: float | None = None  # steer t until this many experts per token are kept
     choice_scope: ChoiceScope = ChoiceScope.SEQUENCE
     gate: Gate = Gate.SOFTMAX_THEN_PICK
     renormalise: bool = False  # divide the picked weights by their sum

@@ -1,6 +1,6 @@
 """Which settings a configuration can use: one row for each setting that some configurations cannot.
 
-What a configuration cannot use is set to its default before anything is made of it (normal.py) and is no part of its
+What a configuration cannot use is set to its default before anything is made of it (normal.py) and is not part of its
 identity. A new setting gets a row here, or a name in ALWAYS; a test asks for it.
 
 Not everything that cannot be used is accepted. A setting that always has a value (k, num_experts, threshold) cannot be

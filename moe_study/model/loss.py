@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from moe_study.model.precision import product_dtype
 
-IGNORED = -1  # target that is no part of the loss
+IGNORED = -1  # target that the loss leaves out
 CPU_LOGITS = 1 << 25  # logits at a time: 134 MB, and as much for their gradient
 DEVICE_LOGITS = 1 << 29  # the same on an accelerator: 1 GB in bfloat16
 

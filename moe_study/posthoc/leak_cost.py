@@ -1,6 +1,6 @@
 """What a leak is worth: a trained leaking model, evaluated also under the causal context of the same family.
 
-The perplexity of a leaking model is no autoregressive one. That of its causal relatives is; it is an upper
+The perplexity of a leaking model is not an autoregressive one. That of its causal relatives is; it is an upper
 bound on what the same weights could do without the leak, because they were never trained that way.
 """
 

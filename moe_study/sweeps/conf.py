@@ -45,7 +45,7 @@ def defaults() -> dict[str, Any]:
 
 
 def is_setting(key: str) -> bool:
-    """Whether `key` steers the command and is no part of a run's configuration."""
+    """Whether `key` steers the command and is not part of a run's configuration."""
     return key.partition(".")[0] in SETTINGS
 
 

@@ -154,7 +154,7 @@ def _split(override: str) -> tuple[str, str]:
 
 
 def flag(settings: Mapping[str, Any], name: str) -> bool:
-    """A switch of the command line; ConfigError if it is no truth value."""
+    """A switch of the command line; ConfigError if it is not a truth value."""
     value = settings.get(name, False)
     if not isinstance(value, bool):
         raise ConfigError(f"{name} must be true or false, not {value!r}")

@@ -158,7 +158,7 @@ class Session:
 
     @contextlib.contextmanager
     def _paused(self) -> Iterator[None]:
-        """What happens inside is no training time, and sees no model whose loss is not finite."""
+        """What happens inside is not training time, and never sees a model whose loss is not finite."""
         self.trainer.losses.check(self.trainer.step)
         self.trainer.watch.stop()
         yield

@@ -86,7 +86,7 @@ def test_gradients_are_left_out_and_what_a_backward_pass_needs_besides_is_not(sc
         Scratch.apply(product, scratch).sum().backward()  # type: ignore[no-untyped-call]
 
     # The product lives to the end (8 MB). Beside it the scratch, then the product's gradient (8 MB); while the weight's
-    # own gradient, 8 MB more, is no part of it.
+    # own gradient, 8 MB more, is not part of it.
     assert peak_bytes(run, [weight]) / MEGABYTE == pytest.approx(8 + max(scratch, 8), abs=0.01)
 
 

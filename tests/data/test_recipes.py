@@ -129,7 +129,7 @@ def test_half_a_character_spelt_in_json_becomes_a_question_mark(tmp_path: Path) 
         ("a.jsonl", b'{"text": 3}', r"a\.jsonl line 1: the field text holds a whole number, not text"),
         ("a.txt", b"gr\xfc\xdfe", r"a\.txt line 1 is not UTF-8"),
         ("a.jsonl", b'{"text": "gr\xfc\xdfe"}', r"a\.jsonl line 1 is not UTF-8"),
-        ("a.parquet", b"PAR1 and then nothing", r"a\.parquet is no whole parquet file"),
+        ("a.parquet", b"PAR1 and then nothing", r"a\.parquet is not a whole parquet file"),
         ("a.csv", b"text\n", r"a\.csv cannot be read; give files that end in \.txt"),
     ],
 )

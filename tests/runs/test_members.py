@@ -23,7 +23,7 @@ def test_a_launch_with_more_on_the_command_line_adds_to_the_members(tmp_path):
 
 
 def test_a_launch_replaces_what_the_same_command_line_meant_before(tmp_path):
-    """Points that the file no longer names are no members any more; what was added stays."""
+    """Points that the file no longer names are not members any more; what was added stays."""
     record_launch(tmp_path, "mine", Launch(runs=("a", "b")))
     record_launch(tmp_path, "mine", Launch(("run.seed=4",), ("c",)))
     record_launch(tmp_path, "mine", Launch(("++run.seed=5,6",), ("d",)))

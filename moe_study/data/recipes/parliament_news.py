@@ -129,7 +129,7 @@ def clean_german(text: str) -> str:
 
 
 def clean_spanish(text: str) -> str:
-    """Page marks and the address at the end of a session's minutes are no speech."""
+    """Page marks and the address at the end of a session's minutes are not speech."""
     text = re.sub(r"\s*\*Página \d+\*", "", text)
     return tidy(re.sub(r"\s*-?\s*Congreso de los Diputados · C/Floridablanca.*$", "", text, flags=re.DOTALL))
 

@@ -192,7 +192,7 @@ def _read_parquet(path: Path, fields: Fields, tally: Tally) -> Iterator[Document
             if row == 0:
                 tally.leave_out(EMPTY, path.name)
     except pa.ArrowException as error:
-        raise DataError(f"{path} is no whole parquet file ({reason_of(error)})") from None
+        raise DataError(f"{path} is not a whole parquet file ({reason_of(error)})") from None
 
 
 def _rows(batch: pa.RecordBatch, path: Path, before: int) -> list[dict[str, Any]]:

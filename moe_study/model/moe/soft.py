@@ -144,7 +144,7 @@ class SoftLayer(MixtureOfExperts):
         )
 
     def _routes(self, weight_BTE: Tensor, unscored: int) -> TokenRoutes:
-        """Weights by expert; no entropy where a token's weights are no distribution, or not the router's."""
+        """Weights by expert; no entropy where a token's weights are not a distribution, or not the router's."""
         entropy_BT = torch.special.entr(weight_BTE).sum(2)
         entropy_BT[:, : unscored if self.soft.combine is SoftWeights.SOFT else None] = math.nan
         return routes_of_weights(weight_BTE.flatten(0, 1), entropy_BT.flatten())

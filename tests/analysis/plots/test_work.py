@@ -1,4 +1,4 @@
-"""The picture of experts a token: drawn for points whose work is a result, with the rates that were recorded."""
+"""The picture of experts per token: drawn for points whose work is a result, with the rates that were recorded."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ STYLES = {name: PointStyle(name, colour, "o", "-", False) for name, colour in PO
 
 
 def history(free_kept: list[float], free_wanted: list[float]) -> pd.DataFrame:
-    """Two seeds of a point with 2 experts a token and of one whose rates are given, one layer of 3 experts."""
+    """Two seeds of a point with 2 experts per token and of one whose rates are given, one layer of 3 experts."""
     rows = []
     for label, kept, wanted in (("fixed", [2.0, 2.0], [2.0, 2.0]), ("free", free_kept, free_wanted)):
         for seed in (0, 1):

@@ -77,7 +77,7 @@ def test_every_file_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
     first, second, third = str(caught.value).splitlines()
     assert "a.txt line 1 is not UTF-8" in first
     assert "c.jsonl line 2 is not JSON" in second
-    assert "d.parquet is no whole parquet file" in third
+    assert "d.parquet is not a whole parquet file" in third
 
 
 def test_of_many_files_that_cannot_be_read_the_first_are_told(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_strings_that_are_no_utf8_are_named_by_row(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": true}', "line 1: the field text holds true or false, not text"),
         ("a.jsonl", b"{}", "line 1 has no field text; it has none"),
         ("a.jsonl", b'[\n{"text": "a"}\n]', "line 1 is not JSON"),
-        ("a.parquet", b"", "is no whole parquet file"),
+        ("a.parquet", b"", "is not a whole parquet file"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_with_file_and_line(

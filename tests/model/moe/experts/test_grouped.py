@@ -16,7 +16,7 @@ def random(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-@pytest.mark.parametrize("inputs", [8, 6])  # 6 float32 numbers are no multiple of 16 bytes
+@pytest.mark.parametrize("inputs", [8, 6])  # 6 float32 numbers are not a multiple of 16 bytes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_every_row_goes_through_its_expert(counts: list[int], inputs: int, dtype: torch.dtype) -> None:
     rows = sum(counts)
