@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -8,6 +9,9 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
+for number, heard in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, or put into the background by a shell
+        signal.signal(number, heard)
 
 # In CI the same examples every time, so that a submission is judged by its own change; elsewhere new ones each time.
 settings.register_profile("ci", derandomize=True, database=None)

@@ -75,7 +75,7 @@ def shrink(config: RunConfig) -> RunConfig:
             document_attention=config.model.document_attention,
         ),
         routing=small,
-        data=DataConfig(tokenizer=TokenizerConfig("bytes")),  # 257 ids: more than there are rows to tell apart
+        data=DataConfig(tokenizer=TokenizerConfig("bpe", rows * TOKENS_PER_ROW + 1)),  # never meets any text
         run=RunSettings(steps=1, batch_size=rows, eval_batch=rows, eval_tokens=window),
     )
 

@@ -1,7 +1,6 @@
 """Starts train.py as a user does, or the same with a job of toy.py in place of the training."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -36,16 +35,10 @@ def train(job: str | None, runs_dir: Path, *arguments: str) -> subprocess.Comple
 
 
 def start(job: str, runs_dir: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start and return at once. Ctrl-C counts, also where a shell has put the tests into the background."""
+    """Start and return at once."""
     line, environment = command(job, runs_dir, arguments)
     return subprocess.Popen(
-        line,
-        env=environment,
-        cwd=runs_dir.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        line, env=environment, cwd=runs_dir.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

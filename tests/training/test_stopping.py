@@ -37,7 +37,6 @@ def test_a_signal_with_a_dead_terminal_saves_a_checkpoint(tmp_path, data, monkey
     config = make_config(tmp_path / "a", data, log={"checkpoint_every": 0, "log_every": 1})
 
     def patch():
-        signal.signal(number, signal.SIG_DFL)  # also where the tests run under nohup or in the background
         dead_stderr(kind)
         train_step = Trainer.train_step
 
