@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from moe_study.commands import audit, inspect, plan, plots, prepare, remove, sparsify, status, train
+from moe_study.commands import audit, inspect, plan, plots, prepare, remove, sparsify, specialise, status, train
 from moe_study.guard import guarded
 
-SUBCOMMANDS = (prepare, plan, train, status, remove, audit, inspect, sparsify, plots)  # in the order of --help
+# In the order of --help.
+SUBCOMMANDS = (prepare, plan, train, status, remove, audit, inspect, specialise, sparsify, plots)
 DESCRIPTION = """\
 Studies of mixture-of-experts language models.
 
@@ -23,6 +24,7 @@ Studies of mixture-of-experts language models.
   moe-study remove --failed                   free disk of runs, after showing what goes
   moe-study audit +sweep=first_look           which points look at later tokens, declared and measured
   moe-study inspect runs/KEY --text "..."     which expert takes which token, topic or language
+  moe-study specialise --sweep first_look     what experts follow, over seeds and against chance
   moe-study sparsify runs/KEY                 a dense run with some of its experts off: perplexity against FLOPs
   moe-study plots --sweep first_look          table and pictures of the finished runs
 """

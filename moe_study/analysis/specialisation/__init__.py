@@ -6,6 +6,8 @@ exchanges      draws of labels between what is exchangeable
 tables         the same information for thousands of draws
 nulls          information against its null: excess, band, p value
 rows           all of it for one run, and over seeds
+points         the rows of many runs by design point, each question a family of tests
+sentences, report    what that shows, in words and in files
 domains        shares by domain, Jensen-Shannon distances with intervals over documents
 hidden_states  what similarity of the hidden states explains by itself
 load           load and its evenness, entropy and margin, co-activation, committee

@@ -37,6 +37,14 @@ PROBES: dict[str, ProbeRecipe] = {
 _CHUNK = 256  # documents encoded at once
 
 
+def check_probe(name: str, tokens: int | None) -> None:
+    """ConfigError for an unknown name or a number of tokens below 1."""
+    if name not in PROBES:
+        raise ConfigError(f"there is no probe {name}; choose one of {', '.join(PROBES)}")
+    if tokens is not None and tokens < 1:
+        raise ConfigError(f"a probe of {tokens} tokens holds nothing; ask for more")
+
+
 def prepare_probe(
     name: str,
     tokenizer: Tokenizer,
@@ -53,10 +61,7 @@ def prepare_probe(
     left out. `path` is the folder of local_files.
     Errors: ConfigError for an unknown name or a number of tokens below 1, DataError for what cannot be fetched or read.
     """
-    if name not in PROBES:
-        raise ConfigError(f"there is no probe {name}; choose one of {', '.join(PROBES)}")
-    if tokens is not None and tokens < 1:
-        raise ConfigError(f"a probe of {tokens} tokens holds nothing; ask for more")
+    check_probe(name, tokens)
     source = PROBES[name].open(path, data_root, progress)
     texts = (name, PROBES[name].version, source.fingerprint, source.word_label)
     parts = (FORMAT, texts, tokenizer_fingerprint(tokenizer), tokens)
