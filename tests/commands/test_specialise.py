@@ -9,12 +9,13 @@ import pytest
 
 from moe_study.cli import main
 from moe_study.data import prepare
-from moe_study.design.config import ModelConfig
+from moe_study.design.config import LogConfig, ModelConfig, RunConfig, RunSettings
 from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
 from moe_study.launch.execute import execute
 from moe_study.runs.folder import RunFolder
-from tests.fixtures import tiny_data_config, tiny_texts
+from moe_study.runs.members import Launch, record_launch
+from tests.fixtures import tiny_data_config, tiny_digits, tiny_texts
 from tests.training.doubles import tiny_config
 
 ROUTINGS = {
@@ -124,6 +125,36 @@ def test_a_run_without_checkpoint_is_named_and_the_others_go_on(runs, specialise
 
 def is_dense(path):
     return RunFolder(path).read_config().routing.selection == "dense"
+
+
+def test_a_sweep_is_its_own_runs_alone(runs, specialise):
+    (dense,) = [path.name for path in runs.iterdir() if (path / "config.yaml").exists() and is_dense(path)]
+    tokens = [path.name for path in runs.iterdir() if (path / "config.yaml").exists() and is_of_token(path)]
+    record_launch(runs, "mine", Launch(runs=(*tokens, "0" * 16)))
+    code, out, _ = specialise(runs, "--sweep", "mine")
+    assert code == 0 and out.startswith("3 runs, 2 finished") and dense not in out
+    assert len(tokens) == 2 and all(f"({key}): measured in" in out for key in tokens)
+
+
+def is_of_token(path):
+    routing = RunFolder(path).read_config().routing
+    return routing.selection == "top_k" and routing.unit == "token"
+
+
+def test_runs_on_images_are_named_and_the_others_go_on(runs, specialise, tmp_path, monkeypatch):
+    config = RunConfig(
+        task="images",
+        model=ModelConfig(layers=1, heads=2, width=16, context=16, patch=7),
+        routing=from_plain(Routing, ROUTINGS["dense"]),
+        data=tiny_digits(tmp_path / "images", monkeypatch),
+        run=RunSettings(steps=1, batch_size=4, eval_tokens=160, eval_batch=4),
+        log=LogConfig(runs_dir=str(runs), threads=1, progress=False),
+    )
+    execute(config)
+    code, out, _ = specialise(runs)
+    assert code == 0 and out.startswith("5 runs, 5 finished") and len(answers_of(out)) > 0
+    (sentence,) = [line for line in out.splitlines() if line.startswith("left out: ")]
+    assert config.key in sentence and "was trained on images" in sentence
 
 
 def test_a_folder_of_which_no_run_can_be_traced_is_one_sentence(runs, specialise):
