@@ -10,7 +10,7 @@ from moe_study.analysis.specialisation.points import ALPHA, Point, PointRow, Que
 HOW_TO_READ = (
     "information of the expert about the label over the label's entropy, less its mean where the label means nothing;"
     f" in brackets the {percent(0.95)} interval over seeds, each alone. Shown: both the t test over seeds and the null"
-    f" of exchanged labels reach {ALPHA:g}, the larger p value Holm-adjusted over the points and layers of a question."
+    f" of exchanged labels reach {ALPHA:g}; p is the larger of the two, Holm-adjusted over a question's points and layers."
     " Not shown does not mean absent"
 )
 LEAK_NOTE = f"{LEAK_MARK} its routing reads later tokens, so it can know a text from what comes after"
@@ -67,15 +67,16 @@ def _line(point: Point, question: Question) -> str:
 
 
 def _layers(rows: Sequence[PointRow]) -> str:
-    found = [f"layer {row.layer} {_interval(row)}" for row in rows]
+    found = [f"layer {row.layer} {_measured(row)}" for row in rows]
     return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}"
 
 
-def _interval(row: PointRow) -> str:
+def _measured(row: PointRow) -> str:
     excess = row.over_seeds.excess
     if np.isnan(excess.mean):
         return "(no token has both a label and a pick)"
-    return f"({_number(excess.mean)} [{_number(excess.low)}, {_number(excess.high)}])"
+    p = "" if np.isnan(row.p_adjusted) else f", p {row.p_adjusted:.2g}"
+    return f"({_number(excess.mean)} [{_number(excess.low)}, {_number(excess.high)}]{p})"
 
 
 def _number(value: float) -> str:

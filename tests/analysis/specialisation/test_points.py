@@ -90,7 +90,9 @@ def test_numbers_are_those_of_the_rows_over_seeds_under_the_layers_own_numbers(b
     frame = to_frame([point])
     assert frame["excess_low"].tolist() == [row.excess.low for row in expected]
     one = frame[(frame["label"] == "topic") & (frame["given"] == "") & (frame["layer"] == 1)].iloc[0]
-    text = f"layer 1 ({one['excess']:.4f} [{one['excess_low']:.4f}, {one['excess_high']:.4f}])"
+    text = (
+        f"layer 1 ({one['excess']:.4f} [{one['excess_low']:.4f}, {one['excess_high']:.4f}], p {one['p_adjusted']:.2g})"
+    )
     assert text in lines_of(by_topic)["Do experts follow topic?"][0]
 
 
