@@ -10,8 +10,8 @@ from moe_study.analysis.specialisation.points import ALPHA, Point, PointRow, Que
 HOW_TO_READ = (
     "information of the expert about the label over the label's entropy, less its mean where the label means nothing;"
     f" in brackets the {percent(0.95)} interval over seeds, each alone. Shown: both the t test over seeds and the null"
-    f" of exchanged labels reach {ALPHA:g}; p is the larger of the two, Holm-adjusted over a question's points and layers."
-    " Not shown does not mean absent"
+    f" of exchanged labels reach {ALPHA:g}; p is the larger of the two, Holm-adjusted over a question's points and"
+    " layers. Not shown does not mean absent"
 )
 LEAK_NOTE = f"{LEAK_MARK} its routing reads later tokens, so it can know a text from what comes after"
 GATE_NOTE = "every token has every expert, so experts are weighted by the gate: "
