@@ -31,10 +31,10 @@ sweep: data ## Train the runs of SWEEP that are missing
 plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perplexity table
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
 
-test: $(VENV)/installed-test ## Run the tests but those marked long (under six minutes on two cores)
+test: $(VENV)/installed-test ## Run the tests but those marked long (some minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
 
-test-all: test ## Run every test, as CI does: then those marked long, too (simulations)
+test-all: test ## Run every test, as CI does: those marked long, too (whole sweeps, compilers, real corpora, simulations)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
 check: $(VENV)/installed-check ## Lint and check types

@@ -41,7 +41,7 @@ Data = dict[str, DataConfig]  # by task
 TRIALS = 6  # enough for these files; the audit's own tests say how often one finds a leak
 STEPS = 3
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,7 @@ def test_the_wheel_holds_what_conf_and_sweeps_hold(installed: Path) -> None:
     assert not (installed / "tests").exists()
 
 
+@pytest.mark.long
 def test_it_plans_and_trains_from_any_folder_and_finds_sweeps_of_that_folder(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text("of: another program\n")

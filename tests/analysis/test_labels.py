@@ -147,6 +147,7 @@ def test_every_point_of_a_large_grid_has_a_label_of_its_own():
     assert len(set(found)) == len(points) == 192
 
 
+@pytest.mark.long
 def test_every_committed_sweep_has_short_and_different_labels():
     with open_composer() as composer:
         for name in sweep_names(project_root()):

@@ -117,7 +117,7 @@ def test_the_command_takes_a_margin(tmp_path, capsys):
     assert "are the same within 0.5 nats per token" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_draws_twelve_runs_without_torch_in_time(tmp_path):
     planted.plant(tmp_path / "runs")
     code = (

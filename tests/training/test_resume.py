@@ -77,7 +77,7 @@ def noisy(data, tmp_path_factory):
     return outcome(config)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_and_started_again_in_fresh_processes(tmp_path, data, noisy):
     config = make_config(tmp_path, data)
     code = (

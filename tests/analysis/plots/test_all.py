@@ -85,7 +85,7 @@ def lines_of(axes, colour):
     return [line for line in axes.lines if line.get_color() == colour or line.get_markeredgecolor() == colour]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_draw_all_writes_every_picture_twice_the_same(part, tmp_path):
     first = draw_all(part, tmp_path / "a")
     second = draw_all(part, tmp_path / "b")

@@ -110,6 +110,7 @@ def with_taste(random):
     return planted_trace(random, taste=1.0)
 
 
+@pytest.mark.long
 def test_tastes_of_documents_are_not_taken_for_labels():
     cases = 40
     allowed = LEVEL + 4 * np.sqrt(LEVEL * (1 - LEVEL) / cases)

@@ -83,6 +83,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str,
     return kernels
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("dtype", "precision", "width", "hidden", "bias", "block"),
     [
