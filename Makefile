@@ -41,10 +41,10 @@ check: $(VENV)/installed-check ## Lint and check types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-peers ## Measure against dense twins and peers on this CPU (about 40 minutes; goes on where it stopped)
+bench: $(VENV)/installed-peers ## Measure against dense twins and peers on this CPU (about 40 minutes; resumes where it stopped)
 	$(BIN)/python -m bench.everything $(BENCH_ARGS)
 
-bench-gpu: $(VENV)/installed-peers ## Check and measure on this machine's GPU (at most 10 minutes a call; goes on where it stopped)
+bench-gpu: $(VENV)/installed-peers ## Check and measure on this machine's GPU (at most 10 minutes a call; resumes where it stopped)
 	$(BIN)/python -m bench.gpu $(BENCH_ARGS)
 
 clean: ## Remove what tools leave behind; data, runs, plots and the environment stay
