@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 .DEFAULT_GOAL := help
-.PHONY: help study data sweep plots test test-all check bench bench-gpu clean clean-all
+.PHONY: help study data sweep plots test test-all simulations check bench bench-gpu clean clean-all
 
 help: ## Show this help
 	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
@@ -32,10 +32,13 @@ plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perple
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
 
 test: $(VENV)/installed-test ## Run the tests but those marked long (some minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long and not simulation"
 
-test-all: test ## Run every test, as CI does: those marked long, too (whole sweeps, compilers, real corpora, simulations)
+test-all: test ## Run the tests that CI runs: those marked long, too (whole sweeps, compilers, real corpora)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
+
+simulations: $(VENV)/installed-test ## Simulate false positives and coverage over thousands of cases (half an hour of two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m simulation
 
 check: $(VENV)/installed-check ## Lint and check types
 	$(BIN)/ruff check .

@@ -105,7 +105,8 @@ def test_intervals_over_documents_hold_the_true_distance():
     assert np.all(rates > 0.95 - MARGIN * np.sqrt(0.95 * 0.05 / 40))
 
 
-@pytest.mark.long
+@pytest.mark.simulation
+@pytest.mark.timeout(3600)
 def test_intervals_over_documents_hold_the_true_distance_in_93_to_97_of_100():
     rates, _ = coverage(1000, 500)
     assert 0.93 <= rates.mean() <= 0.97

@@ -134,7 +134,7 @@ def test_labels_exchanged_between_tokens_would_take_tastes_for_labels():
     assert np.mean(fooled) > 0.6
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("make", [with_taste, random_case])
 def test_false_positives_are_at_most_6_in_100_over_4000_cases(make):
@@ -161,7 +161,7 @@ def covered(excess_SN, truth):
     return float(np.mean((low <= truth) & (truth <= high)))
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 @pytest.mark.timeout(3600)
 def test_intervals_over_seeds_hold_the_mean_excess_in_93_to_97_of_100():
     excess = excess_over_seeds(8000)
