@@ -19,6 +19,7 @@ each of them), N tokens, M = block * D numbers of one block.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,11 +32,32 @@ from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.rows import by_block, sum_rows
 from moe_study.model.moe.experts.threads import in_threads
 
-# Rows of a chunk, one number for each kind of processor, since sums are cut there and the last bits depend on it. With
-# AVX-512, products outrun the outer caches, so that a chunk has to stay near; slower products hide the way to its rows,
-# and larger chunks save calls (docs/LOG.md has the measurements).
-ROWS_OF_CHUNK = {"AVX512": 1024}
-CHUNK = ROWS_OF_CHUNK.get(torch.backends.cpu.get_cpu_capability(), 4096)
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # what Linux says of a core's caches
+
+
+def level_2_bytes(caches: Path = CACHES) -> int | None:
+    """Size of a core's second cache in bytes; None where the system does not say."""
+    units = {"K": 1 << 10, "M": 1 << 20}
+    try:
+        for cache in sorted(caches.glob("index*")):
+            if (cache / "level").read_text(encoding="utf-8").strip() == "2":
+                size = (cache / "size").read_text(encoding="utf-8").strip()
+                return int(size[:-1]) * units[size[-1]]
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+    return None
+
+
+def rows_of_chunk(cache_bytes: int | None) -> int:
+    """Rows of a chunk: a second cache of 1 MiB keeps 1,024 near; a smaller one loses them, and more rows save calls.
+
+    Measured on both kinds of machine (docs/LOG.md). Sums are cut at chunks, so the last bits depend on it: it is
+    fixed for a machine, and runs record it.
+    """
+    return 1024 if cache_bytes is None or cache_bytes >= 1 << 20 else 4096
+
+
+CHUNK = rows_of_chunk(level_2_bytes())
 
 
 @torch.compiler.disable

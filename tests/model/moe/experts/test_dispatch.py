@@ -1,9 +1,7 @@
 """Every implementation of the seam against loops over tokens and pairs in float64, on loads that are hard."""
 
 import math
-import os
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -163,15 +161,27 @@ def test_the_same_call_gives_the_same_bits(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(once(), once(), strict=True))
 
 
-@pytest.mark.parametrize(("instructions", "rows"), [("avx2", 4096), ("default", 4096), ("avx512", 1024)])
-def test_rows_of_a_chunk_follow_from_the_processor_s_instructions(instructions: str, rows: int) -> None:
-    capability = "AVX512" if torch.cpu._is_avx512_supported() else "AVX2"
-    if instructions == "avx512" and capability != "AVX512":
-        pytest.skip("this processor has no AVX-512")
-    code = "from moe_study.model.moe.experts.chunked import CHUNK; print(CHUNK)"
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": instructions}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == rows
+@pytest.mark.parametrize(
+    ("caches", "size", "rows"),
+    [
+        ({"1": "32K", "2": "512K", "3": "32768K"}, 512 << 10, 4096),
+        ({"1": "32K", "2": "1024K", "3": "32768K"}, 1 << 20, 1024),
+        ({"1": "48K", "2": "2M"}, 2 << 20, 1024),
+        ({"1": "32K"}, None, 1024),
+        ({"2": "unknown"}, None, 1024),
+        ({}, None, 1024),
+    ],
+)
+def test_rows_of_a_chunk_follow_from_the_second_cache(
+    tmp_path: Path, caches: dict[str, str], size: int | None, rows: int
+) -> None:
+    for level, text in caches.items():
+        folder = tmp_path / f"index{level}"
+        folder.mkdir()
+        (folder / "level").write_text(f"{level}\n")
+        (folder / "size").write_text(f"{text}\n")
+    assert chunked.level_2_bytes(tmp_path) == size
+    assert chunked.rows_of_chunk(size) == rows
 
 
 @pytest.mark.parametrize("block", [1, 3, 700])
