@@ -1,15 +1,12 @@
 """`moe-study audit`: declared against measured causality of every point, and the size of trained leaks."""
 
 import argparse
-import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_study.analysis.format import aligned
 from moe_study.commands.plan import add_overrides
 from moe_study.design.config import RunConfig
-from moe_study.design.identity import KEY_DIGITS
 from moe_study.design.verdict import Verdict
 from moe_study.errors import StudyError
 
@@ -40,7 +37,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_overrides(parser)
     parser.add_argument("--trials", type=int, metavar="N", help="models to measure for each point (32)")
     parser.add_argument(
-        "--cost", action="append", default=[], metavar="RUN", help="folder or key of a finished run; may be repeated"
+        "--cost", action="append", default=[], metavar="RUN", help="folder, key or beginning of a key; may be repeated"
     )
     parser.add_argument("--runs-dir", default="runs", help="where --cost looks for keys (runs)")
     parser.set_defaults(command=run)
@@ -121,11 +118,11 @@ def _length_words(result: "Audit") -> str:
 
 def cost_lines(name: str, runs_dir: str) -> Iterator[str]:
     from moe_study.posthoc.leak_cost import cost_of_leak
-    from moe_study.runs.folder import RunFolder
+    from moe_study.runs.listing import find_run
 
-    path = Path(runs_dir) / name if re.fullmatch(rf"[0-9a-f]{{{KEY_DIGITS}}}", name) else Path(name)
-    costs = cost_of_leak(RunFolder(path))
-    yield f"{path}"
+    folder = find_run(runs_dir, name)
+    costs = cost_of_leak(folder)
+    yield f"{folder.path}"
     yield from aligned([("evaluated", "reads later tokens", "perplexity", "bits per byte"), *map(_cost_row, costs)])
 
 
