@@ -63,6 +63,7 @@ class RunFolder:
         self.audits_folder = self.path.parent / ".audits"  # shared by all runs beside this one, as is the next
         self.compiled_folder = self.path.parent / ".compiled"
         self.traces_folder = self.path / "traces"  # what the experts did with probes: traces.py
+        self.findings_folder = self.path / "findings"  # tables of what was found out from them: findings.py
         self._lock_file = self.path / ".lock"
         self._status = Status()
 
