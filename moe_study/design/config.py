@@ -100,6 +100,8 @@ class LogConfig:
     routing_every: int = 50  # steps between records of expert shares
     checkpoint_every: int = 200  # steps; 0: only on a signal
     keep_checkpoints: int = 2
+    trace_every: int | None = None  # steps between traces of a probe's routes, the first at step 0; None: none is kept
+    trace_tokens: int = 8192  # size of that probe, a fixed slice of the validation set
     threads: int | None = None  # CPU threads; None: what job.threads_per_run says, 1 where a run is on a CPU
     wandb: str = "off"  # off | offline | online
     wandb_project: str = "moe_study"

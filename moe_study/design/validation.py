@@ -104,10 +104,12 @@ def _run(config: RunConfig) -> Iterator[str]:
         value = getattr(run, name)
         if value is not None and value < 1:
             yield f"run.{name}={value} must be at least 1"
-    for name in ("keep_checkpoints", "threads"):
+    for name in ("keep_checkpoints", "threads", "trace_every", "trace_tokens"):
         value = getattr(log, name)
         if value is not None and value < 1:
             yield f"log.{name}={value} must be at least 1"
+    if log.trace_every is not None and config.task == "images":
+        yield f"log.trace_every={log.trace_every} keeps routes of text, and task=images has none; set it to null"
     if run.eval_every < 0:
         yield f"run.eval_every={run.eval_every} must not be negative; 0 evaluates at the end only"
     if run.micro_batch and run.batch_size % run.micro_batch:

@@ -12,9 +12,10 @@ import torch
 from moe_study.data import load_run_tokenizer
 from moe_study.errors import StudyError
 from moe_study.model.loss import IGNORED
-from moe_study.posthoc.trace import Tracer, routes_in_order, trained_labels
+from moe_study.posthoc.trace import Tracer, trained_labels
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.traces import RoutesPart
+from moe_study.training.trace_part import routes_in_order
 
 
 @dataclass(frozen=True)

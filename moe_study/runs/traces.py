@@ -21,7 +21,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -190,10 +190,10 @@ def write_trace(traces: Path, identity: TraceIdentity) -> Iterator["TraceWriter"
             shutil.rmtree(leftover, ignore_errors=True)
         beside = traces / f".{target.name}{TEMPORARY_MARK}{os.getpid()}"
         beside.mkdir()
-        writer = TraceWriter(beside, identity)
+        writer = TraceWriter(identity, lambda name, dtype: _File(beside / f"{name}.bin", dtype))
         try:
             yield writer
-            writer.finish()
+            write_json_atomic(beside / MANIFEST, writer.finish())
             if target.exists():
                 shutil.rmtree(target)
             os.replace(beside, target)
@@ -206,11 +206,11 @@ def write_trace(traces: Path, identity: TraceIdentity) -> Iterator["TraceWriter"
 class TraceWriter:
     """Appends parts of a trace in the order of its tokens."""
 
-    folder: Path
     identity: TraceIdentity
+    new_array: Callable[[str, np.dtype[Any]], "GrowingArray"]  # where a file's values go, by its name
     facts: dict[str, Any] = field(default_factory=dict)  # more of the manifest: window, ...
     layers: dict[int, dict[str, Any]] = field(default_factory=dict)
-    files: dict[str, "_GrowingArray"] = field(default_factory=dict)
+    files: dict[str, "GrowingArray"] = field(default_factory=dict)
     labels: dict[str, list[tuple[str, Sequence[str]]]] = field(default_factory=dict)
 
     def add_probe(self, token_T: Array, start_D1: Array, document_labels: Labels, token_labels: Labels) -> None:
@@ -242,31 +242,27 @@ class TraceWriter:
 
     def _append(self, name: str, values: Array) -> None:
         if name not in self.files:
-            self.files[name] = _GrowingArray(self.folder / f"{name}.bin", values.dtype)
+            self.files[name] = self.new_array(name, values.dtype.newbyteorder("<"))
         self.files[name].append(values)
 
-    def finish(self) -> None:
-        """Drop what says nothing, then write the manifest."""
+    def finish(self) -> dict[str, Any]:
+        """Drop what says nothing; the manifest of the rest."""
         self.close()
         for layer, entry in self.layers.items():
             self._drop_what_says_nothing(f"layer{layer:02d}", entry)
-        write_json_atomic(
-            self.folder / MANIFEST,
-            {
-                "format": FORMAT,
-                "identity": vars(self.identity),
-                **self.facts,
-                "document_labels": self.labels["document"],
-                "token_labels": self.labels["token"],
-                "layers": [entry for _, entry in sorted(self.layers.items())],
-                "files": {name: [file.dtype.str, file.length] for name, file in self.files.items()},
-            },
-        )
+        return {
+            "format": FORMAT,
+            "identity": vars(self.identity),
+            **self.facts,
+            "document_labels": self.labels["document"],
+            "token_labels": self.labels["token"],
+            "layers": [entry for _, entry in sorted(self.layers.items())],
+            "files": {name: [file.dtype.str, file.length] for name, file in self.files.items()},
+        }
 
     def _drop_what_says_nothing(self, name: str, entry: Mapping[str, Any]) -> None:
         def values(part: str) -> Array:
-            file = self.files[f"{name}-{part}"]
-            return np.memmap(file.path, file.dtype, "r") if file.length else np.empty(0, file.dtype)
+            return self.files[f"{name}-{part}"].values()
 
         if f"{name}-count" not in self.files:
             return
@@ -282,29 +278,56 @@ class TraceWriter:
                 self._drop(f"{name}-{part}")
 
     def _drop(self, name: str) -> None:
-        self.files.pop(name).path.unlink()
+        self.files.pop(name).delete()
 
     def close(self) -> None:
         for file in self.files.values():
             file.close()
 
 
-class _GrowingArray:
-    """A file that arrays of one type are appended to."""
+class GrowingArray:
+    """Values of one type that more are appended to, in memory."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype, self.length = dtype, 0
+        self._parts: list[Array] = []
+
+    def append(self, values: Array) -> None:
+        self._parts.append(np.array(values, self.dtype))
+        self.length += len(values)
+
+    def values(self) -> Array:
+        """All of them, once closed."""
+        return np.concatenate([np.empty(0, self.dtype), *self._parts])
+
+    def close(self) -> None: ...
+
+    def delete(self) -> None: ...
+
+
+class _File(GrowingArray):
+    """The same in a file."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
-        self.path, self.dtype, self.length = path, dtype.newbyteorder("<"), 0
+        super().__init__(dtype)
+        self._path = path
         self._handle = open(path, "wb")  # noqa: SIM115 (closed by the writer)
 
     def append(self, values: Array) -> None:
         self._handle.write(np.ascontiguousarray(values, self.dtype).tobytes())
         self.length += len(values)
 
+    def values(self) -> Array:
+        return np.memmap(self._path, self.dtype, "r") if self.length else np.empty(0, self.dtype)
+
     def close(self) -> None:
         if not self._handle.closed:
             self._handle.flush()
             os.fsync(self._handle.fileno())
             self._handle.close()
+
+    def delete(self) -> None:
+        self._path.unlink()
 
 
 def _smallest(values: int) -> type[np.unsignedinteger[Any]]:

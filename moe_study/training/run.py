@@ -21,6 +21,7 @@ from moe_study.training.metrics import Diverged
 from moe_study.training.models import build_model
 from moe_study.training.recorder import Recorder
 from moe_study.training.result import make_result
+from moe_study.training.routes import RoutesOverTraining
 from moe_study.training.signals import Preempted, StopRequest
 from moe_study.training.tasks import task_of
 
@@ -93,6 +94,7 @@ class Session:
         if config.run.compile:
             model.compile()  # in place, so that the names of its parameters stay as they are
         self.trainer = Trainer(config, model, self.task.training(config, self.corpus), self.device)
+        self.routes = RoutesOverTraining(config, self.corpus, folder, self.device)
         self.saved_step = 0
 
     def run(self) -> dict[str, Any]:
@@ -107,6 +109,8 @@ class Session:
 
     def _train(self) -> None:
         trainer, first = self.trainer, self.trainer.step
+        if first == 0:
+            self.routes.keep_if_due(trainer.model, first)
         trainer.watch.start()
         while trainer.step < self.config.total_steps:
             if self.stop.received:
@@ -133,6 +137,7 @@ class Session:
         self.saved_step = self.trainer.step
         self.folder.add_provenance(first_step=self.trainer.step)  # from here on the code of this attempt
         self.recorder.begin(self.trainer.step)
+        self.routes.begin(self.trainer.step)
         if newest is not None and "arithmetic" in newest:  # older checkpoints do not say
             self.warnings = newest["warnings"]
             if (warning := other_arithmetic(newest["arithmetic"], self.arithmetic)) is not None:
@@ -152,6 +157,9 @@ class Session:
         if not last and due(step, run.eval_every):
             with self._paused():
                 self._record_validation(self._evaluate(detail=False))
+        if not last and self.routes.due(step):  # before the checkpoint, which would otherwise be ahead of them
+            with self._paused():
+                self.routes.keep_if_due(self.trainer.model, step)
         if not last and due(step, log.checkpoint_every):
             with self._paused():
                 self._save()
@@ -224,6 +232,7 @@ class Session:
         if not any(r["kind"] == "validation" and r["step"] == self.trainer.step for r in self.folder.metrics()):
             self._record_validation(evaluation)  # an earlier process may have died right after this line
         self.folder.write_activations(evaluation.routing)
+        self.routes.keep_if_due(self.trainer.model, self.trainer.step)
         result = make_result(self.config, self.causality, self.corpus.fingerprint, self.trainer, evaluation)
         result["warnings"] = self.warnings
         self.folder.finish(result)

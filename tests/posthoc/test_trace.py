@@ -260,14 +260,14 @@ def test_a_killed_trace_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: 
     folder, probe = run_of(tmp_path, "top-1"), small_probe()
     monkeypatch.setattr(module, "PART_TOKENS", 20)
     if (child := os.fork()) == 0:
-        write = module._Part.write
+        write = module.TracePart.write
 
         def killed(part: Any, writer: Any) -> None:
             write(part, writer)
             if part.start:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        module._Part.write = killed  # type: ignore[method-assign]
+        module.TracePart.write = killed  # type: ignore[method-assign]
         trace_run(folder, probe, progress=False)
         os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
