@@ -89,7 +89,7 @@ def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFra
         long = pd.DataFrame(records, columns=columns)
         return long.assign(loss=pd.to_numeric(long["loss"]))  # null where it was not finite
 
-    return _long(frame, one, columns, problems)
+    return long_frame(frame, one, columns, problems)
 
 
 def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> p
         wide["entropy"] = pd.to_numeric(wide["entropy"])  # null where there are no probabilities
         return wide.explode(["share", "expert"]).astype({"share": float, "expert": int})[columns]
 
-    return _long(frame, one, columns, problems)
+    return long_frame(frame, one, columns, problems)
 
 
 def activations(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def activations(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.Da
         counts = RunFolder(run["folder"]).read_activations()
         return pd.DataFrame(columns=columns) if counts is None else counts[columns]
 
-    return _long(frame, one, columns, problems)
+    return long_frame(frame, one, columns, problems)
 
 
 def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
@@ -136,7 +136,7 @@ def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.
         ]
         return pd.DataFrame(rows, columns=columns)
 
-    return _long(frame, one, columns, problems)
+    return long_frame(frame, one, columns, problems)
 
 
 def each(frame: pd.DataFrame) -> Iterator[Any]:
@@ -144,10 +144,13 @@ def each(frame: pd.DataFrame) -> Iterator[Any]:
     yield from frame.itertuples()
 
 
-def _long(
+def long_frame(
     frame: pd.DataFrame, one: Callable[[Row], pd.DataFrame], columns: list[str], problems: list[str] | None
 ) -> pd.DataFrame:
-    """The frames that `one` makes of each run, one under the other, with the run's names in front."""
+    """The frames that `one` makes of each run, one under the other, with label, point, key and seed in front.
+
+    A run for which it raises a StudyError is left out, and its sentence added to `problems`; without them it is raised.
+    """
     names = ["label", "point", "key", "seed"]
     parts = []
     for run in frame.to_dict("records"):
