@@ -18,6 +18,7 @@ from moe_study.launch.data import check_data, check_finished
 from moe_study.launch.execute import TRAINING, Job, execute
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.local.slots import threads_of_a_run
+from moe_study.launch.untraced import about_untraced
 from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.result import causality_of
 from moe_study.sweeps.compose import HYDRA_VERSION_BASE, run_config, warning_of_unused
@@ -83,6 +84,8 @@ def train_one(composed: DictConfig, overrides: Sequence[str], settings: PoolSett
     check_finished([config], job)
     if state is State.DONE:
         print(f"{folder.path} is done already: {headline(folder)}")
+        if (sentence := about_untraced([config])) is not None:
+            print(sentence, file=sys.stderr)
         return 0
     if state is State.DIVERGED and not retry_failed:
         raise StudyError(f"{folder.path}: {folder.status().message}; retry_failed=true trains it from the start")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from moe_study.errors import StudyError
 from moe_study.launch.data import check_data, check_finished
 from moe_study.launch.execute import Job
+from moe_study.launch.untraced import about_untraced
 from moe_study.runs.folder import RunFolder, State, check_writable
 from moe_study.runs.overview import state_of
 from moe_study.sweeps.compose import Composer
@@ -59,6 +60,8 @@ def opening(plan: Plan, missing: Sequence[PlannedRun]) -> str:
     if plan.invalid:
         lines.append(plan.invalid_listing())
     lines += plan.warnings()
+    if (sentence := about_untraced(run.config for run in plan.runs)) is not None:
+        lines.append(sentence)
     return "\n".join(lines)
 
 

@@ -173,6 +173,8 @@ BAD_OPTIMIZER: list[tuple[dict[str, Any], str]] = [
 BAD_LOG: list[tuple[dict[str, Any], str]] = [
     ({"keep_checkpoints": 0}, "log.keep_checkpoints=0 must be at least 1"),
     ({"threads": 0}, "log.threads=0 must be at least 1"),
+    ({"trace_every": 0}, "log.trace_every=0 must be at least 1"),
+    ({"trace_every": 5, "trace_tokens": -1}, "log.trace_tokens=-1 must be at least 1"),
     ({"wandb": "on"}, "log.wandb=on is unknown; choose one of off, offline, online"),
 ]
 

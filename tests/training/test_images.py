@@ -11,7 +11,8 @@ from moe_study.analysis.table import perplexity_table
 from moe_study.analysis.table_text import to_text
 from moe_study.design.config import LogConfig, ModelConfig, OptimizerConfig, RunConfig, RunSettings
 from moe_study.design.routing import Routing, Selection, Soft
-from moe_study.errors import StudyError
+from moe_study.design.validation import validate
+from moe_study.errors import ConfigError, StudyError
 from moe_study.launch.execute import execute
 from moe_study.posthoc.leak_cost import cost_of_leak
 from moe_study.posthoc.sparsify.curve import sparsify
@@ -88,6 +89,12 @@ def test_a_run_that_is_killed_ends_with_the_same_bits(config, tmp_path):
     assert forked(config, die_at_step_5) == 9
     assert forked(config) == 0
     assert_same(outcome(undisturbed), outcome(config))
+
+
+def test_routes_over_training_are_of_text(config):
+    traced = dataclasses.replace(config, log=dataclasses.replace(config.log, trace_every=5))
+    with pytest.raises(ConfigError, match=r"log\.trace_every=5 keeps routes of text, and task=images has none"):
+        validate(traced)
 
 
 def test_a_table_of_images_tells_accuracies(config):
