@@ -150,6 +150,7 @@ def _picked(layer: LayerTrace) -> sparse.csr_array:
     picked = sparse.csr_array(
         (np.ones(len(layer.expert_P), dtype=np.int64), np.asarray(layer.expert_P), np.asarray(layer.start_T1)),
         shape=(len(layer.token_T), layer.experts),
+        copy=True,  # the next line sorts the picks of a token in place, apart from their weights
     )
     picked.sum_duplicates()
     picked.data[:] = 1

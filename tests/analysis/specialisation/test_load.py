@@ -54,6 +54,14 @@ def test_entropy_and_margin_by_label(trace):
         assert found["verb"].mean == pytest.approx(values_T[codes_T == names.index("verb")].mean())
 
 
+def test_co_activation_leaves_the_picks_beside_their_weights(random):
+    trace = planted_trace(random, "topic", top=2)
+    before = trace.expert_P.copy()
+    assert np.any(np.diff(before.reshape(-1, 2)) < 0)
+    co_activation(trace)
+    np.testing.assert_array_equal(trace.expert_P, before)
+
+
 def test_co_activation_counts_all_pairs(random):
     """A published script counts neighbouring pairs only: 7 of 28."""
     trace = random_picks(planted_trace(random, experts=8), random)
