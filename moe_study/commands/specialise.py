@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     """Trace, measure, write and print."""
     from moe_study.analysis.frame import done, load_frame
     from moe_study.analysis.specialisation.nulls import PERMUTATIONS
-    from moe_study.analysis.specialisation.points import points_of
+    from moe_study.analysis.specialisation.points import measured_run, points_of
     from moe_study.analysis.specialisation.report import write_report
     from moe_study.analysis.specialisation.sentences import sentences
     from moe_study.data.probes import DEFAULT_PROBE, DEFAULT_TOKENS
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     found = measure_runs(frame, wish, lambda line: print(line, flush=True))
     if not found.runs:
         raise StudyError(f"no run could be measured; the first: {found.left_out[0]}")
-    points = points_of(found.runs)
+    points = points_of([measured_run(r.point, r.seed, r.leaks, r.tables["information"]) for r in found.runs])
     lines = [*sentences(points, wish.permutations), *found.notes, *(f"left out: {line}" for line in found.left_out)]
     print()
     for line in lines:

@@ -12,13 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.specialisation import nulls
-from moe_study.analysis.specialisation.layer_trace import LayerTrace, position_label
-from moe_study.analysis.specialisation.rows import Row, RowOverSeeds, information_rows, over_seeds
+from moe_study.analysis.specialisation.rows import Row, RowOverSeeds, over_seeds
+from moe_study.analysis.specialisation.run_tables import information_of
 from moe_study.analysis.statistics import holm
 
 ALPHA = 0.05
-POSITION = "position"
 FEWEST_SEEDS = 2
 ENDS = ("", "_low", "_high")
 
@@ -82,22 +80,17 @@ class Point:
         return len(self.seeds) >= FEWEST_SEEDS
 
 
-def measure_run(
-    point: str, seed: int, leaks: bool, layers: dict[int, LayerTrace], permutations: int = nulls.PERMUTATIONS
-) -> MeasuredRun:
-    """All rows of one run, `layers` by their number; the position in the document is one more label of tokens.
-
-    Picks are weighted alike, and by gate weight where every token has every expert: there the picks say nothing.
-    """
-    placed = [
-        replace(layer, token_labels={**layer.token_labels, POSITION: position_label(layer.position_T)})
-        for layer in layers.values()
-    ]
-    everything = all(len(layer.expert_P) == len(layer.token_T) * layer.experts for layer in placed)
-    by = "gate" if everything else "picks"
-    rows = information_rows(placed, by, permutations)
-    names = frozenset(placed[0].token_labels) if placed else frozenset()
-    return MeasuredRun(point, seed, leaks, tuple(layers), by, names, tuple(rows))
+def measured_run(point: str, seed: int, leaks: bool, information: pd.DataFrame) -> MeasuredRun:
+    """A run from its table `information` (run_tables)."""
+    return MeasuredRun(
+        point,
+        seed,
+        leaks,
+        layers=tuple(dict.fromkeys(information["layer"])),
+        by=information["weighted_by"].iloc[0] if len(information) else "picks",
+        token_labels=frozenset(information["label"][information["of_tokens"].astype(bool)]),
+        rows=tuple(information_of(information)),
+    )
 
 
 def points_of(runs: Sequence[MeasuredRun]) -> list[Point]:

@@ -35,7 +35,7 @@ def information_rows(
     if not layers:
         return []
     found: dict[tuple[str, str], Sequence[Measured]] = {}
-    document_labels = [name for name in layers[0].document_labels if _differs(layers[0].document_label(name)[0])]
+    document_labels = [name for name in layers[0].document_labels if differs(layers[0].document_label(name)[0])]
     for name in document_labels:
         found[name, ""] = nulls.document_label(layers, name, None, by, permutations, seed)
         found[name, TOKEN_ID] = nulls.document_label_given(layers, name, None, by, permutations, seed)
@@ -43,7 +43,7 @@ def information_rows(
             if other != name:
                 found[name, other] = nulls.document_label(layers, name, other, by, permutations, seed)
     for name, (codes_T, _) in layers[0].token_labels.items():
-        if _differs(codes_T):
+        if differs(codes_T):
             both = nulls.token_label(layers, codes_T, None, by, permutations, seed)
             found[name, ""] = [each.alone for each in both]
             found[name, TOKEN_ID] = [each.given for each in both]
@@ -113,5 +113,6 @@ def _same_draws(measured: Sequence[Measured]) -> bool:
     return len({(each.permutations, each.seed, each.tokens) for each in measured}) == 1
 
 
-def _differs(codes: np.ndarray) -> bool:
+def differs(codes: np.ndarray) -> bool:
+    """Whether a label has two values or more."""
     return len(np.unique(np.asarray(codes)[np.asarray(codes) >= 0])) > 1
