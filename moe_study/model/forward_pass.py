@@ -5,11 +5,14 @@ An object for each pass, so nothing outlives it: no module-level lists, no state
 Shape suffixes: B sequences, T positions, N tokens (= B * T), E experts, K candidates by rank.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from moe_study.model.moe.routing.intervention import Intervention
 
 
 @dataclass
@@ -49,6 +52,7 @@ class ForwardPass:
     detail: bool = False  # collect per-sequence counts (evaluation)
     routes: bool = False  # collect every token's routes (traces)
     dispatch: str = "auto"  # which implementation runs the experts (run.dispatch): auto | grouped | triton
+    interventions: Mapping[int, Intervention] = field(default_factory=dict)  # by the layer that decides; causal tests
     shared_decision: Any = None  # scope=global: set by the first mixture layer, followed by the others
     aux: dict[str, list[Tensor]] = field(default_factory=dict)  # unweighted balancing terms by name
     aux_loss: list[Tensor] = field(default_factory=list)  # weighted: what is added to the loss

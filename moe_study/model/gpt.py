@@ -9,6 +9,8 @@ Shape suffixes: B sequences, T positions (S: positions attended to), D model wid
 (= B * T).
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,7 @@ from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.initialisation import Embedding, initialise
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
 from moe_study.model.moe.build import build_ffn
+from moe_study.model.moe.routing.intervention import Intervention
 from moe_study.model.transformer import Block, Output, Transformer
 
 
@@ -63,17 +66,25 @@ class GPT(Transformer):
         routes: bool = False,
         return_logits: bool = False,
         per_token: bool = False,
+        interventions: Mapping[int, Intervention] | None = None,
     ) -> Output:
         """One pass over whole sequences, T at most the context length.
 
         `targets_BT`: next tokens, -1 where there is none; without it there is no loss, and the logits are
         returned. `label_B`: each sequence's language or topic, for routing by label. `detail`: collect
         routing statistics by sequence. `routes`: also where each token goes, as `stats[i].routes`. `per_token`:
-        also return every position's loss.
+        also return every position's loss. `interventions`: by block, what changes the decision that is made there.
         """
         if tokens_BT.shape[1] > self.context:
             raise ValueError(f"{tokens_BT.shape[1]} tokens do not fit a context of {self.context}")
-        forward_pass = ForwardPass(tokens_BT, label_B=label_B, detail=detail, routes=routes, dispatch=self.dispatch)
+        forward_pass = ForwardPass(
+            tokens_BT,
+            label_B=label_B,
+            detail=detail,
+            routes=routes,
+            dispatch=self.dispatch,
+            interventions=interventions or {},
+        )
         x_ND = self._hidden(tokens_BT, forward_pass).flatten(0, 1)
         loss = token_loss_BT = logits_BTV = None
         if return_logits or targets_BT is None:

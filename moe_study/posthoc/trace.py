@@ -16,7 +16,7 @@ Shape suffixes: T tokens of the probe, N tokens of one part, K candidates, P pic
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from moe_study.design.routing import Context
 from moe_study.errors import DataError, StudyError
 from moe_study.model.forward_pass import RoutingStats
 from moe_study.model.loss import IGNORED
+from moe_study.model.moe.routing.intervention import Intervention
 from moe_study.model.transformer import Transformer
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.traces import Trace, TraceIdentity, TraceWriter, find_trace, write_trace
@@ -148,15 +149,24 @@ class Tracer:
         writer.add_probe(probe.token_T, probe.start_D1, probe.document_labels, probe.token_labels)
         for first, last in _parts(probe.start_D1):
             part = TracePart(probe.start_D1[first], probe.start_D1[last])
-            for index_BL, target_BL, document_B in self._batches(probe, first, last):
+            for index_BL, target_BL, document_B in self.batches(probe, first, last):
                 token_BL = torch.from_numpy(probe.token_T[index_BL].astype(np.int64))
                 stats, loss_BL = self.read(token_BL, torch.from_numpy(target_BL), torch.from_numpy(label_D[document_B]))
                 part.add(index_BL, target_BL, loss_BL, stats)
                 bar.update(index_BL.size)
             part.write(writer)
 
-    def read(self, token_BL: Tensor, target_BL: Tensor, label_B: Tensor) -> tuple[list[RoutingStats], Tensor]:
-        """One forward pass: each mixture layer's record with its routes, and every target's loss (B, L)."""
+    def read(
+        self,
+        token_BL: Tensor,
+        target_BL: Tensor,
+        label_B: Tensor,
+        interventions: Mapping[int, Intervention] | None = None,
+    ) -> tuple[list[RoutingStats], Tensor]:
+        """One forward pass: each mixture layer's record with its routes, and every target's loss (B, L).
+
+        `interventions` change what the layers of these numbers decide (posthoc/knockout/).
+        """
         with torch.inference_mode(), autocast(self.device, self.config.run.precision):
             output = self.model(
                 token_BL.to(self.device),
@@ -164,11 +174,15 @@ class Tracer:
                 label_B=label_B.to(self.device),
                 routes=True,
                 per_token=True,
+                interventions=interventions,
             )
         return output.stats, output.token_loss_BT
 
-    def _batches(self, probe: Probe, first: int, last: int) -> Iterator[tuple[Array, Array, Array]]:
+    def batches(
+        self, probe: Probe, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[Array, Array, Array]]:
         """Windows of documents first : last of equal length: indices of tokens, targets (B, L) and documents (B,)."""
+        last = probe.documents if last is None else last
         context = self.config.model.context
         start_W, length_W, document_W = windows(probe.start_D1[first : last + 1], context)
         for length in np.unique(length_W):

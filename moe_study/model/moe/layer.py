@@ -10,6 +10,7 @@ blocks and experts, N = B * T tokens, C cells of sequence and expert.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from moe_study.model.moe.routing.balance import Balancer
 from moe_study.model.moe.routing.capacity import CapacityLimit
 from moe_study.model.moe.routing.context import RouterInput, make_router_input
 from moe_study.model.moe.routing.gate import RoutingDecision, entropy, fixed_decision, shuffled
+from moe_study.model.moe.routing.intervention import Decided
 from moe_study.model.moe.routing.router import HashRouter, LabelRouter, ScoringRouter, scoring_router
 from moe_study.model.moe.routing.selection import build_selection
 from moe_study.model.moe.routing.token_routes import routes_of_decision
@@ -43,9 +45,9 @@ class Dispatch:
 class DiscreteRouter(nn.Module):
     """Router, selection, balancing and capacity of one decision."""
 
-    def __init__(self, model: ModelConfig, routing: Routing, experts: int, vocab_size: int) -> None:
+    def __init__(self, model: ModelConfig, routing: Routing, layer: int, experts: int, vocab_size: int) -> None:
         super().__init__()
-        self.routing, self.experts = routing, experts
+        self.routing, self.layer, self.experts = routing, layer, experts
         self.router: nn.Module
         if routing.router is RouterKind.HASH:
             self.router = HashRouter(vocab_size, experts, routing)
@@ -71,6 +73,8 @@ class DiscreteRouter(nn.Module):
                 mean_entropy = entropy(logits_RE.detach())
         else:
             decision = self._fixed(x_BTD, forward_pass)
+        if intervene := forward_pass.interventions.get(self.layer):
+            decision = intervene(self._decided(decision, scored))
         if self.routing.shuffle:
             decision = shuffled(decision, self.training)
         wanted, block = decision, router_input.block
@@ -86,6 +90,14 @@ class DiscreteRouter(nn.Module):
         if router_input.unit_of_block_J is not None:
             logits_BUE = logits_BUE[:, router_input.unit_of_block_J]
         return logits_BUE
+
+    def _decided(self, decision: RoutingDecision, scored: tuple[Tensor, RoutingDecision] | None) -> Decided:
+        """What an intervention is shown; a fixed router has no scores to decide otherwise by."""
+        if scored is None:
+            return Decided(decision, self.experts)
+        logits_RE, _ = scored
+        scores_RE = self.select.scores(logits_RE, self.balancer.bias)
+        return Decided(decision, self.experts, scores_RE, partial(self.select.decide, logits_RE))
 
     def _fixed(self, x_BTD: Tensor, forward_pass: ForwardPass) -> RoutingDecision:
         source = forward_pass.tokens_BT if isinstance(self.router, HashRouter) else forward_pass.label_B
@@ -113,7 +125,7 @@ class MixtureLayer(MixtureOfExperts):
 
     def __init__(self, model: ModelConfig, routing: Routing, layer: int, vocab_size: int) -> None:
         super().__init__(model, routing, layer)
-        self.decider = DiscreteRouter(model, routing, self.num_experts, vocab_size) if self.decides else None
+        self.decider = DiscreteRouter(model, routing, layer, self.num_experts, vocab_size) if self.decides else None
         self.add_experts(model, routing)
 
     def mix(self, x_BTD: Tensor, forward_pass: ForwardPass) -> tuple[Tensor, RoutingStats]:

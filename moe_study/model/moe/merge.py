@@ -26,6 +26,7 @@ from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.routing.balance import Balancer
 from moe_study.model.moe.routing.context import make_router_input
 from moe_study.model.moe.routing.gate import RoutingDecision, entropy, gate_weights
+from moe_study.model.moe.routing.intervention import Decided, dense_weights
 from moe_study.model.moe.routing.router import scoring_router
 from moe_study.model.moe.routing.token_routes import entropies, routes_of_weights
 
@@ -55,9 +56,9 @@ class MergeWeights:
 class MergeRouter(nn.Module):
     """Router and gate: a weight for every expert, unit by unit."""
 
-    def __init__(self, model: ModelConfig, routing: Routing, experts: int) -> None:
+    def __init__(self, model: ModelConfig, routing: Routing, layer: int, experts: int) -> None:
         super().__init__()
-        self.routing = routing
+        self.routing, self.layer = routing, layer
         self.router = scoring_router(model.width, experts, routing)
         self.balancer = Balancer(experts, routing)
 
@@ -66,7 +67,11 @@ class MergeRouter(nn.Module):
         logits_RE = logits_BUE.flatten(0, 1)
         every_RE = torch.arange(logits_RE.shape[1], device=x_BTD.device).expand_as(logits_RE)
         weight_RE = gate_weights(self.routing.gate, logits_RE, every_RE, None, self.routing.renormalise)
-        self.balancer.add_terms(logits_RE, RoutingDecision(every_RE, weight_RE), forward_pass)
+        decision = RoutingDecision(every_RE, weight_RE)
+        self.balancer.add_terms(logits_RE, decision, forward_pass)
+        if intervene := forward_pass.interventions.get(self.layer):
+            experts = logits_RE.shape[1]
+            weight_RE = dense_weights(intervene(Decided(decision, experts)), experts)
         mean_entropy = torch.full((), math.nan, device=x_BTD.device)
         if forward_pass.detail:
             mean_entropy = entropy(logits_RE.detach())
@@ -88,7 +93,7 @@ class MergeLayer(MixtureOfExperts):
 
     def __init__(self, model: ModelConfig, routing: Routing, layer: int, vocab_size: int) -> None:
         super().__init__(model, routing, layer)
-        self.gates = MergeRouter(model, routing, self.num_experts) if self.decides else None
+        self.gates = MergeRouter(model, routing, layer, self.num_experts) if self.decides else None
         self.add_experts(model, routing)
 
     def mix(self, x_BTD: Tensor, forward_pass: ForwardPass) -> tuple[Tensor, RoutingStats]:

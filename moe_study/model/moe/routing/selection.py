@@ -31,6 +31,10 @@ class Rule(nn.Module):
             probability_RK = gate_weights(Gate.SOFTMAX_THEN_PICK, logits_RE.detach(), expert_RK, None, False)
         return RoutingDecision(expert_RK, weight_RK, keep_RK, probability_RK)
 
+    def scores(self, logits_RE: Tensor, bias_E: Tensor | None) -> Tensor:
+        """What a decision ranks its experts by, detached."""
+        return logits_RE.detach()
+
     def end_step(self) -> None:
         """After the optimizer's step."""
 
@@ -43,12 +47,15 @@ class TopK(Rule):
         self.k = picks_per_unit(routing)
 
     def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
-        """`bias_E` moves the choice and not the weights (loss-free balancing, 2408.15664, eq. 3)."""
         logits_RE = logits_BJE.flatten(0, 1)
+        return self.decide(logits_RE, self.scores(logits_RE, bias_E).topk(self.k, 1).indices)
+
+    def scores(self, logits_RE: Tensor, bias_E: Tensor | None) -> Tensor:
+        """`bias_E` moves the choice and not the weights (loss-free balancing, 2408.15664, eq. 3)."""
         scores_RE = logits_RE.detach()
-        if bias_E is not None:
-            scores_RE = (scores_RE.sigmoid() if self.gate is Gate.SIGMOID else scores_RE.softmax(1)) + bias_E
-        return self.decide(logits_RE, scores_RE.topk(self.k, 1).indices)
+        if bias_E is None:
+            return scores_RE
+        return (scores_RE.sigmoid() if self.gate is Gate.SIGMOID else scores_RE.softmax(1)) + bias_E
 
 
 class All(Rule):
