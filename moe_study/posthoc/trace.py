@@ -178,9 +178,7 @@ class Tracer:
             )
         return output.stats, output.token_loss_BT
 
-    def batches(
-        self, probe: Probe, first: int = 0, last: int | None = None
-    ) -> Iterator[tuple[Array, Array, Array]]:
+    def batches(self, probe: Probe, first: int = 0, last: int | None = None) -> Iterator[tuple[Array, Array, Array]]:
         """Windows of documents first : last of equal length: indices of tokens, targets (B, L) and documents (B,)."""
         last = probe.documents if last is None else last
         context = self.config.model.context

@@ -183,9 +183,7 @@ class SoftLayer(MixtureOfExperts):
         entropy_BT[:, : unscored if self.soft.combine is SoftWeights.SOFT else None] = math.nan
         return routes_of_weights(weight_BTE.flatten(0, 1), entropy_BT.flatten())
 
-    def _weights_by_expert(
-        self, view: Blocks | AcrossBatch, first: RoutingDecision, weights_GJMS: Tensor
-    ) -> Tensor:
+    def _weights_by_expert(self, view: Blocks | AcrossBatch, first: RoutingDecision, weights_GJMS: Tensor) -> Tensor:
         """Combine weights of every token, summed over each expert's slots: (B, T, E)."""
         missing = self.slots - weights_GJMS.shape[3]
         weights_GJME = F.pad(weights_GJMS.double(), (0, missing)).unflatten(3, (self.num_experts, -1)).sum(4)
