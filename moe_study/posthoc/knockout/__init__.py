@@ -28,7 +28,7 @@ needed          p is at most 0.05 (kind=remove; false elsewhere)
 tokens, documents
                 how much of the domain there is: tokens with a loss
 share, share_overall
-                of the domain's (of all) assignments that the expert had before (remove, reroute, one_expert; else NaN)
+                of the domain's (of all) assignments that the expert had before (remove and reroute; else NaN)
 
 Not a number stands where there is nothing: no null (random_routes; one draw has no band), a domain of one document (no
 interval), a label with one domain (nothing off target).
