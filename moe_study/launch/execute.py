@@ -32,7 +32,7 @@ def _train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     return train(config, folder)
 
 
-TRAINING = Job(_train, preload=("moe_study.training.run",))
+TRAINING = Job(_train, preload=("moe_study.training.run", "pyarrow.parquet"))
 
 
 def execute(config: RunConfig, job: Job = TRAINING, threads: int = 1) -> Status:

@@ -1,5 +1,6 @@
 """Imported by the pool's fork server alone, before any run: what every run needs, loaded once for all of them.
 
+What a job needs besides, its `preload` names.
 Nothing here may start a thread or run a parallel region, since a fork takes neither along.
 """
 
@@ -13,6 +14,5 @@ from moe_study.runs.provenance import code_version
 for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 
-for module in ("moe_study.launch.local.worker", "pandas", "pyarrow.parquet"):
-    importlib.import_module(module)
+importlib.import_module("moe_study.launch.local.worker")
 code_version()  # of what is imported here: files that change while the pool is at work change none of its runs

@@ -172,7 +172,8 @@ def test_fork_server_starts_no_thread_and_looks_at_no_gpu():
         "def looked(*_): sys.exit('it looked at the GPU')\n"
         "for name in ('init', 'is_available', 'device_count', 'current_device', 'get_device_properties'):\n"
         "    setattr(torch.cuda, name, looked)\n"
-        "import moe_study.launch.local.fork_server, moe_study.training.run\n"
+        "import importlib, moe_study.launch.local.fork_server, moe_study.launch.execute\n"
+        "for name in moe_study.launch.execute.TRAINING.preload: importlib.import_module(name)\n"
         "sys.exit(len(os.listdir('/proc/self/task')) - 1)"
     )
     environment = {**os.environ, **SERVER_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
