@@ -15,31 +15,42 @@ from moe_study.design.config import LogConfig, RunConfig, RunSettings
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.runs.folder import RunFolder
 from moe_study.sweeps.plan import PlannedRun
+from tests.launch import starter
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def command(job: str | None, runs_dir: Path, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The command line and environment; the runs have 900 steps. `job` is a function of toy.py; None: the training."""
-    settings = [f"log.runs_dir={runs_dir}", "run.steps=900", "run.tokens=null"]
     program = [str(ROOT / "train.py")] if job is None else [str(ROOT / "tests" / "launch" / "train_toy.py"), job]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return [sys.executable, *program, *arguments, *settings], environment
+    return [sys.executable, *program, *arguments, *_settings(runs_dir)], environment
+
+
+def _settings(runs_dir: Path) -> list[str]:
+    return [f"log.runs_dir={runs_dir}", "run.steps=900", "run.tokens=null"]
 
 
 def train(job: str | None, runs_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run to the end; the output is kept."""
-    line, environment = command(job, runs_dir, arguments)
     folder = next(parent for parent in runs_dir.parents if parent.is_dir())
-    return subprocess.run(line, env=environment, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    line = [*arguments, *_settings(runs_dir)]
+    started = starter.start(job, line, folder)
+    output, errors = started.communicate(timeout=120)
+    return subprocess.CompletedProcess(line, started.returncode, output, errors)
 
 
-def start(job: str, runs_dir: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start and return at once."""
+def train_from_a_shell(job: str | None, runs_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same by a Python of its own, which takes a second: for what depends on how a process begins."""
     line, environment = command(job, runs_dir, arguments)
-    return subprocess.Popen(
-        line, env=environment, cwd=runs_dir.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    return subprocess.run(
+        line, env=environment, cwd=runs_dir.parent, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def start(job: str, runs_dir: Path, *arguments: str, session: bool = False) -> starter.Command:
+    """Start and return at once; `session`: in a process group of its own."""
+    return starter.start(job, [*arguments, *_settings(runs_dir)], runs_dir.parent, session=session)
 
 
 def planned(runs_dir: Path, seeds: Sequence[int], **run: Any) -> list[PlannedRun]:

@@ -10,7 +10,7 @@ import pytest
 from moe_study.guard import EXIT_PREEMPTED
 from moe_study.launch.entry import headline
 from moe_study.runs.folder import RunFolder, State, list_runs
-from tests.launch.driving import command, start, train, wait_until
+from tests.launch.driving import command, start, train, train_from_a_shell, wait_until
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def runs_dir(tmp_path):
 
 
 def test_one_run_trains_says_where_it_lies_and_leaves_nothing_else(runs_dir, tmp_path):
-    done = train("quick", runs_dir, "run.seed=3")
+    done = train_from_a_shell("quick", runs_dir, "run.seed=3")
     (folder,) = list_runs(runs_dir)
     assert done.returncode == 0, done.stderr
     assert f"{folder.path} is done: validation perplexity 5.00" in done.stdout

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 
 import pytest
 
@@ -11,7 +10,7 @@ from moe_study.launch.run_sweep import conclude
 from moe_study.runs.folder import State, list_runs
 from moe_study.runs.members import read_members
 from moe_study.sweeps.plan import plan_overrides
-from tests.launch.driving import command, train, wait_until
+from tests.launch.driving import start, train, wait_until
 
 
 @pytest.fixture
@@ -147,10 +146,7 @@ def test_job_settings_reach_its_pool_and_the_runs_are_dealt_out(runs_dir):
 def test_signal_to_all_processes_of_a_job_lets_its_runs_save_themselves(runs_dir, number):
     """As a scheduler sends it: to the job, to the fork server and to the runs alike."""
     arguments = ("-m", "run.seed=0,1,2", "hydra/launcher=basic", "job.runs=3", "job.workers=2")
-    line, environment = command("patient", runs_dir, arguments)
-    job = subprocess.Popen(
-        line, env=environment, cwd=runs_dir.parent, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    job = start("patient", runs_dir, *arguments, session=True)
     wait_until(lambda: sum(f.status().step > 2 for f in list_runs(runs_dir)) == 2, "two runs to make steps")
     os.killpg(job.pid, number)
     _, said = job.communicate(timeout=30)
