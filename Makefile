@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 .DEFAULT_GOAL := help
-.PHONY: help study data sweep plots test test-all simulations check bench bench-gpu clean clean-all
+.PHONY: help study data sweep plots test test-all simulations slurm slurm-stop check bench bench-gpu clean clean-all
 
 help: ## Show this help
 	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
@@ -39,6 +39,12 @@ test-all: test ## Run the tests that CI runs: those marked long, too (whole swee
 
 simulations: $(VENV)/installed-test ## Simulate false positives and coverage over thousands of cases (half an hour of two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m simulation
+
+slurm: ## Start a private SLURM on this machine, to try hydra/launcher=slurm with
+	$(PYTHON) -m tests.slurm.cluster start
+
+slurm-stop: ## End it, with all of its jobs
+	$(PYTHON) -m tests.slurm.cluster stop
 
 check: $(VENV)/installed-check ## Lint and check types
 	$(BIN)/ruff check .

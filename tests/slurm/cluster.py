@@ -1,0 +1,233 @@
+"""A private SLURM on this machine, for trying things out (make slurm) and for the tests marked slurm.
+
+    python -m tests.slurm.cluster start     starts it; prints what to export
+    python -m tests.slurm.cluster stop      ends it
+
+Its daemons are those of Debian's packages, run as the current user, on ports of their own and on the loopback device
+alone; everything that they write lies in one scratch folder. Two partitions: main, and high, whose jobs preempt those
+of main. Character devices such as /dev/null pose as GPUs, and `cores` of them as cores, whatever the machine has.
+"""
+
+import argparse
+import getpass
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+DAEMONS = ("munged", "slurmctld", "slurmd")  # in the order in which they start
+GPUS = ("null", "zero", "full", "random")  # devices below /dev that every machine has
+PATIENCE = 30.0  # seconds for a daemon to start or to end
+DEFAULT_FOLDER = Path(tempfile.gettempdir(), f"moe-study-slurm-{os.getuid()}")  # sockets need short paths
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that lives in `folder`, which is made when it starts and stays when it stops."""
+
+    folder: Path
+    cores: int = 8
+    gpus: int = 4
+    first_job_id: int | None = None  # None: one that no cluster of this second has had before
+    max_array_size: int = 1001  # SLURM's own default; the highest index is one less
+    grace: int = 15  # seconds from the warning of a preempted job to its end
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What SLURM's commands need to find this cluster."""
+        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def start(self) -> None:
+        """Start the daemons and wait until jobs can run; RuntimeError with what a daemon said if it does not."""
+        if missing := missing_programs():
+            raise RuntimeError(f"{', '.join(missing)} not found; {ADVICE}")
+        self.stop()
+        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / "slurm.conf").exists():
+            raise RuntimeError(f"{self.folder} holds other files; name a folder that is empty or not there")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in ("state", "spool", "log", "dev"):
+            (self.folder / name).mkdir(parents=True)
+        self.folder.chmod(0o700)
+        self._write_settings()
+        self._start_munge()
+        for name in DAEMONS[1:]:
+            self._call(name, "-f", str(self.folder / "slurm.conf"))
+        wait_until(lambda: self._node_state() == "idle", "the node to become idle", self._logs)
+
+    def stop(self) -> None:
+        """Cancel all jobs and end the daemons; nothing happens where none runs."""
+        if self._pid("slurmctld") is not None:
+            self.run("scancel", "--user", getpass.getuser(), check=False)
+            wait_until(lambda: not self.run("squeue", "-h", check=False).strip(), "jobs to end", self._logs)
+        for name in reversed(DAEMONS):
+            if (pid := self._pid(name)) is not None:
+                os.kill(pid, signal.SIGTERM)
+                wait_until(lambda name=name: self._pid(name) is None, f"{name} to end", self._logs)  # type: ignore[misc]
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """What a command of SLURM's prints."""
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=60, check=False)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def _node_state(self) -> str:
+        return self.run("sinfo", "-h", "-p", "main", "-o", "%T", check=False).strip()
+
+    def _pid(self, daemon: str) -> int | None:
+        """Of a living daemon of this cluster."""
+        try:
+            pid = int((self.folder / f"{daemon}.pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if daemon.encode() in command.partition(b"\0")[0] else None  # a number may have a new owner
+
+    def _start_munge(self) -> None:
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        places = {"key-file": key, "seed-file": "munge.seed", "log-file": "log/munged.log"}
+        places |= {"socket": "munge.sock", "pid-file": "munged.pid"}
+        self._call("munged", "--force", *(f"--{name}={self.folder / place}" for name, place in places.items()))
+
+    def _call(self, daemon: str, *arguments: str) -> None:
+        """Start a daemon, which goes into the background by itself."""
+        with open(self.folder / "log" / f"{daemon}.start", "w", encoding="utf-8") as output:
+            code = subprocess.run(
+                (find(daemon), *arguments), env={**os.environ, **self.environment}, stdout=output, stderr=output
+            ).returncode
+        if code:
+            raise RuntimeError(f"{daemon} does not start\n{self._logs()}")
+
+    def _logs(self) -> str:
+        """The last lines of every log."""
+        logs = sorted((self.folder / "log").glob("*"))
+        tails = [(log.name, log.read_text(errors="replace").splitlines()[-8:]) for log in logs]
+        return "\n".join(line for name, lines in tails for line in (f"--- {name}", *lines))
+
+    def _write_settings(self) -> None:
+        for number in range(self.gpus):
+            (self.folder / "dev" / f"gpu{number}").symlink_to(f"/dev/{GPUS[number]}")
+        host = socket.gethostname().partition(".")[0]
+        (self.folder / "gres.conf").write_text(
+            "".join(f"Name=gpu File={self.folder}/dev/gpu{number}\n" for number in range(self.gpus))
+        )
+        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        settings = "".join(f"{name}={value}\n" for name, value in self._settings(host).items())
+        gres = f" Gres=gpu:{self.gpus}" if self.gpus else ""
+        (self.folder / "slurm.conf").write_text(
+            f"{settings}"
+            f"NodeName={host} NodeAddr=127.0.0.1 CPUs={self.cores} RealMemory=64000{gres} State=UNKNOWN\n"
+            f"PartitionName=main Nodes={host} Default=YES PriorityTier=1 GraceTime={self.grace} MaxTime=INFINITE\n"
+            f"PartitionName=high Nodes={host} PriorityTier=9 PreemptMode=OFF MaxTime=INFINITE\n"
+        )
+
+    def _settings(self, host: str) -> Mapping[str, object]:
+        folder, user = self.folder, getpass.getuser()
+        controller, node = free_ports(2)
+        return {
+            "ClusterName": "scratch",
+            "SlurmctldHost": f"{host}(127.0.0.1)",
+            "SlurmctldPort": controller,
+            "SlurmdPort": node,
+            "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",  # listen where NodeAddr and SlurmctldHost say
+            "SlurmUser": user,
+            "SlurmdUser": user,
+            "AuthType": "auth/munge",
+            "AuthInfo": f"socket={folder}/munge.sock,cred_expire=5",  # a requeued job waits for that long
+            "StateSaveLocation": folder / "state",
+            "SlurmdSpoolDir": folder / "spool",
+            "SlurmctldPidFile": folder / "slurmctld.pid",
+            "SlurmdPidFile": folder / "slurmd.pid",
+            "SlurmctldLogFile": folder / "log" / "slurmctld.log",
+            "SlurmdLogFile": folder / "log" / "slurmd.log",
+            "ProctrackType": "proctrack/linuxproc",
+            "TaskPlugin": "task/none",
+            "JobAcctGatherType": "jobacct_gather/none",
+            "AccountingStorageType": "accounting_storage/none",
+            "SelectType": "select/cons_tres",
+            "SelectTypeParameters": "CR_Core",
+            "SchedulerParameters": "batch_sched_delay=0,sched_interval=1,bf_interval=1",
+            "PreemptType": "preempt/partition_prio",
+            "PreemptMode": "REQUEUE",
+            "SlurmctldParameters": "preempt_send_user_signal",
+            "GresTypes": "gpu",
+            "SlurmdParameters": "config_overrides",  # believe the number of cores
+            "KillWait": 3,
+            "MinJobAge": 300,
+            "ReturnToService": 2,
+            "MaxArraySize": self.max_array_size,
+            "FirstJobId": self.first_job_id or 1 + int(time.time()) % 60_000_000,
+        }
+
+
+ADVICE = f"install them: apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+
+
+def find(program: str) -> str:
+    """The path of a program, also of those that an ordinary user's PATH lacks; "" where there is none."""
+    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))) or ""
+
+
+def missing_programs() -> list[str]:
+    """Those of SLURM and MUNGE that this machine lacks."""
+    return [program for program in (*DAEMONS, "sbatch", "squeue", "scontrol", "scancel", "sinfo") if not find(program)]
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of the loopback device that nobody uses now."""
+    sockets = [socket.socket() for _ in range(number)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def wait_until(condition: Callable[[], bool], what: str, explain: Callable[[], str] = str) -> None:
+    """RuntimeError, with what `explain` says, when the condition does not come true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {PATIENCE:g} s for {what}\n{explain()}")
+        time.sleep(0.1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.slurm.cluster", description=__doc__)
+    parser.add_argument("action", choices=("start", "stop"))
+    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help=f"the scratch folder ({DEFAULT_FOLDER})")
+    parser.add_argument("--cores", type=int, default=8, help="cores that the node says it has (8)")
+    parser.add_argument("--gpus", type=int, default=4, choices=range(len(GPUS) + 1), help="GPUs, all made up (4)")
+    options = parser.parse_args(arguments)
+    folder = options.folder
+    if folder.exists() and (folder.stat().st_uid != os.getuid() or stat.S_IMODE(folder.stat().st_mode) & 0o077):
+        print(f"error: {folder} is not a folder of this user's alone; give another --folder", file=sys.stderr)
+        return 1
+    cluster = Cluster(folder.resolve(), cores=options.cores, gpus=options.gpus)
+    try:
+        cluster.start() if options.action == "start" else cluster.stop()
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.action == "start":
+        print("SLURM runs; in the shell that shall use it:")
+        print(*(f"  export {name}={value}" for name, value in cluster.environment.items()), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
