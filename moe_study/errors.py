@@ -9,6 +9,10 @@ class ConfigError(StudyError):
     """A configuration that has no meaning or does not fit together."""
 
 
+class MachineError(StudyError):
+    """Something outside of the run gave out: the same command resumes it."""
+
+
 class DataError(StudyError):
     """Data that is missing, damaged or not what it was when a run began."""
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from moe_study.errors import StudyError
+from moe_study.errors import MachineError, StudyError
 from moe_study.files import ADVICE, clear_os_errors
 
 EXIT_FAILED = 1
@@ -66,7 +66,9 @@ def sentence_for(error: BaseException) -> str | None:
 
 
 def is_resumable(error: BaseException) -> bool:
-    """Whether the machine is at fault and not the run: a disk or memory gave out. The same command then resumes it.
+    """Whether the machine is at fault and not the run: a disk or memory gave out, or another process of the run.
+
+    The same command then resumes it.
 
     The reason may stand behind an error that was made of it.
     """
@@ -74,7 +76,9 @@ def is_resumable(error: BaseException) -> bool:
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        if _is_out_of_memory(cause) or (isinstance(cause, OSError) and cause.errno in ADVICE):
+        if isinstance(cause, MachineError) or _is_out_of_memory(cause):
+            return True
+        if isinstance(cause, OSError) and cause.errno in ADVICE:
             return True
         cause = cause.__cause__ or cause.__context__
     return False

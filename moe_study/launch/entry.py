@@ -25,6 +25,7 @@ from moe_study.sweeps.compose import HYDRA_VERSION_BASE, run_config, warning_of_
 from moe_study.sweeps.conf import CONFIG_NAME, project_root
 from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
 from moe_study.sweeps.plan import flag
+from moe_study.training.rank import rank_of_environment
 
 
 class Task:
@@ -77,6 +78,8 @@ def train_one(composed: DictConfig, overrides: Sequence[str], settings: PoolSett
         raise ConfigError(f"a sweep has many runs: add -m, as in python train.py -m +sweep={composed.sweep}")
     retry_failed = flag({"retry_failed": composed.retry_failed}, "retry_failed")
     config = run_config(composed)
+    if rank_of_environment() > 0:  # rank 0 decides and tells
+        return _train_along(config, settings, job)
     if (warning := warning_of_unused(composed, overrides)) is not None:
         print(f"warning: {warning}", file=sys.stderr)
     folder = RunFolder.of(config)
@@ -101,6 +104,13 @@ def train_one(composed: DictConfig, overrides: Sequence[str], settings: PoolSett
         return EXIT_PREEMPTED
     print(f"{folder.path} ended as {status.state} at step {status.step}: {status.message}")
     return EXIT_FAILED
+
+
+def _train_along(config: RunConfig, settings: PoolSettings, job: Job) -> int:
+    """Train a run together with rank 0, which records it; says nothing but errors."""
+    if RunFolder.of(config).result() is None:
+        execute(config, job, threads_of_a_run(settings, config.run.device))
+    return 0
 
 
 def _opening(config: RunConfig, state: State, threads: int) -> str:

@@ -11,6 +11,8 @@ from moe_study.design.config import RunConfig
 from moe_study.errors import StudyError
 from moe_study.guard import forgiving_output, is_resumable
 from moe_study.runs.folder import RunFolder, State, Status
+from moe_study.runs.followed import FollowedFolder
+from moe_study.training.rank import rank_of_environment
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def execute(config: RunConfig, job: Job = TRAINING, threads: int = 1) -> Status:
     It computes on `threads` CPU threads, unless the configuration says how many (log.threads).
     """
     config = dataclasses.replace(config, log=dataclasses.replace(config.log, threads=config.log.threads or threads))
+    if rank_of_environment() > 0:
+        return _follow(config, job)
     folder = RunFolder.of(config)
     with forgiving_output(), folder.claim(config):
         if folder.status().state is State.DIVERGED:
@@ -64,6 +68,15 @@ def execute(config: RunConfig, job: Job = TRAINING, threads: int = 1) -> Status:
                     folder.fail(error)
             raise
         return folder.status()
+
+
+def _follow(config: RunConfig, job: Job) -> Status:
+    """Do this process's part of a run that another one, rank 0, has claimed and records."""
+    folder = FollowedFolder.of(config)
+    os.environ.update(compile_caches(folder))
+    with forgiving_output():
+        job.run(config, folder)
+    return folder.status()
 
 
 def compile_caches(folder: RunFolder) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
-from moe_study.errors import StudyError
+from moe_study.errors import ConfigError, StudyError
 from moe_study.launch.data import check_data, check_finished
 from moe_study.launch.execute import Job
 from moe_study.launch.untraced import about_untraced
@@ -17,6 +17,7 @@ from moe_study.runs.overview import state_of
 from moe_study.sweeps.compose import Composer
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.plan import TO_RETRY, TO_START, Plan, PlannedRun, flag, plan_command
+from moe_study.training.rank import size_of_environment
 
 SHOWN = 5  # runs listed under one reason
 
@@ -29,6 +30,11 @@ def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], la
     `config` is Hydra's composed one, for the command's settings; `launch` does `job` with the planned runs that
     it is given and leaves the outcome in their folders. Raises StudyError when the plan is invalid or a run has failed.
     """
+    if size_of_environment() > 1:
+        raise ConfigError(
+            "torchrun starts the processes of one run, and -m is for many; start each run with torchrun train.py"
+            " ..., or the sweep without torchrun"
+        )
     fixed = OmegaConf.to_container(config.hydra.overrides.hydra)
     assert isinstance(fixed, list)
     plan = plan_command(Composer(loader, [str(override) for override in fixed]), arguments, project_root())

@@ -7,7 +7,7 @@ Shape suffixes: B sequences, T positions, N tokens (= B * T), E experts, K candi
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +43,32 @@ class RoutingStats:
     positive: Tensor | None = None  # share of positive hidden units summed over expert rows; in detailed passes only
 
 
+class Counts(NamedTuple):
+    """What is counted in one forward pass and, with it, on other ranks at the same time."""
+
+    micro_batch_E: Tensor  # over the micro-batch of this pass
+    running_E: Tensor  # and the micro-batches that come before it among those at hand
+    all_E: Tensor  # over all micro-batches at hand
+
+
+class Reducer:
+    """Sums over the processes that train one model (ranks); this one is for a single process and changes nothing.
+
+    Layers know no more of ranks than this. training/distributed.py has the other one.
+    """
+
+    def counts(self, counts_E: Tensor) -> Counts:
+        """Sums of what each rank has counted in the present pass."""
+        return Counts(counts_E, counts_E, counts_E)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over ranks of a value that each has."""
+        return value
+
+
+ONE_PROCESS = Reducer()
+
+
 @dataclass
 class ForwardPass:
     """Inputs that layers may read, and the records they append to."""
@@ -53,6 +79,7 @@ class ForwardPass:
     routes: bool = False  # collect every token's routes (traces)
     dispatch: str = "auto"  # which implementation runs the experts (run.dispatch): auto | grouped | triton
     interventions: Mapping[int, Intervention] = field(default_factory=dict)  # by the layer that decides; causal tests
+    reducer: Reducer = ONE_PROCESS  # in training on several ranks another
     shared_decision: Any = None  # scope=global: set by the first mixture layer, followed by the others
     aux: dict[str, list[Tensor]] = field(default_factory=dict)  # unweighted balancing terms by name
     aux_loss: list[Tensor] = field(default_factory=list)  # weighted: what is added to the loss

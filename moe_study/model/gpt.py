@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing
 from moe_study.errors import ConfigError
-from moe_study.model.forward_pass import ForwardPass
+from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer
 from moe_study.model.initialisation import Embedding, initialise
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
 from moe_study.model.moe.build import build_ffn
@@ -67,6 +67,7 @@ class GPT(Transformer):
         return_logits: bool = False,
         per_token: bool = False,
         interventions: Mapping[int, Intervention] | None = None,
+        reducer: Reducer = ONE_PROCESS,
     ) -> Output:
         """One pass over whole sequences, T at most the context length.
 
@@ -74,6 +75,7 @@ class GPT(Transformer):
         returned. `label_B`: each sequence's language or topic, for routing by label. `detail`: collect
         routing statistics by sequence. `routes`: also where each token goes, as `stats[i].routes`. `per_token`:
         also return every position's loss. `interventions`: by block, what changes the decision that is made there.
+        `reducer`: what sums over ranks that train together.
         """
         if tokens_BT.shape[1] > self.context:
             raise ValueError(f"{tokens_BT.shape[1]} tokens do not fit a context of {self.context}")
@@ -84,6 +86,7 @@ class GPT(Transformer):
             routes=routes,
             dispatch=self.dispatch,
             interventions=interventions or {},
+            reducer=reducer,
         )
         x_ND = self._hidden(tokens_BT, forward_pass).flatten(0, 1)
         loss = token_loss_BT = logits_BTV = None

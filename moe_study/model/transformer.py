@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_study.design.config import ModelConfig
-from moe_study.model.forward_pass import ForwardPass, RoutingStats
+from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer, RoutingStats
 from moe_study.model.initialisation import Linear
 
 
@@ -82,11 +82,11 @@ class Transformer(nn.Module):
             if hook := getattr(block.ffn, "begin_step", None):
                 hook(step)
 
-    def end_step(self) -> None:
+    def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
         """To be called after the optimizer's step (state that is updated outside the gradient)."""
         for block in self.blocks:
             if hook := getattr(block.ffn, "end_step", None):
-                hook()
+                hook(reducer)
 
     def decay_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Trained parameters with and without weight decay: weights of two or more axes decay, biases do not.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing
-from moe_study.model.forward_pass import ForwardPass
+from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer
 from moe_study.model.initialisation import Embedding, Linear, initialise
 from moe_study.model.loss import cross_entropy_of_logits
 from moe_study.model.moe.build import build_ffn
@@ -54,6 +54,7 @@ class ViT(Transformer):
         detail: bool = False,
         return_logits: bool = False,
         per_token: bool = False,
+        reducer: Reducer = ONE_PROCESS,
     ) -> Output:
         """One pass over whole images (uint8, 0 to 255). Called as GPT is, an image being a window with one target.
 
@@ -63,7 +64,9 @@ class ViT(Transformer):
         patches_BTP = cut(images_BHW, self.patch).to(self.head.weight.dtype) / LARGEST
         positions_T = torch.arange(patches_BTP.shape[1], device=images_BHW.device)
         positions_BT = positions_T.expand(patches_BTP.shape[:2])
-        forward_pass = ForwardPass(positions_BT, label_B=label_B, detail=detail, dispatch=self.dispatch)
+        forward_pass = ForwardPass(
+            positions_BT, label_B=label_B, detail=detail, dispatch=self.dispatch, reducer=reducer
+        )
         x_BTD = self.dropout(self.patch_embedding(patches_BTP) + self.position_embedding.weight)
         for block in self.blocks:
             x_BTD = block(x_BTD, None, forward_pass)

@@ -69,9 +69,12 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return contextlib.nullcontext()
 
 
-def arithmetic(device: torch.device) -> dict[str, Any]:
-    """What the last bits of a run depend on, besides its configuration and code. Call it after `configure`."""
-    facts: dict[str, Any] = {"torch": str(torch.__version__)}
+def arithmetic(device: torch.device, ranks: int = 1) -> dict[str, Any]:
+    """What the last bits of a run depend on, besides its configuration and code. Call it after `configure`.
+
+    `ranks`: processes that train it together, named where there are several.
+    """
+    facts: dict[str, Any] = {"torch": str(torch.__version__), **({"ranks": ranks} if ranks > 1 else {})}
     if device.type == "cuda":
         return {**facts, "device": torch.cuda.get_device_name(device)}
     instructions = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512, ...
@@ -81,6 +84,8 @@ def arithmetic(device: torch.device) -> dict[str, Any]:
 
 def other_arithmetic(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """A sentence on what differs between two values of `arithmetic`, and what to do; None where nothing does."""
+    one = {"ranks": 1}  # which is not named
+    before, now = one | dict(before), one | dict(now)
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not changed:
         return None

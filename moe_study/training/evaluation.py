@@ -10,6 +10,7 @@ Shape suffixes: B sequences, T positions, V vocabulary, E experts, G domains (la
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from moe_study.errors import DataError
 from moe_study.model.forward_pass import RoutingStats
 from moe_study.runs.activations import COLUMNS as ROUTING_COLUMNS
 from moe_study.training.device import autocast
+from moe_study.training.distributed import ALONE, Ranks
 from moe_study.training.routing_sums import RoutingSums
 
 
@@ -54,8 +56,11 @@ def evaluate(
     precision: str = "fp32",
     label: str = "language",
     detail: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Evaluate `model` on `batches` of `corpus`; `detail` also counts routing by domain. Waits for the device.
+
+    Several ranks call it together: each evaluates every so many batches, and all get the sums of all.
 
     `label` says which of a sequence's two labels the router is given. The loss of a model that diverged is nan
     or infinite. DataError where `batches` is empty.
@@ -65,7 +70,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        for batch in batches:
+        for batch in islice(batches, ranks.rank, None, ranks.size):
             inputs_BT = torch.from_numpy(batch.inputs_BT).to(device)
             targets_BT = torch.from_numpy(batch.targets_BT).to(device)
             label_B = torch.from_numpy(labels_of(batch, label)).to(device)
@@ -79,6 +84,7 @@ def evaluate(
                 sums.add_routing(output.stats, domain_B)
     model.train(was_training)
     assert torch.equal(states, torch.get_rng_state()), "evaluation drew random numbers"
+    sums.collect(ranks)
     return sums.result()
 
 
@@ -118,6 +124,22 @@ class _Sums:
     def _by_domain(self, values_BE: Tensor, domain_B: Tensor) -> Tensor:
         """Sums over the sequences of each domain, (G, E)."""
         return values_BE.new_zeros(self.domains, values_BE.shape[1]).index_add_(0, domain_B, values_BE)
+
+    def collect(self, ranks: Ranks) -> None:
+        """Add up what all ranks have summed; each has it then, on the CPU."""
+        if ranks.size == 1:
+            return
+        cpu = torch.device("cpu")
+        correct = None if self.correct is None else self.correct.cpu()
+        mine = (self.nats_G.cpu(), self.tokens_G.cpu(), self.bytes.cpu(), correct, self.routing.on(cpu))
+        nats_G, tokens_G, text_bytes, corrects, routings = zip(*ranks.gathered(mine), strict=True)
+        self.nats_G, self.tokens_G = torch.stack(nats_G).sum(0), torch.stack(tokens_G).sum(0)
+        self.bytes = torch.stack(text_bytes).sum()
+        known = [correct for correct in corrects if correct is not None]  # a rank may have had no batch
+        self.correct = torch.stack(known).sum() if known else None
+        self.routing = RoutingSums()
+        for routing in routings:
+            self.routing.merge(routing)
 
     def result(self) -> Evaluation:
         nats = self.nats_G.cpu().numpy().reshape(len(self.languages), len(self.topics))

@@ -1,7 +1,7 @@
 """One training step, and all the state that steps change.
 
-Randomness is a pure function of (seed, step): torch's generators are seeded anew at the start of each step, so
-that dropout and router noise are the same whether or not the run was ever interrupted.
+Randomness is a pure function of (seed, step, micro-batch): torch's generators are seeded anew for each, so that
+dropout and router noise are the same whether or not the run was ever interrupted, and on whichever rank.
 
 Shape suffixes: B sequences of a step or micro-batch, T positions.
 """
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from moe_study.data.sampler import labels_of
 from moe_study.design.config import RunConfig
+from moe_study.design.ranks import sharing_of
 from moe_study.model.transformer import Transformer
 from moe_study.training import checkpoint
 from moe_study.training.device import autocast
+from moe_study.training.distributed import ALONE, Ranks
 from moe_study.training.metrics import LossWindow, RoutingWindow, Stopwatch
 from moe_study.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 
@@ -32,6 +34,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class MicroBatch:
+    number: int  # among those of the step
     inputs_BT: Tensor
     targets_BT: Tensor
     label_B: Tensor
@@ -42,11 +45,15 @@ class MicroBatch:
 class Trainer:
     """Model, optimizer and counters, moved on by `train_step`."""
 
-    def __init__(self, config: RunConfig, model: Transformer, sampler: Sampler, device: torch.device):
+    def __init__(
+        self, config: RunConfig, model: Transformer, sampler: Sampler, device: torch.device, ranks: Ranks = ALONE
+    ):
         self.config = config
         self.model = model.train()
         self.sampler = sampler
         self.device = device
+        self.ranks, self.sharing = ranks, sharing_of(config, ranks.size)
+        self.reducer = ranks.reducer(self.sharing)
         self.optimizer = build_optimizer(model, config.optimizer, device)
         self.step = 0  # optimizer steps done
         self.losses = LossWindow()
@@ -67,23 +74,27 @@ class Trainer:
         """One optimizer step over a whole batch, in micro-batches. Does not wait for the device."""
         settings, clip = self.config.run, self.config.optimizer.grad_clip
         set_learning_rate(self.optimizer, self.rate(self.step))
-        self._seed()
         self.model.begin_step(self.step)
         detail = self._wants_detail()
         loss = torch.zeros((), device=self.device)
         aux: dict[str, Tensor] = {}
         for micro in self._micro_batches(self.sampler.batch(self.step)):
+            self._seed(micro.number)
             with autocast(self.device, settings.precision):
-                output = self.model(micro.inputs_BT, micro.targets_BT, label_B=micro.label_B, detail=detail)
+                output = self.model(
+                    micro.inputs_BT, micro.targets_BT, label_B=micro.label_B, detail=detail, reducer=self.reducer
+                )
             (micro.target_share * output.loss + micro.sequence_share * output.aux_loss).backward()
             loss += micro.target_share * output.loss.detach()
             for name, value in output.aux.items():
                 aux[name] = aux.get(name, 0.0) + micro.sequence_share * value.detach()
             self.routing.add(output.stats)
+        self.ranks.sum_gradients(self.model)
+        self.ranks.sum_all([loss, *aux.values()])
         grad_norm = clip_gradients(self.model, clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.model.end_step()
+        self.model.end_step(self.reducer)
         self.losses.add(loss, grad_norm, aux)
         self.step += 1
 
@@ -101,9 +112,12 @@ class Trainer:
         valid_B = (batch.targets_BT >= 0).sum(1)
         targets, sequences = max(1, int(valid_B.sum())), len(valid_B)
         size = self.config.run.micro_batch or sequences
-        for start in range(0, sequences, size):
-            rows = slice(start, start + size)
+        for number, start in enumerate(range(0, sequences, size)):
+            rows = self.ranks.rows(self.sharing, number, slice(start, min(start + size, sequences)))
+            if rows is None:
+                continue
             yield MicroBatch(
+                number,
                 self._to_device(batch.inputs_BT[rows]),
                 self._to_device(batch.targets_BT[rows]),
                 self._to_device(label_B[rows]),
@@ -111,8 +125,8 @@ class Trainer:
                 sequence_share=len(valid_B[rows]) / sequences,
             )
 
-    def _seed(self) -> None:
-        seed = random_seed(self.config.run.seed, self.step)
+    def _seed(self, micro_batch: int) -> None:
+        seed = random_seed(self.config.run.seed, self.step, micro_batch)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed itself takes half a millisecond
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -124,7 +138,11 @@ class Trainer:
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, and the sums that the next records depend on."""
+        """Everything that the next step depends on, and the sums that the next records depend on.
+
+        Of all ranks, so that others can go on from it; all call it together.
+        """
+        self.routing.collect(self.ranks)
         return {
             "step": self.step,
             "tokens": self.tokens,
@@ -145,7 +163,8 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         checkpoint.restore_random_states(state["random"])
         self.losses.load_state_dict(state["losses"], self.device)
-        self.routing.load_state_dict(state["routing"], self.device)
+        if self.ranks.first:  # what all had counted
+            self.routing.load_state_dict(state["routing"], self.device)
         self.watch.load_state_dict(state["watch"])
         self.peak_memory = state["peak_memory"]
 
@@ -164,7 +183,8 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     return nn.utils.get_total_norm(gradients, foreach=True)
 
 
-def random_seed(seed: int, step: int) -> int:
+def random_seed(seed: int, step: int, micro_batch: int = 0) -> int:
     """A seed for torch's generators, well mixed, so that neighbouring steps and seeds share nothing."""
-    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=7).digest()
+    stream = f"{seed}/{step}/{micro_batch}" if micro_batch else f"{seed}/{step}"
+    digest = hashlib.blake2b(stream.encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")

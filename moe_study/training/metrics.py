@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from moe_study.model.forward_pass import RoutingStats
+from moe_study.training.distributed import Ranks
 from moe_study.training.routing_sums import RoutingSums
 
 
@@ -81,13 +82,25 @@ class RoutingWindow:
 
     def __init__(self) -> None:
         self._sums = RoutingSums()
+        self._device = torch.device("cpu")
 
     def add(self, stats: Sequence[RoutingStats]) -> None:
         """Count one forward pass."""
         for layer in stats:
+            self._device = layer.kept_E.device
             known = torch.isfinite(layer.entropy)  # it is measured in some passes only
             entropy = torch.where(known, layer.entropy, 0.0).double() * layer.tokens
             self._sums.add(layer, {"entropy": entropy, "entropy_tokens": known.double() * layer.tokens})
+
+    def collect(self, ranks: Ranks) -> None:
+        """Bring what all ranks have counted to the first; the others have none then. All call it together."""
+        if ranks.size == 1:
+            return
+        device = self._device
+        parts = ranks.gathered(self._sums.on(torch.device("cpu")))
+        self._sums = RoutingSums()
+        for part in parts if ranks.first else ():
+            self._sums.merge(part.on(device))
 
     def read(self) -> list[dict[str, Any]]:
         """One part of a "routing" record for each layer, in order; starts anew. Waits for the device."""

@@ -83,3 +83,19 @@ class Recorder:
             self._bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+class Silent(Recorder):
+    """For ranks beside the first, which tells for all."""
+
+    def begin(self, step: int) -> None: ...
+
+    def progress(self, step: int) -> None: ...
+
+    def record(self, *records: dict[str, Any]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self, state: str, summary: dict[str, Any] | None = None, message: str = "") -> None: ...
+
+    def say(self, text: str) -> None: ...

@@ -64,14 +64,19 @@ class ValidationSlice:
 class RoutesOverTraining:
     """Keeps the routes of one run's probe, where log.trace_every asks for them and the run has experts."""
 
-    def __init__(self, config: RunConfig, corpus: Any, folder: RunFolder, device: torch.device) -> None:
-        self.config, self.folder, self.device = config, folder, device
-        wanted = config.log.trace_every is not None and bool(mixture_layers(config.routing, config.model.layers))
-        self.probe = ValidationSlice.of(config, corpus) if wanted else None
+    def __init__(
+        self, config: RunConfig, corpus: Any, folder: RunFolder, device: torch.device, records: bool = True
+    ) -> None:
+        """`records`: false for ranks beside the first, which keeps them for all."""
+        self.config, self.folder, self.device, self.records = config, folder, device, records
+        asked = records and config.log.trace_every is not None
+        has_experts = bool(mixture_layers(config.routing, config.model.layers))
+        self.probe = ValidationSlice.of(config, corpus) if asked and has_experts else None
 
     def begin(self, step: int) -> None:
         """Training starts, or resumes after `step` steps; what was kept of later ones, or on another probe, goes."""
-        drop_routes(self.folder.routes_folder, step, None if self.probe is None else self.probe.fingerprint)
+        if self.records:
+            drop_routes(self.folder.routes_folder, step, None if self.probe is None else self.probe.fingerprint)
 
     def due(self, step: int) -> bool:
         """Whether routes are kept after `step` steps."""

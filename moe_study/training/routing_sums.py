@@ -37,12 +37,25 @@ class RoutingSums:
             "executed_per_token": float(sums["executed"]) / tokens,
         }
 
+    def merge(self, other: "RoutingSums") -> None:
+        """Add what another process has counted."""
+        for layer, sums in other._layers.items():
+            mine = self._layers.setdefault(layer, {})
+            for name, value in sums.items():
+                mine[name] = mine[name] + value.to(mine[name].device) if name in mine else value
+            self._tokens[layer] = self._tokens.get(layer, 0) + other._tokens[layer]
+
+    def on(self, device: torch.device) -> "RoutingSums":
+        """A copy on `device`."""
+        copy = RoutingSums()
+        copy.load_state_dict(self.state_dict(), device)
+        return copy
+
     def state_dict(self) -> dict[str, Any]:
         return {"layers": self._layers, "tokens": self._tokens}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self._layers = {
-            layer: {name: value.to(device) for name, value in sums.items()}
-            for layer, sums in state["layers"].items()
+            layer: {name: value.to(device) for name, value in sums.items()} for layer, sums in state["layers"].items()
         }
         self._tokens = dict(state["tokens"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from moe_study.audit.audit import RUN_TRIALS, audit
+from moe_study.audit.audit import RUN_TRIALS, Audit, audit
 from moe_study.audit.cache import AuditCache
 from moe_study.data import PreparedCorpus, keep_tokenizer
 from moe_study.design.config import RunConfig
@@ -15,11 +15,12 @@ from moe_study.errors import ConfigError, StudyError, reason_of
 from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint
 from moe_study.training.device import arithmetic, configure, device_name, other_arithmetic, peak_memory_bytes
+from moe_study.training.distributed import ALONE, Ranks, joined_ranks
 from moe_study.training.evaluation import Evaluation, evaluate
 from moe_study.training.loop import Trainer, due
 from moe_study.training.metrics import Diverged
 from moe_study.training.models import build_model
-from moe_study.training.recorder import Recorder
+from moe_study.training.recorder import Recorder, Silent
 from moe_study.training.result import make_result
 from moe_study.training.routes import RoutesOverTraining
 from moe_study.training.signals import Preempted, StopRequest
@@ -36,10 +37,15 @@ def train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     """
     if (result := folder.result()) is not None:
         return result
-    recorder = Recorder(config, folder)
+    with joined_ranks() as ranks:
+        return _train(config, folder, ranks)
+
+
+def _train(config: RunConfig, folder: RunFolder, ranks: Ranks) -> dict[str, Any]:
+    recorder = Recorder(config, folder) if ranks.first else Silent(config, folder)
     try:
         with StopRequest() as stop:
-            result = Session(config, folder, recorder, stop).run()
+            result = Session(config, folder, recorder, stop, ranks).run()
     except Preempted as end:
         folder.preempt(end.step)
         return _ended(config, recorder, State.PREEMPTED, end)
@@ -71,11 +77,14 @@ def _ended(config: RunConfig, recorder: Recorder, state: State, end: Preempted |
 class Session:
     """What one process does for one run, from opening the data to writing the result."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, recorder: Recorder, stop: StopRequest):
-        self.config, self.folder, self.recorder, self.stop = config, folder, recorder, stop
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, recorder: Recorder, stop: StopRequest, ranks: Ranks = ALONE
+    ):
+        self.config, self.folder, self.recorder, self.stop, self.ranks = config, folder, recorder, stop, ranks
         self.device = configure(config)
         # First, so that a defect of a routing costs no training.
-        self.causality = audit(config, RUN_TRIALS, AuditCache(folder.audits_folder))
+        measured = audit(config, RUN_TRIALS, AuditCache(folder.audits_folder)) if ranks.first else None
+        self.causality: Audit = ranks.gathered(measured)[0]
         self.task = task_of(config)
         self.corpus = self.task.open(config)
         if self.corpus.vocab_size > config.vocab_size:
@@ -83,18 +92,18 @@ class Session:
                 f"model.vocab_size={config.vocab_size} is too small for the data's {self.corpus.vocab_size} token"
                 " ids; raise it, or leave it out"
             )
-        self.arithmetic = arithmetic(self.device)
+        self.arithmetic = arithmetic(self.device, ranks.size)
         self.warnings: list[str] = []  # what a reader of the result should know
         folder.add_provenance(
             data_fingerprint=self.corpus.fingerprint, device=device_name(self.device), arithmetic=self.arithmetic
         )
-        if isinstance(self.corpus, PreparedCorpus):
+        if isinstance(self.corpus, PreparedCorpus) and ranks.first:
             keep_tokenizer(self.corpus, folder)
         model = build_model(config, self.corpus.end_of_text).to(self.device)
         if config.run.compile:
             model.compile()  # in place, so that the names of its parameters stay as they are
-        self.trainer = Trainer(config, model, self.task.training(config, self.corpus), self.device)
-        self.routes = RoutesOverTraining(config, self.corpus, folder, self.device)
+        self.trainer = Trainer(config, model, self.task.training(config, self.corpus), self.device, ranks)
+        self.routes = RoutesOverTraining(config, self.corpus, folder, self.device, ranks.first)
         self.saved_step = 0
 
     def run(self) -> dict[str, Any]:
@@ -113,10 +122,10 @@ class Session:
             self.routes.keep_if_due(trainer.model, first)
         trainer.watch.start()
         while trainer.step < self.config.total_steps:
-            if self.stop.received:
+            if signal := self.ranks.agreed(self.stop.received):
                 with self._paused():
                     self._save()
-                raise Preempted(self.stop.received, trainer.step)
+                raise Preempted(signal, trainer.step)
             try:
                 trainer.train_step()
             except Exception as error:
@@ -134,6 +143,7 @@ class Session:
         )
         if newest is not None:
             self.trainer.load_state_dict(newest)
+        self._check_same_step()
         self.saved_step = self.trainer.step
         self.folder.add_provenance(first_step=self.trainer.step)  # from here on the code of this attempt
         self.recorder.begin(self.trainer.step)
@@ -143,6 +153,14 @@ class Session:
             if (warning := other_arithmetic(newest["arithmetic"], self.arithmetic)) is not None:
                 self.recorder.say(f"warning: {warning}")
                 self.warnings.append(f"step {self.trainer.step}: {warning}")
+
+    def _check_same_step(self) -> None:
+        steps = self.ranks.gathered(self.trainer.step)
+        if len(set(steps)) > 1:
+            raise StudyError(
+                f"the processes of this run found different checkpoints (steps {', '.join(map(str, steps))});"
+                f" {self.folder.path} must be one folder that all of them see"
+            )
 
     def _after_step(self) -> None:
         """Whatever is due after the step just done."""
@@ -182,6 +200,7 @@ class Session:
 
     def _record_routing(self) -> None:
         step = self.trainer.step
+        self.trainer.routing.collect(self.ranks)
         self.recorder.record(*({"kind": "routing", "step": step, **part} for part in self.trainer.routing.read()))
 
     def _evaluate(self, *, detail: bool) -> Evaluation:
@@ -194,6 +213,7 @@ class Session:
             precision=config.run.precision,
             label=config.routing.label,
             detail=detail or config.run.compile,  # one form of the forward pass to compile, not two
+            ranks=self.ranks,
         )
         if not math.isfinite(evaluation.perplexity):
             raise Diverged(f"the validation loss after step {trainer.step}", trainer.step)
@@ -220,14 +240,18 @@ class Session:
         if self.trainer.step > self.saved_step:
             folder, keep = self.folder.checkpoint_folder, self.config.log.keep_checkpoints
             self.recorder.flush()
-            checkpoint.save(folder, self._state(), keep=keep)
+            state = self._state()
+            if self.ranks.first:
+                checkpoint.save(folder, state, keep=keep)
             self.saved_step = self.trainer.step
 
     def _finish(self) -> dict[str, Any]:
         """Keep the trained model, evaluate it in detail, and write everything that analysis reads."""
         if self.trainer.step > self.saved_step:
             self.recorder.flush()
-            checkpoint.save_final(self.folder.checkpoint_folder, self._state())
+            state = self._state()
+            if self.ranks.first:
+                checkpoint.save_final(self.folder.checkpoint_folder, state)
         evaluation = self._evaluate(detail=True)
         if not any(r["kind"] == "validation" and r["step"] == self.trainer.step for r in self.folder.metrics()):
             self._record_validation(evaluation)  # an earlier process may have died right after this line
@@ -236,6 +260,6 @@ class Session:
         result = make_result(self.config, self.causality, self.corpus.fingerprint, self.trainer, evaluation)
         result["warnings"] = self.warnings
         self.folder.finish(result)
-        checkpoint.delete_steps(self.folder.checkpoint_folder)
+        if self.ranks.first:
+            checkpoint.delete_steps(self.folder.checkpoint_folder)
         return result
-

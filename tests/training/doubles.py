@@ -52,14 +52,14 @@ class TinyModel(nn.Module):
         generator = torch.Generator().manual_seed(1000 + step)
         self.redrawn_ED.copy_(0.1 * torch.randn(EXPERTS, WIDTH, generator=generator))
 
-    def end_step(self) -> None:
+    def end_step(self, reducer=None) -> None:
         self.usage_E.mul_(0.9)
 
     def decay_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         parameters = [p for p in self.parameters() if p.requires_grad]
         return [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
 
-    def forward(self, tokens_BT, targets_BT=None, *, label_B=None, detail=False, return_logits=False, per_token=False):
+    def forward(self, tokens_BT, targets_BT=None, *, label_B=None, detail=False, per_token=False, **_):
         x_BTD = self.dropout(F.embedding(tokens_BT, self.embedding)).cumsum(1)
         logits_BTE = x_BTD @ (self.router + self.redrawn_ED).T
         if self.training:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Scope, decides, expert_hidden, experts_of_layer
-from moe_study.model.forward_pass import ForwardPass, RoutingStats
+from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer, RoutingStats
 from moe_study.model.mlp import MLP
 from moe_study.model.moe.experts.experts import Experts
 
@@ -69,8 +69,8 @@ class MixtureOfExperts(nn.Module):
             if hook := getattr(child, "begin_step", None):
                 hook(step)
 
-    def end_step(self) -> None:
+    def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
         """After the optimizer's step: state that is updated outside the gradient."""
         for child in self.children():
             if hook := getattr(child, "end_step", None):
-                hook()
+                hook(reducer)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import RouterKind, Routing
-from moe_study.model.forward_pass import ForwardPass, RoutingStats, TokenRoutes
+from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer, RoutingStats, TokenRoutes
 from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.experts.dispatch import expert_ffn
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan, make_dispatch_plan
@@ -110,10 +110,10 @@ class DiscreteRouter(nn.Module):
             self.router.begin_step(step)
             self.balancer.begin_step()
 
-    def end_step(self) -> None:
+    def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
         if isinstance(self.router, ScoringRouter):
             self.balancer.end_step()
-            self.select.end_step()
+            self.select.end_step(reducer)
 
 
 class MixtureLayer(MixtureOfExperts):

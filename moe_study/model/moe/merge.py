@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Unit
-from moe_study.model.forward_pass import ForwardPass, RoutingStats, TokenRoutes
+from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer, RoutingStats, TokenRoutes
 from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.routing.balance import Balancer
 from moe_study.model.moe.routing.context import make_router_input
@@ -84,7 +84,7 @@ class MergeRouter(nn.Module):
         self.router.begin_step(step)
         self.balancer.begin_step()
 
-    def end_step(self) -> None:
+    def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
         self.balancer.end_step()
 
 

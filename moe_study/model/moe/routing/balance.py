@@ -41,7 +41,8 @@ class Balancer(nn.Module):
     """A layer's balancing: adds loss terms to the pass, and moves the loss-free bias after each step.
 
     With scope "batch", f_e counts the micro-batches of the step so far, this one included: the last
-    micro-batch sees the whole batch's load. P_e is always the micro-batch's own.
+    micro-batch sees the whole batch's load. P_e is always the micro-batch's own. Ranks that train together add up what
+    they count (forward_pass.Reducer); P_e enters linearly, so the mean over ranks of the term is that of one process.
     """
 
     bias_E: Tensor
@@ -72,11 +73,14 @@ class Balancer(nn.Module):
             return
         with torch.no_grad():
             counts_E = argmax_counts(logits_RE) if self.by_argmax else pick_counts(decision, logits_RE.shape[1])
-            running_E = counts_E if self._step_counts_E is None else self._step_counts_E + counts_E
+            counts = forward_pass.reducer.counts(counts_E)
+            before_E = self._step_counts_E
             if self.training:
-                self._step_counts_E = running_E
+                self._step_counts_E = counts.all_E if before_E is None else before_E + counts.all_E
         if settings.switch:
-            f_E = running_E if self.whole_batch and self.training else counts_E
+            f_E = counts.micro_batch_E
+            if self.whole_batch and self.training:
+                f_E = counts.running_E if before_E is None else before_E + counts.running_E
             forward_pass.add_aux("switch", switch_loss(logits_RE, f_E), settings.switch)
 
     def end_step(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from moe_study.design.routing import BY_PROBABILITY, ChoiceScope, Gate, Routing, Selection, picks_per_unit
 from moe_study.design.selections import choice_slots
+from moe_study.model.forward_pass import ONE_PROCESS, Reducer
 from moe_study.model.moe.routing.gate import RoutingDecision, gate_weights
 
 
@@ -35,8 +36,8 @@ class Rule(nn.Module):
         """What a decision ranks its experts by, detached."""
         return logits_RE.detach()
 
-    def end_step(self) -> None:
-        """After the optimizer's step."""
+    def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
+        """After the optimizer's step; `reducer` averages over ranks what each has seen."""
 
 
 class TopK(Rule):
@@ -99,9 +100,9 @@ class Threshold(Rule):
                 self._picked.append(keep_RE.sum(1, dtype=torch.float32).mean())
         return self.decide(logits_RE, expert_RE, keep_RE)
 
-    def end_step(self) -> None:
+    def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
         if self.budget is not None and self._picked:
-            picked = torch.stack(self._picked).mean()
+            picked = reducer.mean(torch.stack(self._picked).mean())
             self.moving_threshold += self.GAIN * (self.budget / picked).log()
             self.moving_threshold.clamp_(0, 1)
         self._picked.clear()
@@ -164,11 +165,12 @@ class ExpertChoice(Rule):
         chosen = p.topk(choice_slots(self.k, self.experts, p.shape[dim]), dim).indices
         return torch.zeros_like(p, dtype=torch.bool).scatter_(dim, chosen, True)
 
-    def end_step(self) -> None:
+    def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
         if self._observed:
             self.updates += 1
             rate = (1 / self.updates).clamp_min(self.SLOWEST)
-            self.cutoff_E += rate * (torch.stack(self._observed).mean(0) - self.cutoff_E)
+            observed_E = reducer.mean(torch.stack(self._observed).mean(0))
+            self.cutoff_E += rate * (observed_E - self.cutoff_E)
         self._observed.clear()
 
 
