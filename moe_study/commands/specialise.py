@@ -31,6 +31,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--permutations", type=int, metavar="N", help="draws of each null (1000)")
     parser.add_argument("--path", type=Path, metavar="FOLDER", help="the folder of --probe local_files")
     parser.add_argument("--data-root", type=Path, metavar="FOLDER", help="where probes are kept (each run's data.root)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs measured at a time (one for each core, at most 8)")
     parser.add_argument("--out", type=Path, default=Path("specialisation"), help="where tables go (specialisation)")
     parser.set_defaults(command=run)
     return parser
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> None:
     from moe_study.analysis.specialisation.report import write_report
     from moe_study.analysis.specialisation.sentences import sentences
     from moe_study.data.probes import DEFAULT_PROBE, DEFAULT_TOKENS
-    from moe_study.posthoc.specialise import Wish, measure_runs
+    from moe_study.posthoc.measure import Wish
+    from moe_study.posthoc.specialise import measure_runs
 
     wish = Wish(
         probe=options.probe or DEFAULT_PROBE,
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(frame)} runs, {finished} finished, read from {options.runs_dir}", flush=True)
     if not finished:
         raise StudyError("no run is finished yet, so there is nothing to trace")
-    found = measure_runs(frame, wish, lambda line: print(line, flush=True))
+    found = measure_runs(frame, wish, lambda line: print(line, flush=True), options.jobs)
     if not found.runs:
         raise StudyError(f"no run could be measured; the first: {found.left_out[0]}")
     points = points_of([measured_run(r.point, r.seed, r.leaks, r.tables["information"]) for r in found.runs])

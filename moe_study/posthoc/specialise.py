@@ -1,48 +1,38 @@
-"""Every finished run of a frame over one probe: traced where it is not yet, then measured (analysis/specialisation).
+"""Every finished run of a frame over one probe, measured side by side: each run's folder then holds what was found.
 
-What was measured is kept in the run's folder (runs/findings.py), a table for each measure; their columns stand in
-analysis/specialisation/run_tables.py. Findings count as long as they were made of the same weights and the same probe,
-with as many permutations, by the same MEASURES.
+found = measure_runs(frame, Wish("wiki_topics", tokens=200_000, permutations=1000))
 """
 
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from moe_study.analysis.format import duration
 from moe_study.analysis.frame import done, each
-from moe_study.analysis.specialisation.layer_trace import LayerTrace
-from moe_study.analysis.specialisation.run_tables import TABLES, run_table, with_position
+from moe_study.data import load_run_tokenizer, places
 from moe_study.data.probes import Probe
+from moe_study.data.probes.base import tokenizer_fingerprint
 from moe_study.data.probes.overlap import Overlap
-from moe_study.data.probes.prepared import check_probe
 from moe_study.errors import ConfigError, StudyError
-from moe_study.posthoc.trace import identity_of, probe_of, trace_run
-from moe_study.runs.findings import Finding, find_finding, write_finding
+from moe_study.launch.local.processes import start_server, without_main
+from moe_study.launch.local.slots import available_cores
+from moe_study.launch.local.worker import end_with_parent
+from moe_study.posthoc.measure import Wish, kept_findings, measure
+from moe_study.posthoc.trace import needs_text
+from moe_study.runs.findings import Finding
 from moe_study.runs.folder import RunFolder
 
-MEASURES = 1  # goes up when a measure gives other numbers for the same trace
-
-
-@dataclass(frozen=True)
-class Wish:
-    """Which probe, and how much of it."""
-
-    probe: str
-    tokens: int
-    permutations: int
-    path: Path | None = None  # the folder of local_files
-    data_root: Path | None = None  # where probes are kept; None: each run's own
-
-    def check(self) -> None:
-        """ConfigError for what no run could be measured with."""
-        check_probe(self.probe, self.tokens)
-        if self.permutations < 1:
-            raise ConfigError(f"{self.permutations} permutations give no null; take at least 1, or better 1000")
+MOST_JOBS = 8  # each holds a model and a run's trace
+KILLED = (
+    "a process that measured a run was killed, most likely since memory ran out; measure fewer at a time (--jobs 1)"
+)
 
 
 @dataclass(frozen=True)
@@ -51,78 +41,146 @@ class RunFindings:
 
     point: str  # its label
     seed: int
-    leaks: bool
+    leaks: bool  # the routing reads later tokens
     key: str
-    tables: Mapping[str, pd.DataFrame]  # by their names in run_tables
+    tables: Mapping[str, pd.DataFrame]  # by their names in run_tables; without rows where the run has no experts
 
 
 @dataclass
 class Measured:
-    """What came of it."""
+    """What came of it, in the order of the frame."""
 
     runs: list[RunFindings] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # a sentence for each run that could not be measured
-    notes: dict[str, None] = field(default_factory=dict)  # on the probe and its overlap with training text
+    notes: dict[str, None] = field(default_factory=dict)  # on the probe, its overlap with training text, a measure
 
 
-def measure_runs(frame: pd.DataFrame, wish: Wish, say: Callable[[str], None] = print) -> Measured:
+def measure_runs(
+    frame: pd.DataFrame, wish: Wish, say: Callable[[str], None] = print, jobs: int | None = None
+) -> Measured:
     """Trace and measure the finished runs of `frame` (analysis.frame.load_frame), with a line for each through `say`.
 
-    A run that cannot be traced is left out with its sentence. Errors: ConfigError for a wish that no run could meet.
+    `jobs` runs are measured at a time, each in a process with one thread (None: one for each core, at most 8). What a
+    run's folder holds already is read from there. A run that cannot be measured is left out with its sentence.
+    Errors: ConfigError for a wish that no run could meet.
     """
     wish.check()
-    found, runs = Measured(), done(frame)
-    for place, run in enumerate(each(runs), start=1):
-        name, started = f"{run.label}, seed {run.seed:g}", time.perf_counter()
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs {jobs} measures nothing; take at least 1")
+    runs, probes = list(each(done(frame))), _Probes(wish)
+    failed, to_do = _look(runs, probes, wish)
+    if before := len(runs) - len(failed) - len(to_do):
+        say(f"{before} of {len(runs)} runs were measured before; what was found is in their folders")
+    jobs = min(jobs or min(available_cores(), MOST_JOBS), len(to_do))
+    for count, (run, outcome) in enumerate(_side_by_side(to_do, wish, jobs), start=1):
+        if outcome.error is not None:
+            failed[run.key] = outcome.error
+        ended = "left out" if outcome.error is not None else f"measured in {duration(outcome.seconds)}"
+        say(f"[{count}/{len(to_do)}] {_name(run)} ({run.key}): {ended}")
+    return _gathered(runs, probes, wish, failed)
+
+
+class _Probes:
+    """The probe for each run; fetched and tokenized once for those of one tokenizer, and once in vain."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.wish = wish
+        self.known: dict[tuple[Path, str], Probe | StudyError] = {}
+
+    def of(self, folder: RunFolder) -> Probe:
+        config = folder.read_config()
+        needs_text(folder, config)
+        root = self.wish.data_root or places.data_root(config.data)
+        key = root, tokenizer_fingerprint(load_run_tokenizer(folder))
+        if key not in self.known:
+            try:
+                self.known[key] = self.wish.probe_of(folder)
+            except StudyError as error:
+                self.known[key] = error
+        if isinstance(probe := self.known[key], StudyError):
+            raise probe
+        return probe
+
+
+def _look(runs: Sequence[Any], probes: _Probes, wish: Wish) -> tuple[dict[str, str], list[Any]]:
+    """(sentences on runs without a probe, by key; the runs that are not measured yet)."""
+    failed: dict[str, str] = {}
+    to_do = []
+    for run in runs:
         folder = RunFolder(run.folder)
         try:
-            probe = probe_of(folder, wish.probe, data_root=wish.data_root, path=wish.path, tokens=wish.tokens)
-            findings = found_already(folder, probe, wish)
-            outcome = "measured before" if findings else "measured in "
-            findings = findings or measure(folder, probe, wish)
-            if outcome.endswith(" "):
-                outcome += duration(time.perf_counter() - started)
+            if len(kept_findings(folder, probes.of(folder), wish)) < len(wish.measures):
+                to_do.append(run)
+        except StudyError as error:
+            failed[run.key] = str(error)
+    return failed, to_do
+
+
+class _Outcome(NamedTuple):
+    seconds: float
+    error: str | None
+
+
+def _side_by_side(runs: Sequence[Any], wish: Wish, jobs: int) -> Iterator[tuple[Any, _Outcome]]:
+    """Measure the runs, `jobs` at a time; each with its outcome, as they end."""
+    if jobs <= 1:
+        yield from ((run, _measure(run.folder, wish, progress=True)) for run in runs)
+        return
+    context = start_server(["moe_study.posthoc.measure"], {"OMP_NUM_THREADS": "1"})
+    try:
+        with ProcessPoolExecutor(jobs, context, initializer=_begin) as pool:
+            with without_main():
+                run_of = {pool.submit(_measure, run.folder, wish, progress=False): run for run in runs}
+            for future in as_completed(run_of):
+                yield run_of[future], future.result()
+    except BrokenProcessPool as error:
+        raise StudyError(KILLED) from error
+
+
+def _begin() -> None:
+    """In each process: it ends with Ctrl-C, a signal or its parent; a run that it was at is begun anew next time."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    end_with_parent()
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _measure(path: str, wish: Wish, progress: bool) -> _Outcome:
+    started, folder = time.perf_counter(), RunFolder(path)
+    try:
+        measure(folder, wish.probe_of(folder), wish, progress=progress)
+    except StudyError as error:
+        return _Outcome(time.perf_counter() - started, str(error))
+    return _Outcome(time.perf_counter() - started, None)
+
+
+def _gathered(runs: Sequence[Any], probes: _Probes, wish: Wish, failed: Mapping[str, str]) -> Measured:
+    """What the folders hold now. A run of which a part could be measured stands with that part and its sentence."""
+    found = Measured()
+    for run in runs:
+        if sentence := failed.get(run.key):
+            found.left_out.append(f"{_name(run)} ({run.key}): {sentence}")
+        folder = RunFolder(run.folder)
+        try:
+            probe = probes.of(folder)
+            findings = kept_findings(folder, probe, wish)
+        except StudyError:
+            continue  # which `failed` says
+        if "information" in findings:
             tables = {name: finding.table for name, finding in findings.items()}
             found.runs.append(RunFindings(run.label, int(run.seed), bool(run.leaks), run.key, tables))
             found.notes.update(dict.fromkeys(_notes(probe, findings)))
-        except StudyError as error:
-            found.left_out.append(f"{name} ({run.key}): {error}")
-            outcome = "left out"
-        say(f"[{place}/{len(runs)}] {name} ({run.key}): {outcome}")
     return found
-
-
-def found_already(folder: RunFolder, probe: Probe, wish: Wish) -> dict[str, Finding] | None:
-    """All findings that the wish asks for, if each of them is there."""
-    identity, found = identity_of(folder, probe), {}
-    for name in TABLES:
-        if (finding := find_finding(folder.findings_folder, identity, name, _facts(wish))) is None:
-            return None
-        found[name] = finding
-    return found
-
-
-def measure(folder: RunFolder, probe: Probe, wish: Wish) -> dict[str, Finding]:
-    """Trace the run unless it is traced; measure and keep what is not there yet."""
-    trace, identity = trace_run(folder, probe), identity_of(folder, probe)
-    layers = with_position({number: LayerTrace(**trace.layer(number)) for number in trace.layers})
-    facts = {**_facts(wish), "tokens": len(probe.token_T), "documents": probe.documents, "overlap": trace.overlap}
-    found = {}
-    for name in TABLES:
-        finding = find_finding(folder.findings_folder, identity, name, _facts(wish))
-        if finding is None:
-            finding = Finding(run_table(name, layers, wish.permutations), identity, facts)
-            write_finding(folder.findings_folder, identity, name, finding.table, facts)
-        found[name] = finding
-    return found
-
-
-def _facts(wish: Wish) -> dict[str, Any]:
-    """What a finding must rest on, besides the trace."""
-    return {"measures": MEASURES, "permutations": wish.permutations}
 
 
 def _notes(probe: Probe, findings: Mapping[str, Finding]) -> list[str]:
     overlap = findings["information"].facts["overlap"]
     shared = "the training text is not here, so what the probe shares with it was not counted"
-    return [*probe.notes, shared if overlap is None else Overlap(**overlap).sentence]
+    own = [note for finding in findings.values() for note in finding.facts["notes"]]
+    return [*probe.notes, shared if overlap is None else Overlap(**overlap).sentence, *own]
+
+
+def _name(run: Any) -> str:
+    return f"{run.label}, seed {run.seed:g}"

@@ -59,7 +59,7 @@ def probe_of(
 ) -> Probe:
     """A probe in the run's own tokenizer; `data_root` is the run's own, unless another is named."""
     config = folder.read_config()
-    _needs_text(folder, config)
+    needs_text(folder, config)
     root = data_root if data_root is not None else places.data_root(config.data)
     return prepare_probe(name, load_run_tokenizer(folder), root, path=path, tokens=tokens, progress=progress)
 
@@ -104,7 +104,7 @@ class Tracer:
     def of(cls, folder: RunFolder) -> "Tracer":
         """The run's model on a GPU if there is one, else on the CPU in float32, whatever it was trained on."""
         config = folder.read_config()
-        _needs_text(folder, config)
+        needs_text(folder, config)
         precision = config.run.precision if torch.cuda.is_available() else "fp32"
         settings = dataclasses.replace(config.run, device="auto", precision=precision, dispatch="auto")
         config = dataclasses.replace(config, run=settings, log=dataclasses.replace(config.log, threads=None))
@@ -195,7 +195,8 @@ class Tracer:
                 yield index_BL, target_BL, document_B
 
 
-def _needs_text(folder: RunFolder, config: RunConfig) -> None:
+def needs_text(folder: RunFolder, config: RunConfig) -> None:
+    """StudyError for a run on images."""
     if config.task != "language":
         raise StudyError(f"{folder.path} was trained on images; what experts attend to is asked of runs on text")
 

@@ -73,7 +73,8 @@ def specialise(texts, tmp_path, capsys):
 
     def command(runs_dir, *arguments, probe="local_files"):
         places = ["--path", str(texts), "--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
-        code = main(["specialise", str(runs_dir), "--probe", probe, *places, "--permutations", "19", *arguments])
+        small = ["--permutations", "19", "--jobs", "1"]
+        code = main(["specialise", str(runs_dir), "--probe", probe, *places, *small, *arguments])
         return code, *capsys.readouterr()
 
     return command

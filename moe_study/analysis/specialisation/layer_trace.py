@@ -4,7 +4,7 @@ Shapes: T tokens, P picks (token, expert), D documents. A token may have any num
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,33 @@ class LayerTrace:
         codes_D, values = self.document_labels[name]
         here_D = np.bincount(self.document_T, minlength=self.documents) > 0
         return np.where(here_D, np.asarray(codes_D, dtype=np.int64)[: self.documents], MISSING), values
+
+
+def documents_with(start_D1: Ints, tokens: int) -> int:
+    """How many documents it takes, from the first on, to have that many tokens; all where there are fewer."""
+    return min(int(np.searchsorted(start_D1, tokens, side="left")), len(start_D1) - 1)
+
+
+def first_documents(layer: LayerTrace, tokens: int) -> LayerTrace:
+    """The trace of the first documents, each of them whole, that have `tokens` tokens; documents stand in order."""
+    start_D1: Ints = np.searchsorted(layer.document_T, np.arange(layer.documents + 1))
+    documents = documents_with(start_D1, tokens)
+    end = int(start_D1[documents])  # tokens
+    picks = int(layer.start_T1[end])
+    return replace(
+        layer,
+        token_T=layer.token_T[:end],
+        document_T=layer.document_T[:end],
+        position_T=layer.position_T[:end],
+        entropy_T=layer.entropy_T[:end],
+        margin_T=layer.margin_T[:end],
+        start_T1=layer.start_T1[: end + 1],
+        expert_P=layer.expert_P[:picks],
+        weight_P=layer.weight_P[:picks],
+        kept_P=layer.kept_P[:picks],
+        document_labels={name: (codes[:documents], values) for name, (codes, values) in layer.document_labels.items()},
+        token_labels={name: (codes[:end], values) for name, (codes, values) in layer.token_labels.items()},
+    )
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,11 @@
                   each value, -1 for none)
 `committee`       for each layer, label and expert: member, mean_rank, rank_variance, present, and the committee's
                   coverage and chance (the same in every row of a layer and label)
+`hidden_state_control`   three numbers of information for each layer and label (language, topic, part of speech, not
+                  position), with the columns of `information` and: of ("expert", or "cluster" of what routers read, as
+                  many clusters as experts), given ("" or "token id"; "cluster" or "token id and cluster" for what is
+                  left of the expert's), routes_explained (information of expert and cluster over the expert's entropy).
+                  Made by `control_table`, of the first documents that have CONTROL_TOKENS tokens
 
 Layers are numbered as in the model, experts from 0. A run without experts has tables without rows.
 """
@@ -38,16 +43,20 @@ import pandas as pd
 from moe_study.analysis.specialisation import nulls
 from moe_study.analysis.specialisation.agreement import agreement_with_label, paths
 from moe_study.analysis.specialisation.domains import domain_distances, shares
-from moe_study.analysis.specialisation.layer_trace import WEIGHTINGS, LayerTrace, position_label
+from moe_study.analysis.specialisation.hidden_states import hidden_state_control
+from moe_study.analysis.specialisation.layer_trace import WEIGHTINGS, Ints, LayerTrace, position_label
 from moe_study.analysis.specialisation.load import co_activation, committee, load, spread
 from moe_study.analysis.specialisation.nulls import Measured
-from moe_study.analysis.specialisation.rows import Row, differs, information_rows
+from moe_study.analysis.specialisation.rows import TOKEN_ID, Row, differs, information_rows
 from moe_study.analysis.specialisation.share_nulls import share_nulls
 
 Layers = Mapping[int, LayerTrace]  # by the layer's number in the model
 Cells = dict[str, Any]  # one row
 
 POSITION = "position"
+CONTROL = "hidden_state_control"
+CONTROL_TOKENS = 50_000
+CLUSTER = "cluster"
 NULL = ("null_mean", "null_low", "null_high")
 SPREAD = ("tokens", "mean", "sd", "low", "median", "high")
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -73,6 +82,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "agreement": ("layer", "label", "share", "chance", "bound", "p", "permutations", "experts_of_labels"),
     "committee": ("layer", "label", "expert", "member", "mean_rank", "rank_variance", "present", "coverage", "chance"),
+    CONTROL: (
+        "layer", "label", "of", "given", "value", "excess", *NULL, "p", "permutations", "seed", "nats",
+        "label_entropy", "tokens", "floor", "movable", "weighted_by", "of_tokens", "routes_explained", "null",
+    ),
 }  # fmt: skip
 
 
@@ -130,6 +143,30 @@ def information_of(table: pd.DataFrame) -> list[Row]:
     place = {number: place for place, number in enumerate(dict.fromkeys(table["layer"]))}
     rows: Iterator[Any] = table.itertuples()
     return [Row(place[row.layer], row.label, row.given, measured_of(row)) for row in rows]
+
+
+def control_table(
+    layers: Layers, cluster_of: Mapping[int, Ints], permutations: int = nulls.PERMUTATIONS
+) -> pd.DataFrame:
+    """The table `hidden_state_control` of layers cut to `first_documents`, and the cluster of each of their tokens.
+
+    Layers without clusters are left out.
+    """
+    by, rows = weighting(layers), []
+    for number, layer in layers.items():
+        for label in (label for label in _labels(layers) if label != POSITION and number in cluster_of):
+            control = hidden_state_control(layer, cluster_of[number], label, by, permutations)
+            of_tokens = label in layer.token_labels
+            known, both = (TOKEN_ID, f"{TOKEN_ID} and {CLUSTER}") if of_tokens else ("", CLUSTER)
+            for of, given, measured in (
+                ("expert", known, control.expert),
+                (CLUSTER, known, control.cluster),
+                ("expert", both, control.expert_given_cluster),
+            ):
+                named = {"layer": number, "label": label, "of": of, "given": given, "of_tokens": of_tokens}
+                by_cells = {"weighted_by": by, "routes_explained": control.routes_explained}
+                rows.append({**named, **by_cells, **cells_of(measured)})
+    return pd.DataFrame(rows, columns=list(COLUMNS[CONTROL]))
 
 
 def _shares(layers: Layers, permutations: int) -> list[Cells]:

@@ -54,7 +54,7 @@ class TrainingProcess:
         self.pipe, theirs = context.Pipe()
         arguments = (theirs, job, slot.threads, dict(slot.environment))
         self.process: ForkServerProcess = context.Process(target=train_in_turn, args=arguments)
-        with _without_main():
+        with without_main():
             self.process.start()
         theirs.close()
 
@@ -108,7 +108,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Keep multiprocessing from importing the main script (and Hydra with it) in every process: 0.2 s each."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

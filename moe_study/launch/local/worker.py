@@ -30,7 +30,7 @@ def train_in_turn(inbox: connection.Connection, job: Job, threads: int, environm
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.freeze()  # looking for garbage among what the server has imported takes a fifth of a second each time
-    _end_with_parent()
+    end_with_parent()
     _set_resources(threads, environment)
     with contextlib.suppress(EOFError):
         while True:
@@ -61,8 +61,8 @@ def _forget() -> None:
         sys.modules["torch._dynamo"].reset()
 
 
-def _end_with_parent() -> None:
-    """A SIGTERM to itself when the pool dies, so that no run outlives a killed pool unseen."""
+def end_with_parent() -> None:
+    """A SIGTERM to itself when the process that started it dies, so that nothing outlives a killed command unseen."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -40,6 +40,22 @@ def make_router_input(x_BTD: Tensor, routing: Routing) -> RouterInput:
     return _segment_input(x_BTD, routing)
 
 
+def states_of_tokens(x_BTD: Tensor, routing: Routing) -> Tensor:
+    """What the decision for each token reads of the hidden states (B, T, D); zeros where a learned prior decides.
+
+    A decision that reads none (by label) stands beside the token's own.
+    """
+    router_input = make_router_input(x_BTD, routing)
+    states_BUD = router_input.states_BUD
+    if states_BUD is None:
+        return x_BTD
+    if router_input.prior:
+        states_BUD = torch.cat((torch.zeros_like(x_BTD[:, :1], dtype=states_BUD.dtype), states_BUD), 1)
+    if router_input.unit_of_block_J is not None:
+        states_BUD = states_BUD[:, router_input.unit_of_block_J]
+    return states_BUD.repeat_interleave(router_input.block, 1)
+
+
 def running_mean(x_BTD: Tensor) -> Tensor:
     """Mean over the positions up to and including each one, in at least float32."""
     wide_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
