@@ -157,7 +157,7 @@ def print_text(read: "ReadText", only: int | None) -> None:
     if only is None:
         marks = [(f"layer {layer.layer}", [(mark(picks), _first(picks)) for picks in layer.picks]) for layer in layers]
         for row in show.rows(shown, marks, console.width, colours):
-            console.print(row, no_wrap=True, overflow="ignore", crop=False)
+            console.print(row, crop=False)
     else:
         firsts = [_first(picks) for picks in layers[0].picks]
         console.print(show.running_text(shown, firsts, colours))

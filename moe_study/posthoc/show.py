@@ -8,15 +8,20 @@ import codecs
 import colorsys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.control import Control
+from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
 UNFINISHED = "…"  # a token that ends inside a character, which is shown with the token that completes it
 BLANK, LINE_END, TAB = "␣", "↵", "⇥"
+MOST_COLOURS = 8  # experts that are told apart by colour alone, in 256 colours too
 _HARMFUL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_UNSEEN = set("\u115f\u1160\u3164\uffa0")  # letters that fill a place and have no form: Hangul fillers
 _LEFT_TO_RIGHT = "\u200e"  # after a cell of Arabic or Hebrew: the columns of a table stay in their order
 
 
@@ -41,7 +46,7 @@ def _safe(character: str) -> str:
     if character == "\t":
         return TAB
     category = unicodedata.category(character)
-    if category in _HARMFUL:
+    if category in _HARMFUL or character in _UNSEEN:
         return character.encode("unicode_escape").decode() if category != "Cs" else f"\\u{ord(character):04x}"
     return " " if category == "Zs" else character
 
@@ -53,8 +58,20 @@ def in_cell(shown: str) -> str:
     return cell + _LEFT_TO_RIGHT if turned else cell
 
 
+def columns(text: str) -> int:
+    """The columns of a terminal that `text` takes at most: terminals differ over vowel signs and parts of emoji."""
+    return sum(max(cell_len(character), _most_columns(character)) for character in text)
+
+
+def _most_columns(character: str) -> int:
+    if "\U0001f3fb" <= character <= "\U0001f3ff" or "\u3248" <= character <= "\u324f":
+        return 2  # skin tones, circled numbers
+    return 1 if unicodedata.category(character) == "Mc" or character == "\ufe0f" else 0
+
+
 def has_colours(console: Console) -> bool:
-    return console.is_terminal and console.color_system is not None and not console.no_color
+    """Whether experts can be told apart by colour: the 16 colours of a plain terminal are too few for that."""
+    return console.is_terminal and console.color_system in ("256", "truecolor") and not console.no_color
 
 
 def colour_of(expert: int) -> Style:
@@ -65,10 +82,12 @@ def colour_of(expert: int) -> Style:
 
 
 def running_text(shown: Sequence[str], experts: Sequence[int | None], colours: bool) -> Text:
-    """Tokens one after another, each in its expert's colour, or with [expert] where another one takes over."""
+    """Tokens one after another, each in its expert's colour, and with [expert] where another one takes over if there
+    are no colours or more experts than those can tell apart."""
     text, before = Text(), object()
+    marks = not colours or len({expert for expert in experts if expert is not None}) > MOST_COLOURS
     for token, expert in zip(shown, experts, strict=True):
-        if not colours and expert != before:
+        if marks and expert != before:
             text.append("[-]" if expert is None else f"[{expert}]")
         text.append(token, colour_of(expert) if colours and expert is not None else None)
         if token.endswith(LINE_END):
@@ -77,14 +96,48 @@ def running_text(shown: Sequence[str], experts: Sequence[int | None], colours: b
     return text
 
 
+@dataclass(frozen=True)
+class Cell:
+    """Text at a column of its row, filled up with blanks."""
+
+    column: int
+    text: str
+    size: int
+    style: Style | None = None
+
+    @property
+    def filled(self) -> str:
+        return self.text + " " * (self.size - columns(self.text))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells of one line. On a terminal each begins at its column, however wide it took the ones before to be."""
+
+    cells: Sequence[Cell]
+
+    @property
+    def plain(self) -> str:
+        """As it stands in a file."""
+        return " ".join(cell.filled for cell in self.cells).rstrip()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        moves = console.is_terminal and not console.is_dumb_terminal
+        for cell in self.cells:
+            if cell is not self.cells[0]:
+                yield Control.move_to_column(cell.column).segment if moves else Segment(" ")
+            yield Segment(cell.filled, cell.style)
+        yield Segment.line()
+
+
 def rows(
     shown: Sequence[str], layers: Sequence[tuple[str, Sequence[tuple[str, int | None]]]], width: int, colours: bool
-) -> Iterator[Text]:
+) -> Iterator[Row]:
     """Tokens in columns, as many as `width` takes, over one row for each layer: (name, cell and expert by token)."""
-    first = max([cell_len(name) for name, _ in layers], default=0)
+    first = max([len(name) for name, _ in layers], default=0)
     cells = [in_cell(token) for token in shown]
     widths = [
-        max(cell_len(cell), *(len(marks[place][0]) for _, marks in layers)) if layers else cell_len(cell)
+        max(columns(cell), *(len(marks[place][0]) for _, marks in layers)) if layers else columns(cell)
         for place, cell in enumerate(cells)
     ]
     for start, end in _blocks(widths, width - first - 1):
@@ -92,15 +145,15 @@ def rows(
         for name, marks in layers:
             row = [(*marks[n], widths[n]) for n in range(start, end)]
             yield _row(name, first, row if colours else [(mark, None, size) for mark, _, size in row])
-        yield Text()
+        yield Row([])
 
 
-def _row(name: str, first: int, cells: Iterable[tuple[str, int | None, int]]) -> Text:
-    text = Text(name + " " * (first - cell_len(name)))
-    for cell, expert, size in cells:
-        text.append(" ")
-        text.append(cell + " " * (size - cell_len(cell)), None if expert is None else colour_of(expert))
-    return text
+def _row(name: str, first: int, marks: Iterable[tuple[str, int | None, int]]) -> Row:
+    cells = [Cell(0, name, first)]
+    for text, expert, size in marks:
+        column = cells[-1].column + cells[-1].size + 1
+        cells.append(Cell(column, text, size, None if expert is None else colour_of(expert)))
+    return Row(cells)
 
 
 def _blocks(widths: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
