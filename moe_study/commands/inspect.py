@@ -13,7 +13,7 @@ from moe_study.analysis.format import aligned, count
 from moe_study.errors import StudyError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.text import Text
 
     from moe_study.data.probes import Probe
     from moe_study.posthoc.inspect import LayerOfText, Pick, ReadText
@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> None:
     """Print what was asked for."""
     from moe_study.runs.listing import find_run
 
+    check(options)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     folder = find_run(options.runs_dir, options.run)
@@ -69,18 +70,17 @@ def run(options: argparse.Namespace) -> None:
 
         read = inspect_text(folder, text_of(options), options.label)
         if options.json:
-            print_json(text_as_json(read))
+            print_json(text_as_json(read, options.layer))
         else:
             print_text(read, options.layer)
         return
-    if options.file is not None:
-        raise StudyError("--expert and --topic look at a probe; leave the file out, or ask for its text alone")
     from moe_study.data import load_run_tokenizer
     from moe_study.data.probes import DEFAULT_PROBE, DEFAULT_TOKENS
     from moe_study.posthoc import profile
     from moe_study.posthoc.trace import probe_of, trace_run
 
     wanted = None if options.expert is None else parse_expert(options.expert)
+    profile.check_experts(folder, wanted)
     probe = probe_of(
         folder,
         options.probe or DEFAULT_PROBE,
@@ -102,6 +102,24 @@ def run(options: argparse.Namespace) -> None:
         print_json(asdict(expert) | {"contexts": contexts})
     else:
         print_lines([*_expert_lines(trace, expert), "", *_caveats(trace, probe)])
+
+
+OF_A_TEXT = ("file", "layer", "label")
+OF_A_PROBE = ("probe", "tokens", "path")
+
+
+def check(options: argparse.Namespace) -> None:
+    """StudyError for options that would have no part in the answer."""
+    asked = next((f"--{name}" for name in ("expert", "topic") if getattr(options, name) is not None), None)
+    for name in OF_A_PROBE if asked is None else OF_A_TEXT:
+        if getattr(options, name) is None:
+            continue
+        given = "the file" if name == "file" else "--" + name.replace("_", "-")
+        if asked is None:
+            raise StudyError(f"{given} is about the probe that --expert and --topic look at, not a text; leave it out")
+        raise StudyError(f"{given} is about a text, and {asked} looks at a probe; leave one of them out")
+    if options.path is not None and options.probe != "local_files":
+        raise StudyError("--path is the folder of --probe local_files; no other probe has one")
 
 
 def text_of(options: argparse.Namespace) -> str:
@@ -133,11 +151,21 @@ def parse_expert(text: str) -> tuple[int, int]:
 # A text ---------------------------------------------------------------------------------------------------------
 
 
-def text_as_json(read: "ReadText") -> dict[str, Any]:
+def text_as_json(read: "ReadText", only: int | None) -> dict[str, Any]:
     """Everything of a text; the characters of a token whose bytes are not whole characters are replaced."""
+    layers = [asdict(layer) for layer in _layers(read, only)]
     texts = [piece.decode("utf-8", "replace") for piece in read.pieces]
     hexadecimal = [piece.hex() for piece in read.pieces]
-    return asdict(read) | {"pieces": texts, "bytes": hexadecimal}
+    return asdict(read) | {"layers": layers, "pieces": texts, "bytes": hexadecimal}
+
+
+def _layers(read: "ReadText", only: int | None) -> "list[LayerOfText]":
+    """All, or the one asked for; StudyError where it has no experts."""
+    layers = read.layers if only is None else [layer for layer in read.layers if layer.layer == only]
+    if only is not None and not layers:
+        known = ", ".join(str(layer.layer) for layer in read.layers) or "none, the run is dense"
+        raise StudyError(f"layer {only} has no experts; layers that have: {known}")
+    return layers
 
 
 def print_text(read: "ReadText", only: int | None) -> None:
@@ -148,29 +176,27 @@ def print_text(read: "ReadText", only: int | None) -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     colours, shown = show.has_colours(console), show.visible(read.pieces)
-    layers = read.layers if only is None else [layer for layer in read.layers if layer.layer == only]
-    if only is not None and not layers:
-        known = ", ".join(str(layer.layer) for layer in read.layers) or "none, the run is dense"
-        raise StudyError(f"layer {only} has no experts; layers that have: {known}")
+    layers, in_file = _layers(read, only), not console.is_terminal
     for line in _text_head(read):
-        console.print(line)
+        console.print(line, soft_wrap=in_file)
     if only is None:
         marks = [(f"layer {layer.layer}", [(mark(picks), _first(picks)) for picks in layer.picks]) for layer in layers]
         for row in show.rows(shown, marks, console.width, colours):
             console.print(row, crop=False)
     else:
         firsts = [_first(picks) for picks in layers[0].picks]
-        console.print(show.running_text(shown, firsts, colours))
+        console.print(show.running_text(shown, firsts, colours), soft_wrap=in_file)
         console.print()
     for layer in layers:
-        _print_load(console, layer, colours)
+        console.print(_load(layer, colours), soft_wrap=in_file)
 
 
 def _text_head(read: "ReadText") -> Iterator[str]:
     losses = [loss for loss in read.loss if loss is not None]
     loss = f", loss {sum(losses) / len(losses):.2f} per token" if losses else ""
     parts = f", read in {read.windows} windows of its context" if read.windows > 1 else ""
-    yield f"{read.run}: {len(read.ids):,} tokens{loss}{parts}"
+    tokens = "1 token" if len(read.ids) == 1 else f"{len(read.ids):,} tokens"
+    yield f"{read.run}: {tokens}{loss}{parts}"
     if not read.layers:
         yield "a dense run: it has no experts"
 
@@ -185,7 +211,7 @@ def _first(picks: "Sequence[Pick]") -> int | None:
     return next((pick.expert for pick in picks if pick.kept), None)
 
 
-def _print_load(console: "Console", layer: "LayerOfText", colours: bool) -> None:
+def _load(layer: "LayerOfText", colours: bool) -> "Text":
     """How many tokens each expert takes as their first."""
     from rich.text import Text
 
@@ -199,7 +225,7 @@ def _print_load(console: "Console", layer: "LayerOfText", colours: bool) -> None
         line.append(f"{firsts.count(expert) / len(firsts):.0%}")
     if None in firsts:
         line.append(f", none {firsts.count(None) / len(firsts):.0%}")
-    console.print(line)
+    return line
 
 
 # A probe --------------------------------------------------------------------------------------------------------
@@ -223,8 +249,9 @@ def _expert_lines(trace: "Trace", profile: "ExpertProfile") -> Iterator[str]:
     if profile.contexts:
         yield ""
     for before, token, after in profile.contexts:
-        pieces = ["".join(show.visible([part])) if part else "" for part in (before, token, after)]
-        yield f"  {pieces[0]}⟦{pieces[1]}⟧{pieces[2]}"
+        shown = show.visible(show.whole(before, token, after))
+        parts = [text if part else "" for text, part in zip(shown, (before, token, after), strict=True)]
+        yield f"  {parts[0]}⟦{parts[1]}⟧{parts[2]}"
 
 
 def _domain_lines(trace: "Trace", name: str, profile: "dict[int, list[Preference]]") -> Iterator[str]:

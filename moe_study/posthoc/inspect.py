@@ -89,6 +89,8 @@ def inspect_text(folder: RunFolder, text: str, label: str | None = None) -> Read
 
 def _label_number(folder: RunFolder, tracer: Tracer, label: str | None) -> int:
     if not tracer.by_label:
+        if label is not None:
+            raise StudyError(f"{folder.path} is not routed by label, so --label changes nothing; leave it out")
         return 0
     known = trained_labels(folder, tracer.config)
     if label not in known:

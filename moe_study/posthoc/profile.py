@@ -13,12 +13,13 @@ import numpy as np
 
 from moe_study.data.probes.base import Array
 from moe_study.data.tokenizers import Tokenizer
+from moe_study.design.routing import experts_of_layer, mixture_layers
 from moe_study.errors import StudyError
+from moe_study.runs.folder import RunFolder
 from moe_study.runs.traces import Trace
 
 FEWEST = 5  # occurrences of a token id for a lift to be worth showing
 AROUND = 8  # tokens shown on each side of one that an expert takes
-
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,26 @@ class Shares:
         return np.bincount(cell_P, self.part_P[has_P], values * self.experts).reshape(values, self.experts)
 
 
+def check_experts(folder: RunFolder, wanted: tuple[int, int] | None) -> None:
+    """StudyError where the run has no experts, or not the one that is asked for (layer, expert): before it reads."""
+    config = folder.read_config()
+    layers = mixture_layers(config.routing, config.model.layers)
+    if not layers:
+        raise StudyError(f"{folder.path} is a dense run: it has no experts to look at")
+    if wanted is None:
+        return
+    layer, expert = wanted
+    if layer not in layers:
+        known = ", ".join(map(str, layers))
+        raise StudyError(f"layer {layer} of {folder.key} has no experts; these layers have: {known}")
+    experts = experts_of_layer(config.routing, config.model.layers, layer)
+    if not 0 <= expert < experts:
+        raise StudyError(f"layer {layer} has experts 0 to {experts - 1}, and no {expert}")
+
+
 def expert_profile(trace: Trace, tokenizer: Tokenizer, layer: int, expert: int, most: int = 10) -> ExpertProfile:
-    """Domains, tokens and contexts of one expert. StudyError where there is no such expert."""
+    """Domains, tokens and contexts of one expert, which the run has (check_experts)."""
     shares = Shares.of(trace, layer)
-    if not 0 <= expert < shares.experts:
-        raise StudyError(f"layer {layer} has experts 0 to {shares.experts - 1}, and no {expert}")
     all_E = shares.table(np.zeros(shares.tokens, np.int64), 1)[0]
     share = all_E[expert] / max(1.0, all_E.sum())
     domains = [
@@ -114,10 +130,15 @@ def expert_profile(trace: Trace, tokenizer: Tokenizer, layer: int, expert: int, 
 def domain_profile(trace: Trace, name: str) -> dict[int, list[Preference]]:
     """By layer, how much of the domain `name` (a value of any label) goes to each expert, the largest lift first."""
     labels = labels_by_token(trace)
-    found = [(label, values.index(name)) for label, (_, values) in labels.items() if name in values]
+    found = [
+        (label, code)
+        for label, (_, values) in labels.items()
+        for code, value in enumerate(values)
+        if value.casefold() == name.casefold()
+    ]
     if not found:
         known = "; ".join(f"{label}: {', '.join(values)}" for label, (_, values) in labels.items())
-        raise StudyError(f"the probe has no {name}; it has {known}")
+        raise StudyError(f"no label of the probe has the value {name!r}; it has {known}")
     label, code = found[0]
     code_T, values = labels[label]
     profile = {}

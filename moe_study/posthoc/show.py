@@ -30,8 +30,16 @@ def visible(pieces: Iterable[bytes]) -> list[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     shown = [safe(decoder.decode(piece)) or UNFINISHED for piece in pieces]
     if shown and decoder.decode(b"", final=True):
-        shown[-1] = "\ufffd"
+        shown[-1] = shown[-1].removesuffix(UNFINISHED) + "\ufffd"
     return shown
+
+
+def whole(before: bytes, token: bytes, after: bytes) -> tuple[bytes, bytes, bytes]:
+    """A token and what was cut out around it, without the halves of characters at the two ends."""
+    begun = before.lstrip(bytes(range(0x80, 0xC0))) if len(before) > 3 else before  # bytes that go on with a character
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(begun + token + after)
+    return begun, token, after[: max(0, len(after) - len(decoder.getstate()[0]))]
 
 
 def safe(text: str) -> str:

@@ -116,7 +116,15 @@ def test_what_a_capacity_drops_stands_in_brackets(inspect: Inspect) -> None:
         (["--expert", "x.1"], "such as 1.3"),
         (["nowhere.txt"], "nowhere.txt cannot be read"),
         (["file.txt", "--text", "a"], "not both"),
-        (["file.txt", "--expert", "0.1"], "leave the file out"),
+        (["file.txt", "--expert", "0.1"], "the file is about a text, and --expert looks at a probe"),
+        (["--topic", "law", "--layer", "1"], "--layer is about a text, and --topic looks at a probe"),
+        (["--expert", "0.1", "--label", "de"], "--label is about a text, and --expert looks at a probe"),
+        (["--text", "a", "--probe", "brown"], "--probe is about the probe that --expert and --topic look at"),
+        (["--text", "a", "--tokens", "5"], "--tokens is about the probe"),
+        (["--topic", "law", "--path", "texts"], "--path is the folder of --probe local_files"),
+        (["--expert", "9.0"], "layer 9 of"),
+        (["--expert", "0.44"], "layer 0 has experts 0 to 3, and no 44"),
+        (["--text", "a", "--label", "de"], "is not routed by label"),
         (["--topic", "law", "--probe", "wiki"], "there is no probe wiki"),
     ],
 )
@@ -146,8 +154,23 @@ def test_an_expert_shows_domains_tokens_and_contexts(inspect: Inspect, small_pro
     assert "shares with it was not counted" in out  # these runs have no training text
     profile = json.loads(inspect(routing, "--expert", "1.0", "--json")[1])
     assert {row["name"] for row in profile["domains"]} == {"a", "l"} and 0 < profile["share"] <= 1
-    assert "experts 0 to 1, and no 5" in inspect(routing, "--expert", "1.5")[2]
-    assert "layer 7" in inspect(routing, "--expert", "7.0")[2]
+
+
+@pytest.mark.parametrize("question", [["--expert", "1.0"], ["--topic", "l"]])
+def test_a_dense_run_is_told_so_before_it_reads_a_probe(inspect: Inspect, question: list[str]) -> None:
+    code, out, err = inspect({"selection": "dense"}, *question)  # the probe is not there, nor asked for
+    assert code == 1 and out == "" and "is a dense run: it has no experts" in err
+
+
+def test_json_of_one_layer_holds_that_layer(inspect: Inspect) -> None:
+    read = json.loads(inspect(TOP_2, "--text", "abc", "--layer", "2", "--json")[1])
+    assert [layer["layer"] for layer in read["layers"]] == [2]
+    assert "layer 5 has no experts" in inspect(TOP_2, "--text", "abc", "--layer", "5", "--json")[2]
+
+
+def test_in_a_file_a_text_is_not_broken_into_lines(inspect: Inspect) -> None:
+    out = inspect({"k": 1, "num_experts": 1}, "--text", "word " * 60, "--layer", "0")[1]
+    assert out.splitlines()[1] == "[0]" + "word " * 60
 
 
 def test_a_topic_shows_the_experts_of_every_layer(inspect: Inspect, small_probe: None) -> None:

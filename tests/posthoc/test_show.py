@@ -48,13 +48,20 @@ def test_letters_cut_into_bytes_are_shown_whole_with_the_byte_that_completes_the
         ([b"\x1b[31m", b"\n", b"\t", b"\x00"], ["\\x1b[31m", "↵", "⇥", "\\x00"]),
         (["\u202e".encode(), "\u2066a".encode(), "\ufeff".encode()], ["\\u202e", "\\u2066a", "\\ufeff"]),
         ([b"e", "\u0301".encode()], ["e", "◌\u0301"]),
-        ([b"\xff", b"a\xe6"], ["\ufffd", "\ufffd"]),
+        ([b"\xff", b"a\xe6"], ["\ufffd", "a\ufffd"]),
         ([b"", "\xa0".encode()], ["…", " "]),
         (["\u3164a".encode(), "\uffa0".encode()], ["\\u3164a", "\\uffa0"]),
     ],
 )
 def test_what_is_seen_of_each_token(pieces: list[bytes], shown: list[str]) -> None:
     assert show.visible(pieces) == shown
+
+
+def test_what_is_cut_out_around_a_token_ends_between_characters() -> None:
+    text = "é漢 début è漢".encode()
+    assert show.visible(show.whole(text[1:8], text[8:9], text[9:-2])) == ["漢 d", "é", "but è"]
+    assert show.visible(show.whole(text[1:7], text[7:8], text[8:-1])) == ["漢 d", "…", "ébut è"]
+    assert show.whole(b"", b"a", b"") == (b"", b"a", b"")
 
 
 def test_rows_stand_in_columns_of_the_right_width_in_any_script() -> None:
