@@ -3,7 +3,6 @@
 Experts have no identity across seeds, so each point shows one run, that of its lowest seed.
 """
 
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from moe_study.analysis.format import LEAK_MARK, count
-from moe_study.analysis.plots.style import EXPERTS, INK, PointStyle, chosen_layers, house_style, new_figure, title
+from moe_study.analysis.format import count
+from moe_study.analysis.plots.grid import Size, caption, grid, leak_note, one_run, pages, seeds_note
+from moe_study.analysis.plots.style import EXPERTS, INK, PointStyle, chosen_layers, house_style, title
 
-ROWS = 6  # points on one page
 MANY = len(EXPERTS)  # with more experts than this, a heat map takes the place of bars and bands
 HEAT = LogNorm(0.25, 4)  # share over the fair share 1/N
+SIZE = Size(1.8, 1.1)
+NO_NULL = "counts alone: after `moe-study specialise`, other pictures have what chance makes of such counts"
 
 Panel = Callable[[Axes, pd.DataFrame], Any]  # draws the rows of one run and layer; a heat map is returned
 
@@ -37,7 +38,7 @@ class _Words:
 def share_over_training(
     history: pd.DataFrame, styles: dict[str, PointStyle], layers: Sequence[int] | None = None
 ) -> list[Figure]:
-    """Share of kept picks that each expert takes, by layer, over training: one row per point, pages of ROWS.
+    """Share of kept picks that each expert takes, by layer, over training: one row per point, on pages.
 
     Bands for up to MANY experts, a heat map of share over fair share beyond. `history` is
     frame.routing_history(...); `layers` None: all where there are at most four, else LAYERS of them.
@@ -100,8 +101,8 @@ def share_by_domain(
     words = _Words(
         f"Share of activations by expert and {by}, validation set",
         "",
-        bars="dashed: equal shares",
-        heat=f"experts sorted by the {by} that uses them most, which makes a diagonal even of noise",
+        bars=f"dashed: equal shares; {NO_NULL}",
+        heat=f"experts sorted by the {by} that uses them most, which makes a diagonal even of noise; {NO_NULL}",
     )
     return list(_pages(activations, styles, panel, layers, words))
 
@@ -114,13 +115,13 @@ def _pages(
     words: _Words,
 ) -> Iterator[Figure]:
     """Grids of panels, points down and layers across; points with heat maps have pages of their own."""
-    runs = {name: _lowest_seed(long[long["label"] == name]) for name in styles if (long["label"] == name).any()}
+    long = one_run(long)
+    runs = {name: long[long["label"] == name] for name in styles if (long["label"] == name).any()}
     few = [name for name, run in runs.items() if run["expert"].max() < MANY]
     many = [name for name in runs if name not in few]
     for names in (few, many):
-        for start in range(0, len(names), ROWS):
-            page = {name: runs[name] for name in names[start : start + ROWS]}
-            yield _page(page, styles, panel, layers, words, heat=names is many)
+        for page in pages(names, SIZE):
+            yield _page({name: runs[name] for name in page}, styles, panel, layers, words, heat=names is many)
 
 
 def _page(
@@ -135,36 +136,22 @@ def _page(
         name: chosen_layers([layer for layer in run["layer"].unique() if layers is None or layer in layers])
         for name, run in runs.items()
     }
-    columns = max(map(len, shown.values()))
-    same_layers = len({tuple(chosen) for chosen in shown.values()}) == 1
+    columns = {name: [f"layer {layer}" for layer in layers_of] for name, layers_of in shown.items()}
     with house_style():
-        figure = new_figure(2.0 + 1.8 * columns, 0.95 + 1.1 * len(runs))
-        panels = figure.subplots(len(runs), columns, squeeze=False, sharey=not heat)
+        figure, panels = grid(columns, styles, SIZE, share_y=not heat)
         mappable = None
-        for row, (name, run) in enumerate(runs.items()):
-            for column, axes in enumerate(panels[row]):
-                if column >= len(shown[name]):
-                    axes.set_visible(False)
-                    continue
-                layer = shown[name][column]
+        for name, run in runs.items():
+            for axes, layer in zip(panels[name], shown[name], strict=True):
                 mappable = panel(axes, run[run["layer"] == layer]) or mappable
-                if row == 0 or not same_layers:
-                    axes.set_title(f"layer {layer}", pad=3, fontsize=8)
-                if last := row == len(runs) - 1:
-                    axes.set_xlabel(words.x_label)
-                axes.tick_params(labelbottom=last)
-            words_at_left = {"rotation": 0, "ha": "right", "va": "center", "color": styles[name].colour}
-            panels[row][0].set_ylabel(
-                textwrap.fill(styles[name].name.replace(" of ", " of\u00a0"), 16), fontsize=8, **words_at_left
-            )
+        for axes in panels[list(runs)[-1]]:
+            axes.set_xlabel(words.x_label)
         if heat:
-            _scale(figure, mappable, panels)
+            _scale(figure, mappable, [axes for row in panels.values() for axes in row])
         else:
             _legend(figure, max(int(run["expert"].max()) + 1 for run in runs.values()))
-        seeds = ", ".join(sorted({f"{run['seed'].iloc[0]:g}" for run in runs.values()}))
-        leaks = f"; {LEAK_MARK} reads later tokens" if any(styles[name].leaks for name in runs) else ""
         how = words.heat if heat else words.bars
-        title(figure, words.heading, f"one run per point (seed {seeds}); {how}{leaks}")
+        together = pd.concat(runs.values())
+        title(figure, words.heading, caption(seeds_note(together), how, leak_note(list(runs), styles)))
     return figure
 
 
@@ -196,7 +183,3 @@ def _heat(axes: Axes, share_ES: np.ndarray, places: np.ndarray) -> Any:
     axes.set_ylim(-0.5, len(ratio) - 0.5)
     axes.set_yticks([])
     return mesh
-
-
-def _lowest_seed(long: pd.DataFrame) -> pd.DataFrame:
-    return long[long["seed"] == long["seed"].min()]

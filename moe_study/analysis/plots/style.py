@@ -55,6 +55,8 @@ LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 EXPERTS = ("#332288", "#88CCEE", "#44AA99", "#DDCC77", "#CC6677", "#117733", "#AA4499", "#999933")
 LEADER = {"arrowstyle": "-", "lw": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
 INK, FAINT = "#222222", "#707070"
+BAND_COLOUR, BAND_EDGE = "#d2d2d2", "#b4b4b4"
+BAND = "the null's band, the middle 95% of what comes out where labels mean nothing"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""Heat maps of experts against domains or other experts: one matrix for each point and layer.
+
+What lies within the null's band is marked by a dot; where cells are too small for dots, it is grey, so that only what
+chance does not explain has a colour.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator
+from numpy.typing import NDArray
+
+from moe_study.analysis.plots.grid import (
+    Size,
+    caption,
+    depth,
+    grid,
+    leak_note,
+    name_domains,
+    pages,
+)
+from moe_study.analysis.plots.style import BAND_COLOUR, INK, PointStyle, house_style, title
+
+LIFT = LogNorm(0.25, 4)  # over chance; what is beyond takes the colour of the ends
+COLOURS = "PuOr_r"  # white in the middle; safe for colour-blind readers
+HATCH = "#c8c8c8"  # of cells without a value
+SMALLEST_DOT = 0.06  # inches of a cell's shorter side
+MOST_ROWS = 128  # experts of one panel
+NUMBERED = 16  # experts, or fewer, have their numbers beside the map
+MOST_NAMES = 48  # domains, or fewer, have their names under it
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One panel."""
+
+    value_RC: NDArray[np.float64]  # NaN: no value
+    within_RC: NDArray[np.bool_]  # in the null's band
+    starred_RC: NDArray[np.bool_]  # marked by a star
+    rows: Sequence[str]  # from the top
+    columns: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """How all matrices of one picture are coloured and named."""
+
+    heading: str
+    scale: str  # what a colour means
+    norm: Normalize
+    band: str  # what the null is; empty where there is none
+    notes: Sequence[str]  # over what, and how to read it
+    x_label: str = ""
+    star: str = ""  # what a star says
+    extend: str = "neither"  # or "both": values can lie beyond the scale
+    empty: str = "no token"  # why a cell has no value
+    ticks: Locator = field(default_factory=lambda: LogLocator(2))
+    form: Callable[[float], str] = "{:g}×".format
+
+
+def heat_maps(
+    matrices: Mapping[str, Mapping[int, Matrix]], styles: Mapping[str, PointStyle], heat: Heat
+) -> list[Figure]:
+    """Pages with a row for each point and a column for each layer of its own."""
+    panels = [matrix for of_point in matrices.values() for matrix in of_point.values()]
+    if not panels:
+        return []
+    tallest = max(len(matrix.rows) for matrix in panels)
+    widest = max((matrix.columns for matrix in panels), key=len)
+    size = Size(float(np.clip(0.14 * len(widest), 1.4, 2.4)), float(np.clip(0.05 * tallest + 0.55, 0.9, 2.8)))
+    found = []
+    for names in pages(list(matrices), size):
+        columns = {name: [f"layer {layer}" for layer in matrices[name]] for name in names}
+        with house_style():
+            figure, axes = grid(columns, styles, size, below=depth(widest, size.width))
+            shown = [
+                _draw(place, matrix, size, heat)
+                for name in names
+                for place, matrix in zip(axes[name], matrices[name].values(), strict=True)
+            ]
+            for place in axes[names[-1]]:
+                place.set_xlabel(heat.x_label)
+            _scale(figure, shown[0].mesh, [place for row in axes.values() for place in row], heat)
+            title(figure, heat.heading, caption(*heat.notes, *_marks(shown, heat), leak_note(names, styles)))
+        found.append(figure)
+    return found
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A panel, and which marks it needs explained."""
+
+    mesh: Any
+    dots: bool
+    greys: bool
+    stars: bool
+    hatches: bool
+
+
+def _draw(axes: Axes, matrix: Matrix, size: Size, heat: Heat) -> _Drawn:
+    rows, columns = matrix.value_RC.shape
+    absent_RC = np.isnan(matrix.value_RC)
+    within_RC, starred_RC = matrix.within_RC & ~absent_RC, matrix.starred_RC & ~absent_RC
+    roomy = min(size.height / rows, size.width / columns) >= SMALLEST_DOT
+    hidden_RC = absent_RC if roomy else absent_RC | within_RC
+    places = np.arange(columns), np.arange(rows)
+    axes.patch.set(hatch="//////", edgecolor=HATCH, facecolor="white")
+    look: dict[str, Any] = {"shading": "nearest", "rasterized": True}
+    value_RC = np.ma.array(np.clip(matrix.value_RC, heat.norm.vmin, heat.norm.vmax), mask=hidden_RC)
+    mesh = axes.pcolormesh(*places, value_RC, cmap=COLOURS, norm=heat.norm, **look)
+    if roomy:
+        _mark(axes, within_RC, "o", 1.8)
+        _mark(axes, starred_RC, "*", 4.0)
+    elif within_RC.any():
+        grey_RC = np.ma.array(np.ones(within_RC.shape), mask=~within_RC)
+        axes.pcolormesh(*places, grey_RC, cmap=ListedColormap([BAND_COLOUR]), **look)
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_yticks(range(rows), matrix.rows) if rows <= NUMBERED else axes.set_yticks([])
+    axes.tick_params(axis="y", length=0, labelsize=6, pad=1)
+    name_domains(axes, matrix.columns, size.width) if columns <= MOST_NAMES else axes.set_xticks([])
+    axes.tick_params(axis="x", labelsize=7)
+    within, starred = bool(within_RC.any()), bool(starred_RC.any())
+    return _Drawn(mesh, within and roomy, within and not roomy, starred and roomy, bool(absent_RC.any()))
+
+
+def _mark(axes: Axes, cells_RC: NDArray[np.bool_], sign: str, size: float) -> None:
+    y, x = np.nonzero(cells_RC)
+    axes.plot(x, y, sign, ms=size, mfc=INK, mec="white", mew=0.25, ls="none", zorder=3)
+
+
+def _marks(shown: Sequence[_Drawn], heat: Heat) -> Iterator[str]:
+    """What the marks of a page say."""
+    within = ["dots"] * any(drawn.dots for drawn in shown) + ["grey"] * any(drawn.greys for drawn in shown)
+    if heat.band:
+        yield f"{' or '.join(within)}: within {heat.band}" if within else f"no cell is within {heat.band}"
+    if any(drawn.stars for drawn in shown):
+        yield f"stars: {heat.star}"
+    if any(drawn.hatches for drawn in shown):
+        yield f"hatched: {heat.empty}"
+
+
+def _scale(figure: Figure, mesh: Any, panels: Sequence[Axes], heat: Heat) -> None:
+    bar = figure.colorbar(mesh, ax=panels, shrink=0.9, aspect=25, pad=0.02, extend=heat.extend)
+    bar.ax.yaxis.set_major_locator(heat.ticks)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: heat.form(value)))
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(heat.scale, fontsize=8)
