@@ -57,6 +57,11 @@ def all_findings(findings: Path, name: str) -> Iterator[Finding]:
             yield found
 
 
+def finding_names(findings: Path) -> list[str]:
+    """Names of all findings in that folder, on whichever probe."""
+    return sorted({path.stem for path in findings.glob("*/*.parquet") if NAME.fullmatch(path.stem)})
+
+
 def _path(findings: Path, identity: TraceIdentity, name: str) -> Path:
     return identity.folder_in(findings) / f"{name}.parquet"
 

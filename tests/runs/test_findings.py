@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from moe_study.errors import DataError
-from moe_study.runs.findings import all_findings, find_finding, write_finding
+from moe_study.runs.findings import all_findings, find_finding, finding_names, write_finding
 from moe_study.runs.traces import TraceIdentity
 
 IDENTITY = TraceIdentity("key", "weights", "wiki_topics", "0123456789abcdef0123")
@@ -59,3 +59,12 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path)
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="not a folder"):
         write_finding(tmp_path / "file", IDENTITY, "load", TABLE, {})
+
+
+def test_names_are_those_of_all_probes(tmp_path: Path) -> None:
+    assert finding_names(tmp_path) == []
+    brown = TraceIdentity("key", "weights", "brown", IDENTITY.probe_fingerprint)
+    for identity, name in ((IDENTITY, "load"), (brown, "load"), (brown, "co_activation")):
+        write_finding(tmp_path, identity, name, TABLE, {})
+    (tmp_path / "notes.parquet").touch()
+    assert finding_names(tmp_path) == ["co_activation", "load"]

@@ -1,0 +1,116 @@
+"""What was found out about the runs of a study on each probe (runs/findings.py), as long frames.
+
+Nothing is computed here but what is of several runs: information over seeds.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from moe_study.analysis.format import count
+from moe_study.analysis.frame import each
+from moe_study.analysis.specialisation.points import Point, measured_run, points_of, to_frame
+from moe_study.runs.findings import Finding, all_findings, finding_names
+from moe_study.runs.folder import RunFolder
+
+OWN = {"label": "of", "seed": "draws_seed"}  # columns of findings that would clash with those of runs
+DIGITS = 6  # of a fingerprint, where a study has several probes of one name
+
+
+@dataclass(frozen=True)
+class RunFinding:
+    """One finding, and the run that it is about."""
+
+    label: str  # of its point
+    point: str
+    key: str
+    seed: int
+    leaks: bool  # its routing reads later tokens
+    finding: Finding
+
+
+@dataclass(frozen=True)
+class ProbeFindings:
+    """All that was found on one probe."""
+
+    name: str  # of the probe, and the beginning of its fingerprint where there are several of that name
+    found: Mapping[str, Sequence[RunFinding]]  # by the finding's name, ordered by label and seed
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The finding `name` of all runs: label, point, key and seed of the run, then its own columns (OWN renamed).
+
+        Empty where no run has it.
+        """
+        parts = [_with_names(one) for one in self.found.get(name, ())]
+        with_rows = [part for part in parts if len(part)] or parts[:1]
+        return pd.concat(with_rows, ignore_index=True) if with_rows else pd.DataFrame(columns=["label", "seed", "of"])
+
+    def over(self, name: str) -> str:
+        """On which probe the finding `name` was made, and over how much of it."""
+        facts = [one.finding.facts for one in self.found.get(name, ())]
+        parts = [f"probe {self.name}"]
+        for unit in ("tokens", "documents"):
+            if known := sorted({of_run[unit] for of_run in facts if unit in of_run}):
+                parts.append(f"{' to '.join(dict.fromkeys(map(count, (known[0], known[-1]))))} {unit}")
+        return ", ".join(parts)
+
+    @functools.cached_property
+    def points(self) -> list[Point]:
+        """Information of expert and label by design point, over seeds (specialisation/points.py)."""
+        found = self.found.get("information", ())
+        return points_of([measured_run(one.label, one.seed, one.leaks, one.finding.table) for one in found])
+
+    @property
+    def permutations(self) -> int:
+        """Draws of each null of the information; 0 where there is none."""
+        tables = [one.finding.table for one in self.found.get("information", ()) if len(one.finding.table)]
+        return min((int(table["permutations"].min()) for table in tables), default=0)
+
+    @functools.cached_property
+    def information(self) -> pd.DataFrame:
+        """The same as a frame (specialisation.points.to_frame).
+
+        Labels of tokens stand given the token id only: their null leaves it in place, so alone they ask the same.
+        """
+        rows = to_frame(self.points)
+        of_tokens = frozenset[str]().union(*(point.token_labels for point in self.points))
+        return rows[~(rows["label"].isin(of_tokens) & rows["given"].eq(""))].reset_index(drop=True)
+
+    @functools.cached_property
+    def shares(self) -> pd.DataFrame:
+        return self.table("shares")
+
+    @functools.cached_property
+    def co_activation(self) -> pd.DataFrame:
+        return self.table("co_activation")
+
+    @functools.cached_property
+    def knockout(self) -> pd.DataFrame:
+        return self.table("knockout")
+
+
+def probe_findings(runs: pd.DataFrame) -> tuple[ProbeFindings, ...]:
+    """Of the finished runs of a frame (analysis/frame.py), by name of the probe; none where nothing was found yet."""
+    by_probe: dict[tuple[str, str], dict[str, list[RunFinding]]] = {}
+    for run in each(runs.sort_values(["label", "seed"])):
+        folder = RunFolder(run.folder)
+        for name in finding_names(folder.findings_folder):
+            for finding in all_findings(folder.findings_folder, name):
+                if finding.identity.run == folder.key:
+                    probe = (finding.identity.probe, finding.identity.probe_fingerprint)
+                    about = RunFinding(run.label, run.point, run.key, int(run.seed), bool(run.leaks), finding)
+                    by_probe.setdefault(probe, {}).setdefault(name, []).append(about)
+    names = [probe for probe, _ in by_probe]
+    return tuple(
+        ProbeFindings(probe if names.count(probe) == 1 else f"{probe}-{fingerprint[:DIGITS]}", found)
+        for (probe, fingerprint), found in sorted(by_probe.items())
+    )
+
+
+def _with_names(one: RunFinding) -> pd.DataFrame:
+    table = one.finding.table.rename(columns=OWN)
+    for place, name in enumerate(("label", "point", "key", "seed")):
+        table.insert(place, name, getattr(one, name))
+    return table

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moe_study.analysis.frame import done, load_frame
+from moe_study.analysis.probes import probe_findings
+from moe_study.analysis.specialisation.rows import information_rows
+from moe_study.runs.findings import write_finding
+from moe_study.runs.traces import TraceIdentity
+from tests.analysis import planted
+from tests.analysis.plots.found import keep_findings, layers_of
+
+NAMES = ("information", "shares", "paths")
+
+
+@pytest.fixture(scope="module")
+def layers():
+    return {seed: layers_of("topic", seed) for seed in (0, 1)}
+
+
+@pytest.fixture
+def folders(tmp_path, layers):
+    """Token top-1 and dense 1x with two seeds each; the dense ones have tables without rows."""
+    folders = planted.plant(tmp_path, (planted.TOKEN_1, planted.DENSE_1X), (0.0, 0.0))
+    for seed, folder in enumerate(folders):
+        keep_findings(folder, layers[seed] if seed < 2 else {}, NAMES)
+    return folders
+
+
+def test_findings_stand_under_one_another_with_the_names_of_their_runs(folders, layers):
+    (probe,) = probe_findings(done(load_frame(folders)))
+    assert probe.name == "planted" and set(probe.found) == set(NAMES)
+    shares = probe.shares
+    assert list(shares.columns[:4]) == ["label", "point", "key", "seed"] and "of" in shares
+    assert set(zip(shares["label"], shares["seed"], strict=True)) == {("token top-1", 0), ("token top-1", 1)}
+    trace = layers[1][1]
+    topic_T = np.asarray(trace.document_labels["topic"][0])[trace.document_T]
+    row = shares.query("seed == 1 and layer == 1 and of == 'topic' and domain == 'topic 2' and expert == 3")
+    assert row["share"].iloc[0] == pytest.approx(np.mean(trace.expert_P[topic_T == 2] == 3))
+    assert probe.over("shares") == "probe planted, 1.2k tokens, 40 documents"
+
+
+def test_information_is_averaged_over_the_seeds_of_a_point(folders, layers):
+    (probe,) = probe_findings(done(load_frame(folders)))
+    row = probe.information.query("label == 'topic' and given == '' and layer == 0").iloc[0]
+    assert (row["point"], row["seeds"]) == ("token top-1", 2)
+    values = [
+        one.measured.value
+        for of_run in layers.values()
+        for one in information_rows(list(of_run.values()), permutations=40)
+        if (one.layer, one.label, one.given) == (0, "topic", "")
+    ]
+    assert row["value"] == pytest.approx(np.mean(values), rel=1e-12) and probe.permutations == 40
+
+
+def test_labels_of_tokens_are_asked_given_the_token_id_only(folders):
+    (probe,) = probe_findings(done(load_frame(folders)))
+    questions = set(zip(probe.information["label"], probe.information["given"], strict=True))
+    assert ("part of speech", "token id") in questions and ("part of speech", "") not in questions
+    assert ("topic", "") in questions and ("token id", "") in questions
+
+
+def test_probes_of_one_name_are_told_apart_and_findings_of_another_run_are_left_out(folders):
+    table = pd.DataFrame({"layer": [0]})
+    own = TraceIdentity(folders[0].name, None, "planted", "cd" * 32)
+    write_finding(folders[0] / "findings", own, "load", table, {})
+    write_finding(folders[0] / "findings", replace(own, run="another", probe="brown"), "load", table, {})
+    found = probe_findings(done(load_frame(folders)))
+    assert [probe.name for probe in found] == ["planted-ababab", "planted-cdcdcd"]
+    assert found[1].table("load")["key"].tolist() == [folders[0].name] and found[1].table("shares").empty
+
+
+def test_runs_without_findings_and_damaged_ones_give_nothing(folders):
+    (path,) = (folders[0] / "findings").glob("*/shares.parquet")
+    path.write_bytes(b"damaged")
+    (probe,) = probe_findings(done(load_frame(folders)))
+    assert set(probe.shares["seed"]) == {1}
+    for folder in folders:
+        for path in (folder / "findings").glob("*/*.parquet"):
+            path.unlink()
+    assert probe_findings(done(load_frame(folders))) == ()
