@@ -132,4 +132,5 @@ def _print_files(written: Sequence[Path]) -> None:
         here = [path for path in written if path.parent == folder]
         pictures = dict.fromkeys(PAGE.sub("-*", path.stem) for path in here if path.suffix == ".png")
         others = [path.name for path in here if path.suffix not in (".png", ".svg")]
-        print(f"{folder}: {', '.join(others)}; as .png and .svg: {', '.join(pictures)}")
+        groups = [", ".join(others), f"as .png and .svg: {', '.join(pictures)}"]
+        print(f"{folder}: {'; '.join(group for group, names in zip(groups, (others, pictures), strict=True) if names)}")

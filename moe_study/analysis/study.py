@@ -25,6 +25,8 @@ from moe_study.analysis.frame import done, load_frame, not_done
 from moe_study.analysis.labels import add_labels
 from moe_study.analysis.pairs import default_questions, default_reference
 from moe_study.analysis.planned import planned_comparisons
+from moe_study.analysis.probes import ProbeFindings, probe_findings
+from moe_study.analysis.specialisation.over_training import saturation_over_training
 from moe_study.analysis.table import perplexity_table
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder
@@ -78,6 +80,16 @@ class Part:
     @functools.cached_property
     def activations(self) -> pd.DataFrame:
         return frames.activations(self.runs, self.problems)
+
+    @functools.cached_property
+    def saturation(self) -> pd.DataFrame:
+        """Of runs that kept routes over training."""
+        return saturation_over_training(self.runs, self.problems)
+
+    @functools.cached_property
+    def probes(self) -> tuple[ProbeFindings, ...]:
+        """What the experts do with labelled texts, for each probe that runs were measured on."""
+        return probe_findings(self.runs)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
 """All pictures of one evaluation set, into files."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.experts import share_by_domain, share_over_training
+from moe_study.analysis.plots.inside import inside_pictures, numbered
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
-from moe_study.analysis.plots.style import footer, point_styles, save
+from moe_study.analysis.plots.style import PointStyle, footer, point_styles, save
 from moe_study.analysis.plots.work import experts_per_token
 from moe_study.analysis.study import Part
 from moe_study.analysis.table import APART, NO_RESULT
@@ -32,8 +34,22 @@ def draw_all(part: Part, out: Path) -> list[Path]:
 
 def figures(part: Part) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of every picture; see `draw_all`."""
+    styles = _styles(part)
+    yield from _with_footers(part, itertools.chain(_figures(part, styles), inside_pictures(part, styles)))
+
+
+def figures_inside(part: Part) -> Iterator[tuple[str, Figure]]:
+    """(name, figure) of those alone that look inside the experts."""
+    yield from _with_footers(part, inside_pictures(part, _styles(part)))
+
+
+def _styles(part: Part) -> dict[str, PointStyle]:
+    return point_styles(part.runs, apart=frozenset(part.table[part.table["standing"] == APART]["label"]))
+
+
+def _with_footers(part: Part, drawn: Iterable[tuple[str, Figure]]) -> Iterator[tuple[str, Figure]]:
     sentences = [*_absent_note(part), *part.mixed]
-    for name, figure in _figures(part):
+    for name, figure in drawn:
         footer(figure, sentences)
         yield name, figure
 
@@ -47,22 +63,16 @@ def _absent_note(part: Part) -> list[str]:
     return [f"runs without a result, named beside the table: {len(part.absent)}{points}"]
 
 
-def _figures(part: Part) -> Iterator[tuple[str, Figure]]:
-    styles = point_styles(part.runs, apart=frozenset(part.table[part.table["standing"] == APART]["label"]))
+def _figures(part: Part, styles: dict[str, PointStyle]) -> Iterator[tuple[str, Figure]]:
     yield "perplexity", perplexity_against_cost(part, styles)
     if len(styles) > 1:
         yield "differences", paired_differences(part, styles)
     if len(part.curves):
         yield "loss-curves", loss_curves(part, styles)
     if len(part.routing_history):
-        yield from _numbered("experts-over-training", share_over_training(part.routing_history, styles))
+        yield from numbered("experts-over-training", share_over_training(part.routing_history, styles))
         if (work := experts_per_token(part.routing_history, styles)) is not None:
             yield "experts-per-token", work
     for by in ("language", "topic"):
         if len(part.activations) and part.activations[by].nunique() > 1:
-            yield from _numbered(f"experts-by-{by}", share_by_domain(part.activations, styles, by))
-
-
-def _numbered(name: str, pages: list[Figure]) -> Iterator[tuple[str, Figure]]:
-    for number, page in enumerate(pages, start=1):
-        yield (name if len(pages) == 1 else f"{name}-{number}"), page
+            yield from numbered(f"experts-by-{by}", share_by_domain(part.activations, styles, by))

@@ -1,0 +1,80 @@
+"""Heat maps of changes and pairs; those of lift are in test_shares.py."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moe_study.analysis.plots.co_activation import co_activation_maps, lift_over_mean
+from moe_study.analysis.plots.knockout import knockout_maps
+from tests.analysis.plots.found import ON, knockout, layers_of, styles_of, table
+
+LANGUAGES = ["de", "en", "fr"]
+
+
+def test_knock_outs_are_the_changes_of_removed_experts_with_dots_and_stars():
+    changes = knockout("one", 3, LANGUAGES)
+    (figure,) = knockout_maps(changes, styles_of("one"), "language", ON)
+    own = changes[changes["kind"] == "remove"].set_index(["layer", "expert", "domain"])
+    for layer, axes in enumerate(figure.axes[:2]):
+        experts = [int(text.get_text()) for text in axes.get_yticklabels()]
+        drawn = axes.collections[0].get_array().reshape(3, 3)
+        dots, stars = ({(int(y), int(x)) for x, y in zip(*line.get_data(), strict=True)} for line in axes.lines)
+        for row, expert in enumerate(experts):
+            for column, language in enumerate(LANGUAGES):
+                cell = own.loc[(layer, expert, language)]
+                assert drawn[row, column] == pytest.approx(cell["change"])
+                assert ((row, column) in dots) == (abs(cell["change"]) <= 0.05)
+                assert ((row, column) in stars) == cell["needed"]
+    note = " ".join(figure.get_supxlabel().split())
+    assert (
+        note.startswith("Probe planted")
+        and "Dots: within the band of random experts" in note
+        and "Stars: needed" in note
+    )
+
+
+def test_knock_outs_without_a_null_have_no_dots_and_say_so():
+    changes = knockout("one", 3, LANGUAGES).assign(null_low=np.nan, null_high=np.nan)
+    (figure,) = knockout_maps(changes, styles_of("one"), "language", ON)
+    assert len(figure.axes[0].lines[0].get_xdata()) == 0
+    assert "No cell is within the band" in " ".join(figure.get_supxlabel().split())
+
+
+def test_knock_outs_that_change_nothing_are_not_drawn():
+    nothing = knockout("one", 3, LANGUAGES).assign(change=0.0)
+    assert knockout_maps(nothing, styles_of("one"), "language", ON) == []
+    assert knockout_maps(nothing, styles_of("another"), "language", ON) == []
+
+
+def test_a_change_of_zero_has_the_colour_between_the_two():
+    (figure,) = knockout_maps(knockout("one", 3, LANGUAGES), styles_of("one"), "language", ON)
+    norm = figure.axes[0].collections[0].norm
+    assert norm(0.0) == pytest.approx(0.5) and norm.vmax >= 0.101 and norm.vmin == -norm.vmax
+
+
+def test_pairs_are_tokens_with_both_over_chance_with_a_mean_of_one():
+    trace = layers_of("topic", layers=1, top=2)[0]
+    pairs = table("co_activation", {0: trace}, "one")
+    (figure,) = co_activation_maps(pairs, styles_of("one"), ON)
+    drawn = figure.axes[0].collections[0].get_array().reshape(4, 4)
+    picked_TE = np.zeros((len(trace.token_T), 4))
+    picked_TE[trace.token_of_P, trace.expert_P] = 1
+    both, load = np.zeros((4, 4)), picked_TE.sum(0)
+    for row in picked_TE:
+        for i in range(4):
+            for j in range(4):
+                both[i, j] += row[i] * row[j]
+    off = ~np.eye(4, dtype=bool)
+    chance = np.outer(load, load)
+    expected = both / chance * chance[off].sum() / both[off].sum()
+    assert np.asarray(drawn)[off] == pytest.approx(np.clip(expected[off], 0.25, 4))
+    assert np.ma.getmaskarray(drawn)[~off].all()
+    assert np.average(lift_over_mean(pairs)[off], weights=chance[off]) == pytest.approx(1)
+
+
+def test_points_whose_tokens_have_one_expert_have_no_pairs():
+    one = table("co_activation", layers_of("topic"), "top-1")
+    two = table("co_activation", layers_of("topic", top=2), "top-2")
+    assert co_activation_maps(one, styles_of("top-1", "top-2"), ON) == []
+    (figure,) = co_activation_maps(pd.concat([one, two]), styles_of("top-1", "top-2"), ON)
+    assert [axes.get_ylabel() for axes in figure.axes if axes.get_title()] == ["top-2", ""]
