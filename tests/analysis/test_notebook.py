@@ -1,28 +1,107 @@
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
+from moe_study.design.config import TokenizerConfig
 from tests.analysis import planted
+from tests.analysis.plots.found import keep_findings, keep_knockout, keep_trace, knockout, layers_of
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "analysis" / "perplexity.ipynb"
+PERPLEXITY, SPECIALISATION = (ROOT / "analysis" / f"{name}.ipynb" for name in ("perplexity", "specialisation"))
 
 
 @pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     planted.plant(tmp_path / "runs")
-    monkeypatch.setenv("MOE_STUDY_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    said = "".join(str(output.get("text", "")) + str(output.get("data", "")) for output in outputs)
+    outputs = outputs_of(PERPLEXITY, tmp_path, monkeypatch)
+    said = said_in(outputs)
     assert "12 runs, 12 done" in said and "sequence top-2 †" in said
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
 
 
-def test_the_committed_notebook_has_no_outputs():
-    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+@pytest.mark.long
+def test_the_notebook_of_experts_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    plant_found(tmp_path / "runs")
+    outputs = outputs_of(SPECIALISATION, tmp_path, monkeypatch)
+    assert "Do experts follow language?" in said_in(outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 8
+
+
+def outputs_of(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Of all its cells, run on tmp_path/runs as Jupyter would."""
+    monkeypatch.setenv("MOE_STUDY_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    read = nbformat.read(notebook, as_version=4)
+    NotebookClient(read, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    return [output for cell in read.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def said_in(outputs: list[dict[str, Any]]) -> str:
+    return "".join(str(output.get("text", "")) + str(output.get("data", "")) for output in outputs)
+
+
+def plant_found(root: Path) -> list[Path]:
+    """Two seeds of one point with findings and traces, whose experts follow language."""
+    folders = []
+    for seed in (0, 1):
+        config = planted.config_of(planted.TOKEN_2, seed)
+        data = dataclasses.replace(config.data, tokenizer=TokenizerConfig("bytes", None))
+        folder = planted.plant_run(root, dataclasses.replace(config, data=data), 4.0, np.random.default_rng(seed))
+        layers = layers_of("language", seed, top=2)
+        keep_trace(folder, keep_findings(folder, layers, ("information", "shares")), layers)
+        folders.append(folder)
+    return folders
+
+
+def cells_run(notebook: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[Any]]:
+    """Its cells run here, which is quicker than in a kernel: (its names, what it displayed)."""
+    displayed: list[Any] = []
+    monkeypatch.setenv("MOE_STUDY_RUNS", str(runs))
+    monkeypatch.setattr("IPython.display.display", lambda *shown: displayed.extend(shown))
+    names: dict[str, Any] = {}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
+            lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
+            exec("\n".join(lines), names)
+    return names, displayed
+
+
+def test_the_notebook_of_experts_shows_what_was_found_and_tells_what_to_type(tmp_path, monkeypatch, capsys):
+    plant_found(tmp_path)
+    names, displayed = cells_run(SPECIALISATION, tmp_path, monkeypatch)
+    said = capsys.readouterr().out
+    assert "probe planted, 1.2k tokens, 40 documents: information, shares" in said
+    assert "Do experts follow language?" in said and f"type: moe-study specialise {tmp_path} --knockout" in said
+    assert len([shown for shown in displayed if isinstance(shown, Figure)]) >= 7
+    row, profile = names["row"], names["profile"]
+    assert (profile.layer, profile.expert) == (row["layer"], row["expert"]) and profile.domains[0].lift > 1
+    assert {one.name: one.share for one in profile.domains}[row["domain"]] == pytest.approx(row["share"])
+
+
+def test_the_notebook_of_experts_shows_knock_outs_and_says_where_a_trace_is_gone(tmp_path, monkeypatch, capsys):
+    (folder,) = planted.plant(tmp_path, (planted.TOKEN_2,), (0.0,), seeds=(0,))
+    keep_findings(folder, layers_of("language", layers=1, top=2), ("shares",))
+    keep_knockout(folder, knockout("", 4, ["de", "en", "fr", "it"]))
+    _, displayed = cells_run(SPECIALISATION, tmp_path, monkeypatch)
+    said = capsys.readouterr().out
+    assert "planted: 8 of 32 are needed" in said and f"type: moe-study inspect {folder} --expert 0." in said
+    assert [shown.data["change"].max() for shown in displayed if hasattr(shown, "data")] == [0.101]
+
+
+def test_the_notebook_of_experts_works_where_nothing_was_found(tmp_path, monkeypatch, capsys):
+    planted.plant(tmp_path, (planted.TOKEN_2,), (0.0,))
+    _, displayed = cells_run(SPECIALISATION, tmp_path, monkeypatch)
+    assert f"No run was measured on a probe yet; type: moe-study specialise {tmp_path}" in capsys.readouterr().out
+    assert displayed == []
+
+
+@pytest.mark.parametrize("notebook", [PERPLEXITY, SPECIALISATION], ids=lambda path: path.stem)
+def test_the_committed_notebooks_have_no_outputs(notebook):
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
     assert cells and all(not cell.outputs and cell.execution_count is None for cell in cells)
