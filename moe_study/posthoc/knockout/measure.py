@@ -1,20 +1,21 @@
 """A trained model reads a probe once for every change of its routes; what each document loses is kept.
 
-Batches and windows are those of traces (posthoc/trace.py).
+Windows and batches are those of traces (posthoc/trace.py), but that documents are cut to whole eighths of the context:
+so few lengths occur, batches are full, and a reading costs a fraction; of a document its last tokens are left out.
 
-Shape suffixes: B windows of L tokens, N tokens of a batch (= B * L), D documents, E experts.
+Shape suffixes: B windows of L tokens, N tokens of a batch (= B * L), D documents, E experts, K candidates.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moe_study.analysis.specialisation.knockout import ALL_LAYERS, Array, Kind, RouteChange
+from moe_study.analysis.specialisation.knockout import ALL_LAYERS, NONE, Array, Kind, RouteChange
 from moe_study.data.probes import Probe
 from moe_study.model.forward_pass import RoutingStats
 from moe_study.model.loss import IGNORED
@@ -23,79 +24,99 @@ from moe_study.posthoc.knockout.interventions import intervention, null_of
 from moe_study.posthoc.knockout.plan import deciding_layers
 from moe_study.posthoc.trace import Tracer
 
-UNCHANGED = -1  # in the place of a draw: the change itself, not its null
+PARTS = 8  # of a context
+ITSELF = -1  # in the place of a draw: the change, not its null
 
 
-@dataclass
-class ByDocument:
-    """What one reading of the probe gave, by document, against the routes as they are."""
-
-    nats_D: Array  # loss of all tokens, changed less unchanged
-    moved_D: Array  # assignments that are gone; weights of zero are none
-
-
-@dataclass
-class Baseline:
-    """The routes as they are."""
-
-    tokens_D: Array  # that have a loss
-    assigned: dict[int, Array]  # deciding layer -> assignments by document
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """One change, or a draw of its null."""
+class Reading(NamedTuple):
+    """One reading of the probe: a change, or a draw of its null. Random routes are draws alone."""
 
     change: RouteChange
     draw: int
-    interventions: Mapping[int, Intervention]
 
 
-def measure(
-    tracer: Tracer, probe: Probe, label_D: Array, changes: Sequence[RouteChange], draws: int, bar: "tqdm[Any]"
-) -> tuple[Baseline, dict[tuple[RouteChange, int], ByDocument]]:
-    """By change and draw; UNCHANGED is the change itself. Random routes have draws alone: they are their own null."""
-    layers = deciding_layers(tracer.config)
-    readings = [reading for change in changes for reading in _readings(change, draws, layers)]
-    zeros = np.zeros(probe.documents)
-    base = Baseline(zeros.copy(), {layer: zeros.copy() for layer in layers})
-    found = {(each.change, each.draw): ByDocument(zeros.copy(), zeros.copy()) for each in readings}
+class ByDocument(NamedTuple):
+    """What a reading gave, against the routes as they are."""
+
+    nats_D: Array  # loss of all tokens, changed less unchanged
+    moved_D: Array  # assignments that are gone; a weight of zero is none
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All readings of one run."""
+
+    assigned: dict[int, Array]  # deciding layer -> assignments of each document, routes as they are
+    readings: dict[Reading, ByDocument]
+
+
+def in_whole_parts(probe: Probe, context: int) -> Probe:
+    """The same documents, cut to a multiple of an eighth of the context; the shortest are then empty."""
+    part = max(1, context // PARTS)
+    length_D = np.diff(probe.start_D1)
+    position_T = np.arange(len(probe.token_T)) - np.repeat(probe.start_D1[:-1], length_D)
+    whole_D = length_D // part * part
+    return replace(
+        probe,
+        token_T=probe.token_T[position_T < np.repeat(whole_D, length_D)],
+        start_D1=np.concatenate([[0], np.cumsum(whole_D)]),
+        token_labels={},
+    )
+
+
+def readings_of(changes: Sequence[RouteChange], draws: int) -> list[Reading]:
+    """Each change with the draws of its null; a null that several changes share is there once."""
+    found: dict[Reading, None] = {}
+    for change in changes:
+        if change.kind is not Kind.RANDOM_ROUTES:
+            found[Reading(change, ITSELF)] = None
+        found |= dict.fromkeys(Reading(null_key(change), draw) for draw in range(draws))
+    return list(found)
+
+
+def null_key(change: RouteChange) -> RouteChange:
+    """Under which name draws of a change's null are kept: all tokens to one expert have one null for all experts."""
+    return replace(change, expert=NONE) if change.kind is Kind.ONE_EXPERT else change
+
+
+def measure(tracer: Tracer, probe: Probe, label_D: Array, readings: Sequence[Reading], bar: "tqdm[Any]") -> Measured:
+    """Every reading of a probe `in_whole_parts`; `label_D` is what a router by label is told of each document."""
+    layers, documents = deciding_layers(tracer.config), probe.documents
+    found = Measured(
+        {layer: np.zeros(documents) for layer in layers},
+        {reading: ByDocument(np.zeros(documents), np.zeros(documents)) for reading in readings},
+    )
+    interventions = {reading: _interventions(reading, layers) for reading in readings}
     bar.reset(total=len(probe.token_T) * (1 + len(readings)))
     for index_BL, target_BL, document_B in tracer.batches(probe):
         token_BL = torch.from_numpy(probe.token_T[index_BL].astype(np.int64))
         inputs = token_BL, torch.from_numpy(target_BL), torch.from_numpy(label_D[document_B])
         known_BL = target_BL != IGNORED
         stats, loss_BL = tracer.read(*inputs)
-        before_BL, held = _nats(loss_BL, known_BL), _held(stats, layers)
-        np.add.at(base.tokens_D, document_B, known_BL.sum(1))
+        before_B, held = _nats(loss_BL, known_BL), _held(stats, layers)
         for layer, held_NE in held.items():
-            np.add.at(base.assigned[layer], document_B, _by_window(held_NE, document_B))
+            np.add.at(found.assigned[layer], document_B, _by_window(held_NE, document_B))
         bar.update(index_BL.size)
-        for each in readings:
-            stats, loss_BL = tracer.read(*inputs, each.interventions)
-            result, touched = found[each.change, each.draw], list(each.interventions)
-            np.add.at(result.nats_D, document_B, (_nats(loss_BL, known_BL) - before_BL).sum(1))
-            for layer, now_NE in _held(stats, touched).items():
-                np.add.at(result.moved_D, document_B, _by_window(held[layer] & ~now_NE, document_B))
+        for reading, by_document in found.readings.items():
+            stats, loss_BL = tracer.read(*inputs, interventions[reading])
+            np.add.at(by_document.nats_D, document_B, _nats(loss_BL, known_BL) - before_B)
+            for layer, now_NE in _held(stats, list(interventions[reading])).items():
+                np.add.at(by_document.moved_D, document_B, _by_window(held[layer] & ~now_NE, document_B))
             bar.update(index_BL.size)
-    return base, found
+    return found
 
 
-def _readings(change: RouteChange, draws: int, layers: Sequence[int]) -> list[_Reading]:
+def _interventions(reading: Reading, layers: Sequence[int]) -> Mapping[int, Intervention]:
+    change, draw = reading
     where = layers if change.layer == ALL_LAYERS else [change.layer]
-    if change.kind is Kind.RANDOM_ROUTES:
-        return [
-            _Reading(change, draw, {layer: intervention(change, layer, draw) for layer in where})
-            for draw in range(draws)
-        ]
-    itself = _Reading(change, UNCHANGED, {layer: intervention(change, layer) for layer in where})
-    nulls = [_Reading(change, draw, {layer: null_of(change, layer, draw) for layer in where}) for draw in range(draws)]
-    return [itself, *nulls]
+    if draw == ITSELF or change.kind is Kind.RANDOM_ROUTES:
+        return {layer: intervention(change, layer, draw) for layer in where}
+    return {layer: null_of(change, layer, draw) for layer in where}
 
 
 def _nats(loss_BL: Tensor, known_BL: Array) -> Array:
-    """Loss of each token, 0 where there is none."""
-    return np.where(known_BL, loss_BL.double().cpu().numpy(), 0.0)
+    """Loss of each window."""
+    return np.where(known_BL, loss_BL.double().cpu().numpy(), 0.0).sum(1)
 
 
 def _held(stats: Sequence[RoutingStats], layers: Sequence[int]) -> dict[int, Tensor]:

@@ -1,7 +1,7 @@
 """Which changes of routes a run can be put through."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from moe_study.analysis.specialisation.knockout import ALL_LAYERS, Kind, RouteChange
 from moe_study.design.config import RunConfig
@@ -10,7 +10,6 @@ from moe_study.design.selections import facts_of
 from moe_study.errors import ConfigError, StudyError
 
 FEWEST_TO_CHOOSE = 2  # experts, for what sends tokens elsewhere
-MOST_FOR_ALL_PAIRS = 8  # experts; of more, each is swapped with the next one alone
 
 
 def deciding_layers(config: RunConfig) -> list[int]:
@@ -46,7 +45,7 @@ def _of_layer(config: RunConfig, layer: int) -> Iterator[RouteChange]:
         return
     if can_reroute(config.routing, experts):
         yield from (RouteChange(layer, Kind.REROUTE, expert) for expert in range(experts))
-    yield from (RouteChange(layer, Kind.SWAP, *pair) for pair in _pairs(experts))
+    yield from (RouteChange(layer, Kind.SWAP, *pair) for pair in pairwise(range(experts)))  # numbers mean nothing
     yield from (RouteChange(layer, Kind.ONE_EXPERT, expert) for expert in range(experts))
     yield RouteChange(layer, Kind.RANDOM_ROUTES)
 
@@ -56,9 +55,3 @@ def can_reroute(routing: Routing, experts: int) -> bool:
     if routing.router in FIXED_ROUTERS or routing.selection in (Selection.ALL, Selection.SOFT, Selection.MERGE):
         return False
     return not facts_of(routing).takes_k or routing.k * routing.granularity < experts
-
-
-def _pairs(experts: int) -> Sequence[tuple[int, int]]:
-    if experts <= MOST_FOR_ALL_PAIRS:
-        return list(combinations(range(experts), 2))
-    return [(expert, expert + 1) for expert in range(experts - 1)]
