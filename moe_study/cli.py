@@ -9,11 +9,23 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from moe_study.commands import audit, inspect, plan, plots, prepare, remove, sparsify, specialise, status, train
+from moe_study.commands import (
+    audit,
+    inspect,
+    knockout,
+    plan,
+    plots,
+    prepare,
+    remove,
+    sparsify,
+    specialise,
+    status,
+    train,
+)
 from moe_study.guard import guarded
 
 # In the order of --help.
-SUBCOMMANDS = (prepare, plan, train, status, remove, audit, inspect, specialise, sparsify, plots)
+SUBCOMMANDS = (prepare, plan, train, status, remove, audit, inspect, specialise, knockout, sparsify, plots)
 DESCRIPTION = """\
 Studies of mixture-of-experts language models.
 
@@ -25,6 +37,7 @@ Studies of mixture-of-experts language models.
   moe-study audit +sweep=first_look           which points look at later tokens, declared and measured
   moe-study inspect runs/KEY --text "..."     which expert takes which token, topic or language
   moe-study specialise --sweep first_look     what experts follow, over seeds and against chance
+  moe-study knockout --sweep first_look       what breaks without an expert, and for which language
   moe-study sparsify runs/KEY                 a dense run with some of its experts off: perplexity against FLOPs
   moe-study plots --sweep first_look          table and pictures of the finished runs
 """

@@ -55,7 +55,7 @@ def knock_out(
     draws: int = DRAWS,
     progress: bool = True,
 ) -> KnockedRun:
-    """What was asked for, and what was measured before with as many draws; both findings hold all of it.
+    """What was asked for; the findings also keep what was measured before with as many draws.
 
     StudyError for a run without a model, text or experts; ConfigError for a layer that does not decide.
     """
@@ -73,11 +73,10 @@ def knock_out(
                 new = measure(tracer, whole, label_D, missing, bar)
             known = Measured(new.assigned, known.readings | new.readings)
             write_finding(folder.findings_folder, identity, BY_DOCUMENT, _to_table(known), facts)
-        run = _knocked(known, whole, draws)
         if missing or find_finding(folder.findings_folder, identity, TABLE, facts) is None:
-            table = pd.DataFrame([asdict(row) for row in domain_changes(run)])
-            write_finding(folder.findings_folder, identity, TABLE, table, facts)
-    return run
+            rows = domain_changes(_knocked(known, whole, draws, _changes(known)))
+            write_finding(folder.findings_folder, identity, TABLE, pd.DataFrame([asdict(row) for row in rows]), facts)
+    return _knocked(known, whole, draws, changes)
 
 
 def _known(folder: RunFolder, identity: TraceIdentity, facts: dict[str, Any]) -> Measured:
@@ -85,13 +84,14 @@ def _known(folder: RunFolder, identity: TraceIdentity, facts: dict[str, Any]) ->
     return Measured({}, {}) if found is None else _from_table(found.table)
 
 
-def _knocked(measured: Measured, whole: Probe, draws: int) -> KnockedRun:
+def _changes(measured: Measured) -> list[RouteChange]:
+    """All that were measured."""
+    readings = (each for each in measured.readings if each.draw == ITSELF or each.change.kind is Kind.RANDOM_ROUTES)
+    return list(dict.fromkeys(reading.change for reading in readings))
+
+
+def _knocked(measured: Measured, whole: Probe, draws: int, changes: Sequence[RouteChange]) -> KnockedRun:
     tokens_D = np.maximum(np.diff(whole.start_D1) - 1, 0)  # the first token of a document has no loss
-    changes = dict.fromkeys(
-        reading.change
-        for reading in measured.readings
-        if reading.draw == ITSELF or reading.change.kind is Kind.RANDOM_ROUTES
-    )
     damages = tuple(_damage(change, measured, draws) for change in changes)
     return KnockedRun(tokens_D.astype(float), measured.assigned, whole.document_labels, damages)
 

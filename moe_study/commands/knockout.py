@@ -1,0 +1,97 @@
+"""`moe-study knockout`: what breaks in trained runs when experts are taken away, over seeds and against nulls."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from moe_study.commands.status import add_runs
+from moe_study.errors import ConfigError, StudyError
+
+DESCRIPTION = """\
+Causal tests of finished runs: the loss by language, topic or other label of a probe that no run trains on, when an
+expert is removed, its tokens go to their next best expert, two experts are swapped, each token loses its best expert,
+all tokens go to one, or routes are random; each beside the same done to random experts of equal load. A decision that
+several layers follow is changed for all of them. What was measured stays in the runs' folders.
+
+  moe-study knockout --sweep first_look                     on 20,000 tokens of the default probe
+  moe-study knockout runs/KEY --layers 1 --kinds remove     one run, one layer, experts removed alone
+"""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add `knockout` to the sub-commands of moe-study."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "knockout",
+        help="What breaks without an expert, by language and topic, over seeds and against chance.",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_runs(parser)
+    parser.add_argument("--probe", metavar="NAME", help="labelled texts (wiki_topics)")
+    parser.add_argument("--tokens", type=int, metavar="N", help="how much of the probe (20000)")
+    parser.add_argument("--layers", metavar="L,L,...", help="layers that decide, from 0 (all)")
+    parser.add_argument(
+        "--kinds", metavar="NAME,...", help="remove,reroute,swap,lose_best,one_expert,random_routes (all)"
+    )
+    parser.add_argument("--draws", type=int, metavar="N", help="of each null (3)")
+    parser.add_argument("--path", type=Path, metavar="FOLDER", help="the folder of --probe local_files")
+    parser.add_argument("--data-root", type=Path, metavar="FOLDER", help="where probes are kept (each run's data.root)")
+    parser.add_argument("--out", type=Path, default=Path("specialisation"), help="where tables go (specialisation)")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, write and print."""
+    from moe_study.analysis.frame import done, load_frame
+    from moe_study.analysis.specialisation.knockout_points import points_of
+    from moe_study.analysis.specialisation.knockout_report import write_knockout_report
+    from moe_study.analysis.specialisation.knockout_sentences import knockout_sentences
+    from moe_study.posthoc.knockout.study import knock_out_runs
+
+    wish = _wish(options)
+    wish.check()
+    frame = load_frame([Path(options.runs_dir)], options.sweep)
+    finished = len(done(frame))
+    print(f"{len(frame)} runs, {finished} finished, read from {options.runs_dir}", flush=True)
+    if not finished:
+        raise StudyError("no run is finished yet, so nothing can be taken away from one")
+    found = knock_out_runs(frame, wish, lambda line: print(line, flush=True))
+    if not found.runs:
+        raise StudyError(f"no run could be knocked out; the first: {found.left_out[0]}")
+    points = points_of(found.runs)
+    lines = [*knockout_sentences(points), *found.notes, *(f"left out: {line}" for line in found.left_out)]
+    print()
+    for line in lines:
+        print(line)
+    written = write_knockout_report(points, lines, options.out)
+    print(f"\n{options.out}: {', '.join(path.name for path in written)}")
+
+
+def _wish(options: argparse.Namespace) -> Any:
+    from moe_study.posthoc.knockout.study import KnockoutWish
+
+    given = {name: getattr(options, name) for name in ("probe", "tokens", "draws", "path", "data_root")}
+    if options.layers is not None:
+        given["layers"] = parse_layers(options.layers)
+    if options.kinds is not None:
+        given["kinds"] = parse_kinds(options.kinds)
+    return KnockoutWish(**{name: value for name, value in given.items() if value is not None})
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """`0,2` as numbers; ConfigError otherwise."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"--layers {text} must be numbers from 0 with commas between them, such as 0,1")
+    return tuple(int(part) for part in parts)
+
+
+def parse_kinds(text: str) -> tuple[Any, ...]:
+    """Names of kinds; ConfigError for one that there is not."""
+    from moe_study.analysis.specialisation.knockout import Kind
+
+    names = [part.strip() for part in text.split(",")]
+    if unknown := [name for name in names if name not in set(Kind)]:
+        raise ConfigError(f"--kinds: there is no {unknown[0] or 'empty name'}; choose of {', '.join(Kind)}")
+    return tuple(Kind(name) for name in names)

@@ -1,0 +1,78 @@
+"""Every finished run of a frame knocked out over one probe, for statements over seeds."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from moe_study.analysis.format import duration
+from moe_study.analysis.frame import done, each
+from moe_study.analysis.specialisation.knockout import Kind
+from moe_study.analysis.specialisation.knockout_points import PERMUTATIONS, RunOfPoint, run_of_point
+from moe_study.data.probes import DEFAULT_PROBE
+from moe_study.data.probes.prepared import check_probe
+from moe_study.errors import ConfigError, StudyError
+from moe_study.posthoc.knockout.find import DRAWS, knock_out
+from moe_study.posthoc.trace import probe_of
+from moe_study.runs.folder import RunFolder
+
+TOKENS = 20_000  # of the probe: about 85 texts of wiki_topics, half a minute for a run of the size pico
+
+
+@dataclass(frozen=True)
+class KnockoutWish:
+    """Which probe, how much of it, and what to do."""
+
+    probe: str = DEFAULT_PROBE
+    tokens: int = TOKENS
+    layers: tuple[int, ...] | None = None  # None: all that decide
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    draws: int = DRAWS  # of each null
+    permutations: int = PERMUTATIONS
+    path: Path | None = None  # the folder of local_files
+    data_root: Path | None = None  # where probes are kept; None: each run's own
+
+    def check(self) -> None:
+        """ConfigError for what no run could be put through."""
+        check_probe(self.probe, self.tokens)
+        if self.draws < 1:
+            raise ConfigError(f"{self.draws} draws give no null; take at least 1, or better {DRAWS} or more")
+
+
+@dataclass
+class KnockedRuns:
+    """What came of it."""
+
+    runs: list[RunOfPoint] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # a sentence for each run that could not be knocked out
+    notes: dict[str, None] = field(default_factory=dict)  # on the probe
+
+
+def knock_out_runs(frame: pd.DataFrame, wish: KnockoutWish, say: Callable[[str], None] = print) -> KnockedRuns:
+    """Knock out the finished runs of `frame` (analysis.frame.load_frame), with a line for each through `say`.
+
+    A run that cannot be is left out with its sentence. Errors: ConfigError for a wish that no run could meet.
+    """
+    wish.check()
+    found, runs = KnockedRuns(), done(frame)
+    for place, run in enumerate(each(runs), start=1):
+        name, started = f"{run.label}, seed {run.seed:g}", time.perf_counter()
+        try:
+            found.runs.append(_knock_out(RunFolder(run.folder), run.label, int(run.seed), bool(run.leaks), wish, found))
+            outcome = f"knocked out in {duration(time.perf_counter() - started)}"
+        except StudyError as error:
+            found.left_out.append(f"{name} ({run.key}): {error}")
+            outcome = "left out"
+        say(f"[{place}/{len(runs)}] {name} ({run.key}): {outcome}")
+    return found
+
+
+def _knock_out(
+    folder: RunFolder, label: str, seed: int, leaks: bool, wish: KnockoutWish, found: KnockedRuns
+) -> RunOfPoint:
+    probe = probe_of(folder, wish.probe, data_root=wish.data_root, path=wish.path, tokens=wish.tokens)
+    run = knock_out(folder, probe, wish.layers, wish.kinds, wish.draws)
+    found.notes.update(dict.fromkeys(probe.notes))
+    return run_of_point(label, seed, leaks, run, wish.permutations)
