@@ -1,6 +1,7 @@
 """What does it cost to keep every token's routes, beside plain evaluation?
 
     python -m bench.trace                                      a minute
+    python -m bench.trace --tokens 1000000 --threads 2 --rounds 3
     python -m bench.trace --model pico --tokens 20000
 
 One row: the seconds of a trace (documents of 20 to 600 tokens, one window of one document after another, everything
@@ -10,7 +11,7 @@ keep 0.8 of the evaluation's speed, so the ratio may be 1.25.
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,14 +66,8 @@ def windows(config: RunConfig, token_T: np.ndarray) -> Iterator[Batch]:
         yield Batch(inputs_BT, targets_BT, zero_B, zero_B)
 
 
-def row(model: ModelConfig, tokens: int, rounds: int) -> Row:
-    """Trace over evaluation."""
-    config = RunConfig(
-        model=model,
-        routing=Routing(num_experts=8, k=2),
-        data=DataConfig(tokenizer=TokenizerConfig("bpe", VOCABULARY)),
-        run=RunSettings(steps=1, eval_batch=32),
-    )
+def sides(config: RunConfig, tokens: int) -> dict[str, Callable[[], Any]]:
+    """A trace and an evaluation of so many tokens by one model."""
     device, probe = torch.device("cpu"), made_up_probe(tokens)
     tracer = Tracer(build_model(config, None).eval(), config, device)
     corpus: Any = SimpleNamespace(languages=["x"], topics=["x"], token_bytes_V=np.ones(VOCABULARY, np.int64))
@@ -84,11 +79,23 @@ def row(model: ModelConfig, tokens: int, rounds: int) -> Row:
             with write_trace(Path(folder), identity) as writer:
                 tracer.write(writer, probe, np.zeros(probe.documents, np.int64), None, bar)
 
-    sides = {
+    return {
         "trace": trace,
         "evaluation": lambda: evaluate(tracer.model, windows(config, probe.token_T), corpus, device),
     }
-    seconds = take_turns(sides, rounds, warmup=1)
+
+
+def row(model: ModelConfig, tokens: int, rounds: int) -> Row:
+    """Trace over evaluation."""
+    config = RunConfig(
+        model=model,
+        routing=Routing(num_experts=8, k=2),
+        data=DataConfig(tokenizer=TokenizerConfig("bpe", VOCABULARY)),
+        run=RunSettings(steps=1, eval_batch=32),
+    )
+    for side in sides(config, min(tokens, TOKENS)).values():  # a million tokens need no warmer start than this
+        side()
+    seconds = take_turns(sides(config, tokens), rounds, warmup=0)
     return {
         **ratio(seconds["trace"], seconds["evaluation"]),
         "milliseconds": milliseconds(seconds),
@@ -101,10 +108,11 @@ def main() -> None:
     parser = options(__doc__, rounds=5)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    prepare_process(threads=1)
+    prepare_process(arguments.threads)
     model = dataclasses.replace(model_config(arguments.model), dropout=0.0)
-    settings = unusual(tokens=(arguments.tokens, TOKENS))
+    settings = unusual(tokens=(arguments.tokens, TOKENS), threads=(arguments.threads, 1))
     results = open_results(arguments)
     results.measure(f"trace {arguments.model} 8x2{settings}", lambda: row(model, arguments.tokens, arguments.rounds))
 
