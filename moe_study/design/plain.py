@@ -22,14 +22,14 @@ def to_plain(value: Any) -> Any:
     """Dataclasses, enums and tuples as dicts, strings and lists, ready for YAML and JSON."""
     if value is None or type(value) in _ATOMS:
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(v) for v in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
     return value
 
 
@@ -37,7 +37,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names; lists become tuples, so that they can be compared."""
     flat: dict[str, Any] = {}
     for name, item in nested.items():
-        if isinstance(item, Mapping):
+        if type(item) not in _ATOMS and isinstance(item, Mapping):
             flat.update(flatten(item, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = tuple(item) if isinstance(item, list) else item
@@ -83,6 +83,8 @@ _hints = functools.cache(typing.get_type_hints)  # a tenth of a millisecond each
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """`value` as the annotated type, with no coercion that could hide a mistake ("False" is no bool)."""
+    if type(value) is hint and hint in _ATOMS:
+        return value
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(typing.get_args(hint), value, where)

@@ -6,6 +6,7 @@ so that the files in conf/ hold only what differs, and a misspelt override meets
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -35,12 +36,17 @@ HYDRA_VERSION_BASE = "1.3"
 ConfigStore.instance().store(name="study_defaults", node=defaults())
 
 
-def read_composed(composed: DictConfig) -> tuple[RunConfig, Match]:
-    """The typed configuration as it is written; ConfigError for an unknown key or a value of the wrong kind."""
+def as_plain(composed: DictConfig) -> dict[str, Any]:
+    """The sections as plain Python, with every value found out that refers to another."""
     with hydra_errors_as_sentences():
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
-    sections = {str(name): section for name, section in plain.items() if name not in SETTINGS}
+    return {str(name): section for name, section in plain.items()}
+
+
+def read(plain: Mapping[str, Any]) -> tuple[RunConfig, Match]:
+    """The typed configuration as it is written; ConfigError for an unknown key or a value of the wrong kind."""
+    sections = {name: section for name, section in plain.items() if name not in SETTINGS}
     match = from_plain(Match, sections.pop("match", {}), "match.")
     return from_plain(RunConfig, sections), match
 
@@ -59,7 +65,7 @@ def resolve_run(config: RunConfig, match: Match) -> tuple[RunConfig, Solution | 
 
 def run_config(composed: DictConfig) -> RunConfig:
     """The typed, validated, matched and normalised configuration; ConfigError says in one sentence what is wrong."""
-    return resolve_run(*read_composed(composed))[0]
+    return resolve_run(*read(as_plain(composed)))[0]
 
 
 def given_settings(overrides: Iterable[Override]) -> tuple[str, ...]:
@@ -73,7 +79,7 @@ def given_settings(overrides: Iterable[Override]) -> tuple[str, ...]:
 
 def warning_of_unused(composed: DictConfig, overrides: Sequence[str]) -> str | None:
     """One line about the settings that somebody gave on the command line and that have no effect; None without any."""
-    config, _ = read_composed(composed)
+    config, _ = read(as_plain(composed))
     with hydra_errors_as_sentences():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     return explain_unused(config, given_settings(parsed))
@@ -82,19 +88,26 @@ def warning_of_unused(composed: DictConfig, overrides: Sequence[str]) -> str | N
 class Composed(NamedTuple):
     """One composed point: its untyped sections, which file was chosen of each group, and which settings were given."""
 
-    config: DictConfig
-    choices: dict[str, str | None]
+    plain: Mapping[str, Any]  # shares what it can with other points
+    choices: Mapping[str, str | None]
     given: tuple[str, ...] = ()  # dotted names, of overrides alone and not of files
 
     def value(self, key: str) -> Any:
-        """The value with that dotted name, as plain Python; KeyError where there is none."""
-        value = OmegaConf.select(self.config, key, default=_ABSENT)
-        if value is _ABSENT:
-            raise KeyError(key)
-        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        """The value with that dotted name; KeyError where there is none."""
+        value: Any = self.plain
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise KeyError(key)
+            value = value[part]
+        return value
 
 
-_ABSENT = object()
+class _Files(NamedTuple):
+    """What a choice of files gives, before values are set."""
+
+    config: DictConfig
+    plain: Mapping[str, Any] | None  # None where a value refers to another, or is to be given yet
+    choices: Mapping[str, str | None]
 
 
 class Composer:
@@ -108,10 +121,14 @@ class Composer:
         self._loader = loader
         self._fixed = list(fixed)
         self._parser = OverridesParser.create(config_loader=loader)
-        self._composed: dict[tuple[str, ...], Composed] = {}
+        self._parsed: dict[str, Override] = {}
+        self._files: dict[tuple[str, ...], _Files] = {}
+        self._group_exists = functools.cache(loader.repository.group_exists)
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
-        return parse(overrides, self._parser)
+        new = [override for override in dict.fromkeys(overrides) if override not in self._parsed]
+        self._parsed |= zip(new, parse(new, self._parser), strict=True)
+        return [self._parsed[override] for override in overrides]
 
     def compose(self, overrides: Sequence[str]) -> Composed:
         parsed = self.parse([*self._fixed, *overrides])
@@ -121,31 +138,71 @@ class Composer:
                     f"{override.input_line} lists several values: add -m to train each, or write "
                     f"{override.get_key_element()}=[...] for a list"
                 )
-        with hydra_errors_as_sentences():
-            files = self._compose_files(tuple(str(o.input_line) for o in parsed if self._is_structural(o)))
-            config = copy.deepcopy(files.config)
-            values = [o for o in parsed if not self._is_structural(o)]
-            ConfigLoaderImpl._apply_overrides_to_config(values, config)
-        return Composed(config, files.choices, given_settings(values))
+        structural = [self._is_structural(override) for override in parsed]
+        files = self._compose_files(tuple(str(o.input_line) for o, s in zip(parsed, structural, strict=True) if s))
+        values = [o for o, s in zip(parsed, structural, strict=True) if not s]
+        plain = None if files.plain is None else with_plain_values(files.plain, values)
+        return Composed(plain or with_values(files.config, values), files.choices, given_settings(values))
 
-    def _compose_files(self, overrides: tuple[str, ...]) -> Composed:
-        if overrides not in self._composed:
-            config = self._loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
+    def _compose_files(self, overrides: tuple[str, ...]) -> _Files:
+        if overrides not in self._files:
+            with hydra_errors_as_sentences():
+                config = self._loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
             choices = {str(group): choice for group, choice in config.hydra.runtime.choices.items()}
             with open_dict(config):
                 del config["hydra"]
-            self._composed[overrides] = Composed(config, choices)
-        return self._composed[overrides]
+            plain: Any = OmegaConf.to_container(config)
+            self._files[overrides] = _Files(config, plain if _is_plain(plain) else None, choices)
+        return self._files[overrides]
 
     def run_config(self, overrides: Sequence[str]) -> RunConfig:
-        return run_config(self.compose(overrides).config)
+        return resolve_run(*read(self.compose(overrides).plain))[0]
 
     def _is_structural(self, override: Override) -> bool:
         """Whether Hydra needs the override to find its files; all others only set values."""
         if override.key_or_group.startswith("hydra."):
             return True
-        is_group: bool = self._loader.repository.group_exists(override.key_or_group)
-        return is_group and not isinstance(override.value(), dict)
+        return self._group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+
+
+def with_plain_values(plain: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any] | None:
+    """`plain` with the values of `overrides`, in a tenth of the time that OmegaConf takes.
+
+    None where it takes OmegaConf: to add or remove a key, merge a mapping, or find out what refers to something else.
+    """
+    changed = dict(plain)
+    for override in overrides:
+        value = None if override.is_delete() else override.value()
+        if override.type is not OverrideType.CHANGE or isinstance(value, dict) or not _is_plain(value):
+            return None
+        *sections, name = override.key_or_group.split(".")
+        section = changed
+        for part in sections:
+            if not isinstance(section.get(part), dict):
+                return None
+            section[part] = dict(section[part])
+            section = section[part]
+        if name not in section or isinstance(section[name], dict):
+            return None
+        section[name] = value
+    return changed
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it stands for itself: neither an interpolation nor a value that is to be given yet."""
+    if isinstance(value, str):
+        return "${" not in value and value != "???"
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, bool | int | float | None)
+
+
+def with_values(config: DictConfig, overrides: list[Override]) -> dict[str, Any]:
+    """`config` with the values of `overrides`, as Hydra sets them."""
+    changed = copy.deepcopy(config)
+    with hydra_errors_as_sentences():
+        ConfigLoaderImpl._apply_overrides_to_config(overrides, changed)
+    return as_plain(changed)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.members import Launch, PlannedComparison, record_launch
 from moe_study.sweeps.comparisons import Candidate, resolve
-from moe_study.sweeps.compose import Composed, Composer, open_composer, read_composed, resolve_run
+from moe_study.sweeps.compose import Composed, Composer, open_composer, read, resolve_run
 from moe_study.sweeps.conf import is_outside_the_key, is_setting, project_root
 from moe_study.sweeps.partial import NO_MEANING, Meaning, matching_excludes
 from moe_study.sweeps.same_points import SamePoints, same_points
@@ -223,7 +223,7 @@ def _check_places(one: DataConfig, other: DataConfig) -> None:
 
 def _planned(composed: Composed, overrides: tuple[str, ...]) -> tuple[PlannedRun | InvalidPoint, Meaning]:
     """The run of a point that is well written, an InvalidPoint if it has no meaning; and what it means."""
-    written, match = read_composed(composed.config)
+    written, match = read(composed.plain)
     try:
         config, matched = resolve_run(written, match)
     except ConfigError as error:

@@ -2,13 +2,20 @@
 
 import pytest
 from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from moe_study.design.config import RunConfig
+from moe_study.design.config import DataConfig, RunConfig
+from moe_study.design.plain import to_plain
 from moe_study.design.routing import RouterState, Selection, Unit
 from moe_study.guard import sentence_for
-from moe_study.sweeps.compose import run_config
+from moe_study.sweeps.compose import HYDRA_VERSION_BASE, run_config, with_plain_values, with_values
 from moe_study.sweeps.conf import CONFIG_NAME, project_root
+from moe_study.sweeps.values import as_text
 
 CONF = project_root() / "conf"
 
@@ -33,9 +40,28 @@ def sentence(composer, *overrides: str) -> str:
     ],
 )
 def test_quick_composition_equals_hydras(composer, overrides):
-    expected = OmegaConf.to_container(hydra_compose(CONFIG_NAME, overrides), resolve=True)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base=HYDRA_VERSION_BASE):
+        expected = OmegaConf.to_container(hydra_compose(CONFIG_NAME, overrides), resolve=True)
     for _ in range(2):  # the second time from what is kept
-        assert OmegaConf.to_container(composer.compose(overrides).config, resolve=True) == expected
+        assert composer.compose(overrides).plain == expected
+
+
+VALUES = st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["0.5", "1e-3", "word", "'1'", "''", "nan"])
+NAMES = ["run.seed", "run.tokens", "optimizer.betas", "routing.capacity.factor", "data.options", "data.options.x", "log"]
+OTHERS = ["run.eval_tokens=${run.seed}", "run={seed:3}", "+data.options.y=1", "++run.seed=8", "~data.options.x"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), VALUES | st.lists(VALUES, max_size=2)) | st.sampled_from(OTHERS)))
+def test_values_set_without_omegaconf_are_those_that_it_sets(drawn):
+    config = OmegaConf.create(to_plain(RunConfig(data=DataConfig(options={"x": 1}))), flags={"struct": True})
+    written = [item if isinstance(item, str) else f"{item[0]}={as_text(item[1])}" for item in drawn]
+    overrides = OverridesParser.create().parse_overrides(written)
+    quick = with_plain_values(OmegaConf.to_container(config), overrides)
+    simple = not any(isinstance(item, str) or item[0] in ("data.options", "log") for item in drawn)
+    assert (quick is not None) >= simple
+    if quick is not None:
+        assert repr(quick) == repr(with_values(config, overrides))  # nan is not equal to itself
 
 
 def test_a_recipe_chooses_several_groups_at_once_and_each_can_be_chosen_otherwise(composer):

@@ -99,7 +99,7 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES)
 def test_values_survive_the_trip_through_an_override(composer, value):
-    assert composer.compose([f"+data.options.x={as_text(value)}"]).config.data.options.x == value
+    assert composer.compose([f"+data.options.x={as_text(value)}"]).value("data.options.x") == value
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "${" not in text))

@@ -8,11 +8,12 @@ import sys
 import pandas as pd
 import torch
 
+from moe_study.audit.audit import audit
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Balance, Routing
 from moe_study.launch.execute import execute
 from moe_study.runs.folder import RunFolder, State
-from moe_study.training import checkpoint
+from moe_study.training import checkpoint, run
 from tests.training.doubles import tiny_config
 
 NOISY = Routing(num_experts=4, k=2, router_noise=0.5, balance=Balance(switch=0.01, z=0.001))
@@ -29,6 +30,7 @@ def make_config(tmp_path, data, routing=NOISY, *, optimizer=None, log=None, **se
 
 def forked(config, patch=lambda: None):
     """Train in a child process; its exit code."""
+    audit(config, run.RUN_TRIALS)  # remembered, so that no child measures it again
 
     def child():
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
