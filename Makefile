@@ -32,10 +32,10 @@ plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perple
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
 
 test: $(VENV)/installed-test ## Run the tests but those marked long (some minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long and not simulation"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long and not slurm and not simulation"
 
-test-all: test ## Run the tests that CI runs: those marked long, too (whole sweeps, compilers, real corpora)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
+test-all: test ## Run the tests that CI runs: those marked long (whole sweeps, compilers, real corpora) and slurm, too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "long or slurm"
 
 simulations: $(VENV)/installed-test ## Simulate false positives and coverage over thousands of cases (half an hour of two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m simulation

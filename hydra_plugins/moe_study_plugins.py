@@ -24,26 +24,48 @@ class PlanSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[str]:
         from moe_study.errors import ConfigError
-        from moe_study.launch.run_sweep import sweep
+        from moe_study.launch.run_sweep import Launching, sweep
 
-        if isinstance(self._launcher, LocalLauncher) and self._config.job.runs != 1:
+        launcher = self._launcher
+        if not isinstance(launcher, SlurmLauncher) and self._config.job.runs != 1:
             raise ConfigError(
-                f"job.runs={self._config.job.runs} is for a launcher that submits jobs: add"
-                " hydra/launcher=submitit_slurm, or set job.workers for this machine"
+                f"job.runs={self._config.job.runs} is for hydra/launcher=slurm: add that, or leave it out and set"
+                " job.workers for this machine"
             )
-        return sweep(self._config, self._context.config_loader, arguments, self._launch, self._job)
+        if isinstance(launcher, LocalLauncher | SlurmLauncher):
+            launching = launcher.launching()
+        else:
+            launching = Launching(self._launch_as_hydra_does)
+        return sweep(self._config, self._context.config_loader, arguments, launching, self._job)
 
-    def _launch(self, runs: list[Any]) -> None:
-        if isinstance(self._launcher, LocalLauncher):
-            self._launcher.train(runs)
-            return
-        from moe_study.launch.packed_jobs import job_overrides
-
-        jobs = job_overrides(runs, dict(self._config.job))
+    def _launch_as_hydra_does(self, plan: Any, runs: Sequence[Any]) -> None:
+        """With a launcher that is not ours, which composes each run from its overrides."""
+        threads = f"job.threads_per_run={self._config.job.threads_per_run}"
         try:
-            self._launcher.launch(jobs, initial_job_idx=0)
-        except Exception as error:  # it raises the first run's error, or that of a job that died; the folders know more
+            self._launcher.launch([[*run.overrides, threads] for run in runs], initial_job_idx=0)
+        except Exception as error:  # it raises the first run's error; the folders know more
             print(f"the launcher says: {error}", file=sys.stderr)
+
+
+class SlurmLauncher(Launcher):
+    """Arrays of jobs on a cluster; its settings are those of conf/hydra/launcher/slurm.yaml."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._config, self._job = config, task_function.job  # an entry.Task
+
+    def launching(self) -> Any:
+        """How it trains, for run_sweep."""
+        from moe_study.launch.slurm.launcher import SlurmSweep
+
+        return SlurmSweep(self._settings, dict(self._config.job), self._job).launching()
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from moe_study.errors import ConfigError
+
+        raise ConfigError("hydra/launcher=slurm needs to know the whole sweep: leave hydra/sweeper out")
 
 
 class LocalLauncher(Launcher):
@@ -54,6 +76,12 @@ class LocalLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._config, self._context, self._job = config, hydra_context, task_function.job  # an entry.Task
+
+    def launching(self) -> Any:
+        """How it trains, for run_sweep."""
+        from moe_study.launch.run_sweep import Launching
+
+        return Launching(lambda plan, runs: self.train(runs))
 
     def train(self, runs: Sequence[Any]) -> dict[str, Any]:
         """Train planned runs; how each ended, by key."""

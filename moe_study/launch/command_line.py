@@ -24,6 +24,7 @@ def read(arguments: Sequence[str]) -> list[str]:
         raise ConfigError(f"unknown option {unknown[0]}; --help lists them, and overrides are KEY=VALUE")
     _check_options(options)
     overrides = parse(options.overrides)
+    _check_launcher(overrides)
     several = options.multirun or any(o.key_or_group == "hydra.mode" and o.value() == "MULTIRUN" for o in overrides)
     if not several:
         _check_single(overrides)
@@ -62,6 +63,19 @@ def _check_options(options: argparse.Namespace) -> None:
         )
     if options.experimental_rerun:
         raise ConfigError("--experimental-rerun cannot resume a run; the command that started it does")
+
+
+def _check_launcher(overrides: Sequence[Override]) -> None:
+    """Those of hydra-submitit-launcher may be installed, and know nothing of what runs already."""
+    for override in overrides:
+        if override.key_or_group == "hydra/launcher" and str(override.value()).startswith("submitit"):
+            raise ConfigError(
+                f"{override.input_line} submits every run again each time it is issued; hydra/launcher=slurm joins its"
+                " jobs"
+                if override.value() != "submitit_local"
+                else f"{override.input_line} starts all runs at once; leave it out: the launcher of this machine trains"
+                " as many runs at a time as it has cores or GPUs"
+            )
 
 
 def _check_single(overrides: Sequence[Override]) -> None:

@@ -1,4 +1,4 @@
-"""What train.py and `moe-study train` do: one run, or (with -m) inside a launcher's job one run of a sweep, or some."""
+"""What train.py and `moe-study train` do: one run, or (with -m, under a launcher of Hydra's) one run of a sweep."""
 
 import os
 import sys
@@ -41,11 +41,6 @@ class Task:
         settings = pool_settings(composed)
         if HydraConfig.get().mode is RunMode.RUN:
             self.single = composed, list(HydraConfig.get().overrides.task), settings
-            return None
-        if composed.job.members is not None:
-            from moe_study.launch.packed_jobs import train_job
-
-            train_job(composed.job.members, self.job)
             return None
         config = run_config(composed)
         return str(execute(config, self.job, threads_of_a_run(settings, config.run.device)).state)

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -21,14 +22,25 @@ from moe_study.training.rank import size_of_environment
 
 SHOWN = 5  # runs listed under one reason
 
-Launch = Callable[[list[PlannedRun]], Any]
+
+@dataclass(frozen=True)
+class Launching:
+    """How runs get trained. A launcher that returns when its runs have ended only needs `train`."""
+
+    train: Callable[[Plan, Sequence[PlannedRun]], Any]  # does the job with the missing runs of a plan
+    joins: bool = False  # whether `train` is called also where no run is missing, to wait for those that others train
+    leaves: bool = False  # whether `train` may return while runs are queued or running, as it was asked to
+    state: Callable[[RunFolder], State] = RunFolder.state  # as it is now
+    reason: Callable[[str], str] = lambda key: ""  # why the run of that key is unfinished, where its folder cannot say
 
 
-def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], launch: Launch, job: Job) -> list[str]:
+def sweep(
+    config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], launching: Launching, job: Job
+) -> list[str]:
     """Train what is missing of the sweep that `arguments` describe; the keys of all its runs.
 
-    `config` is Hydra's composed one, for the command's settings; `launch` does `job` with the planned runs that
-    it is given and leaves the outcome in their folders. Raises StudyError when the plan is invalid or a run has failed.
+    `config` is Hydra's composed one, for the command's settings; `launching` does `job` with runs and leaves the
+    outcome in their folders. Raises StudyError when the plan is invalid, or a run has failed or is unfinished.
     """
     if size_of_environment() > 1:
         raise ConfigError(
@@ -39,6 +51,7 @@ def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], la
     assert isinstance(fixed, list)
     plan = plan_command(Composer(loader, [str(override) for override in fixed]), arguments, project_root())
     plan.check()
+    plan = plan.with_states({run.key: _state(run.folder, launching) for run in plan.runs})
     check_finished([run.config for run in plan.runs], job)
     retry_failed = flag({"retry_failed": config.retry_failed}, "retry_failed")
     missing = plan.to_start(retry_failed)
@@ -47,9 +60,9 @@ def sweep(config: DictConfig, loader: ConfigLoader, arguments: Sequence[str], la
         check_data([run.config for run in missing], job)
         check_writable(missing[0].config.log.runs_dir)
     plan.record_members()
-    if missing:
-        launch(missing)
-    conclude(plan, missing)
+    if missing or launching.joins:
+        launching.train(plan, missing)
+    conclude(plan, missing, launching)
     return [run.key for run in plan.runs]
 
 
@@ -71,33 +84,39 @@ def opening(plan: Plan, missing: Sequence[PlannedRun]) -> str:
     return "\n".join(lines)
 
 
-def conclude(plan: Plan, launched: Sequence[PlannedRun]) -> None:
-    """Print what became of every run; StudyError when some failed, or some of those launched are unfinished."""
-    states = {run.key: _state(run.folder) for run in plan.runs}
+def conclude(plan: Plan, launched: Sequence[PlannedRun], launching: Launching) -> None:
+    """Print what became of every run; StudyError when some failed, or some are unfinished and were to be waited for."""
+    states = {run.key: _state(run.folder, launching) for run in plan.runs}
     counts = Counter(states.values())
     runs_dir = plan.runs[0].config.log.runs_dir
     listed = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     say(f"{plan.name or 'sweep'}: {listed}; all in {runs_dir}/")
-    for line in _failures(plan, states):
+    for line in _failures(plan, states, launching):
         say(line)
     warned = sum(bool(state_of(run.folder).warnings) for run in launched)
     if warned:
         say(f"{warned} of the new results have a warning, which moe-study status lists")
-    if counts[State.FAILED]:
-        raise StudyError(f"{counts[State.FAILED]} of {len(plan.runs)} runs failed; retry_failed=true trains them again")
-    left = sum(states[run.key] in TO_START for run in launched)
-    if left:
-        raise StudyError(f"{left} of {len(plan.runs)} runs are unfinished; rerun the command to resume them")
+    left = sum(counts[state] for state in TO_START)
+    busy = 0 if launching.leaves else counts[State.QUEUED] + counts[State.RUNNING]
+    problems = [
+        (counts[State.FAILED], "failed; retry_failed=true trains them again"),
+        (left, "are unfinished; rerun the command to resume them"),
+        (busy, "are being trained by other processes; rerun the command when they have ended"),
+    ]
+    if sentences := [f"{number} of {len(plan.runs)} runs {what}" for number, what in problems if number]:
+        raise StudyError("; ".join(sentences))
 
 
-def _failures(plan: Plan, states: Mapping[str, State]) -> Iterator[str]:
+def _failures(plan: Plan, states: Mapping[str, State], launching: Launching) -> Iterator[str]:
     """Each reason once, with the runs that it struck."""
     struck: dict[str, list[PlannedRun]] = {}
     for run in plan.runs:
-        stopped = states[run.key] is State.PREEMPTED and _message(run.folder)
-        if states[run.key] in TO_RETRY or stopped:
-            reason = f"{states[run.key]}: {_message(run.folder)}"
-            struck.setdefault(reason, []).append(run)
+        state = states[run.key]
+        why = launching.reason(run.key) if state in TO_START else ""
+        if state is State.PREEMPTED or state in TO_RETRY:
+            why = "; ".join(filter(None, (_message(run.folder), why)))
+        if state in TO_RETRY or why:
+            struck.setdefault(f"{state}: {why}", []).append(run)
     for reason, runs in struck.items():
         yield f"  {reason}"
         yield from (f"    {run.folder.path}  {plan.label(run)}" for run in runs[:SHOWN])
@@ -116,8 +135,8 @@ def _message(folder: RunFolder) -> str:
         return str(error)
 
 
-def _state(folder: RunFolder) -> State:
+def _state(folder: RunFolder, launching: Launching) -> State:
     try:
-        return folder.state()
+        return launching.state(folder)
     except StudyError:
         return State.FAILED

@@ -22,7 +22,7 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ KEY_PATTERN = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 STALE_AFTER = 900.0  # seconds without a sign of life after which a run on another host counts as stale
 PROGRESS_EVERY = 1.0  # seconds between two writes of status.json by `progress`
 CLAIM_PATIENCE = 0.5  # seconds; a reader that tests the lock holds it for microseconds
+JobLife = Callable[[str, Status], bool | None]  # by key and status: whether the scheduler's job lives; None: not known
 
 
 class RunFolder:
@@ -107,10 +108,13 @@ class RunFolder:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StudyError(f"{self.status_file} is damaged ({error}); delete it and rerun the command") from error
 
-    def state(self) -> State:
-        """The state as it is now: a run whose process is gone is STALE, whatever it last wrote."""
+    def state(self, lives: JobLife | None = None) -> State:
+        """The state as it is now: a run whose process is gone is STALE, whatever it last wrote.
+
+        `lives` is asked about a job on another host; without an answer its last sign of life decides.
+        """
         status = self.status()
-        if status.state is State.RUNNING and not self._is_alive(status):
+        if status.state is State.RUNNING and not self._is_alive(status, lives):
             return State.STALE
         if status.state is State.DONE and not self.result_file.exists():
             return State.STALE
@@ -142,11 +146,13 @@ class RunFolder:
             return status.host == socket.gethostname() and _process_exists(status.pid)
         return held
 
-    def _is_alive(self, status: Status) -> bool:
+    def _is_alive(self, status: Status, lives: JobLife | None) -> bool:
         if self.is_locked():
             return True
         if status.host == socket.gethostname():
             return False
+        if lives is not None and (known := lives(self.key, status)) is not None:
+            return known
         return time.time() - status.updated < STALE_AFTER  # a lock may not be seen across hosts
 
     # Claiming -----------------------------------------------------------------------------------------------

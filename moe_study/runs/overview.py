@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,21 +24,23 @@ class FoundRun:
     warnings: tuple[str, ...] = ()  # what its result says of how it came about
 
 
-def find_states(runs_dir: str | Path, sweep: str | None = None) -> list[FoundRun]:
-    """All runs of a sweep (those never started, too), or all runs in the folder."""
+def find_states(
+    runs_dir: str | Path, sweep: str | None = None, state: Callable[[RunFolder], State] = RunFolder.state
+) -> list[FoundRun]:
+    """All runs of a sweep (those never started, too), or all in the folder; `state` says what state one is in."""
     if sweep is not None:
         folders = runs_of_sweep(runs_dir, sweep)
     else:
         folders = list_runs(runs_dir)
         if not folders:
             raise StudyError(f"there are no runs in {runs_dir}")
-    return [state_of(folder) for folder in folders]
+    return [state_of(folder, state) for folder in folders]
 
 
-def state_of(folder: RunFolder) -> FoundRun:
+def state_of(folder: RunFolder, state_now: Callable[[RunFolder], State] = RunFolder.state) -> FoundRun:
     """One run as it is now; one whose files cannot be read counts as failed, with that reason."""
     try:
-        state = folder.state()
+        state = state_now(folder)
         result = folder.result() if state is State.DONE else None
         return FoundRun(folder, state, folder.status(), tuple((result or {}).get("warnings", ())))
     except StudyError as error:

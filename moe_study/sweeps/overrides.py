@@ -14,7 +14,7 @@ FOLDER = "a run lives in log.runs_dir/KEY whatever {key} says; set log.runs_dir 
 ENVIRONMENT = "{key} does not reach the runs; set the variables of the command itself"
 WITHOUT_EFFECT = {  # settings of Hydra, and what to do instead
     "hydra.run.dir": FOLDER,
-    "hydra.sweep.dir": FOLDER + ", or hydra.launcher.submitit_folder for the files of submitit",
+    "hydra.sweep.dir": FOLDER,
     "hydra.sweep.subdir": FOLDER,
     "hydra.output_subdir": FOLDER,
     "hydra.job.chdir": "a run does not change its working folder whatever {key} says; set log.runs_dir for its files",

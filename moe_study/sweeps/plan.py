@@ -24,7 +24,7 @@ from moe_study.sweeps.same_points import SamePoints, same_points
 from moe_study.sweeps.sweep_file import Grid, as_overrides, read_grid, with_overrides
 from moe_study.sweeps.values import as_text
 
-TO_START = (State.MISSING, State.STALE, State.QUEUED, State.PREEMPTED)
+TO_START = (State.MISSING, State.STALE, State.PREEMPTED)
 TO_RETRY = (State.FAILED, State.DIVERGED)
 
 
@@ -75,6 +75,11 @@ class Plan:
         states = TO_START + TO_RETRY if retry_failed else TO_START
         wanted = [run for run in self.runs if run.state in states]
         return sorted(wanted, key=lambda run: -run.train_flops)
+
+    def with_states(self, states: Mapping[str, State]) -> "Plan":
+        """The plan with the state of every run, by key, as somebody knows it who may have asked a scheduler."""
+        runs = tuple(dataclasses.replace(run, state=states[run.key]) for run in self.runs)
+        return dataclasses.replace(self, runs=runs)
 
     def check(self) -> None:
         """ConfigError listing every invalid point, unless they are to be skipped or nothing would be left."""

@@ -1,16 +1,16 @@
-"""Sweeps through each launcher: the project's own, Hydra's, and the stock submitit one."""
+"""Sweeps through the launchers of this machine: the project's own, and Hydra's."""
 
-import os
-import signal
 
 import pytest
 
 from moe_study.errors import StudyError
-from moe_study.launch.run_sweep import conclude
+from moe_study.launch.run_sweep import Launching, conclude
 from moe_study.runs.folder import State, list_runs
 from moe_study.runs.members import read_members
 from moe_study.sweeps.plan import plan_overrides
-from tests.launch.driving import start, train, wait_until
+from tests.launch.driving import train
+
+FOLDERS = Launching(lambda plan, runs: None)
 
 
 @pytest.fixture
@@ -46,21 +46,6 @@ def test_sweep_file_from_plan_to_summary(runs_dir, sweep_file, tmp_path):
     assert "mine: 6 runs (6 done); 0 to train now" in again.stderr
 
 
-@pytest.mark.slow
-def test_stock_submitit_launcher_trains_the_missing_runs_and_tells_failures(runs_dir):
-    arguments = ("-m", "run.seed=0,1", "hydra/launcher=submitit_local")
-    first = train("unlucky", runs_dir, *arguments)
-    assert first.returncode == 1
-    assert by_seed(runs_dir) == {0: State.DONE, 1: State.FAILED}
-    assert "1 of 2 runs failed" in first.stderr
-    (runs_dir / "luck").touch()
-    again = train("unlucky", runs_dir, *arguments, "retry_failed=true")
-    assert again.returncode == 0, again.stderr
-    assert "1 to train now" in again.stderr
-    assert set(by_seed(runs_dir).values()) == {State.DONE}
-    assert {folder.status().attempts for folder in list_runs(runs_dir)} == {1, 2}
-
-
 def test_run_that_a_launcher_lost_makes_the_sweep_fail(tmp_path, capsys):
     plan = plan_overrides(["run.seed=0,1", f"log.runs_dir={tmp_path}"])
     done, lost = plan.to_start()
@@ -70,7 +55,7 @@ def test_run_that_a_launcher_lost_makes_the_sweep_fail(tmp_path, capsys):
             if run is done:
                 run.folder.finish({})
     with pytest.raises(StudyError, match="1 of 2 runs are unfinished; rerun the command to resume them"):
-        conclude(plan, [done, lost])
+        conclude(plan, [done, lost], FOLDERS)
     assert "1 stale, 1 done" in capsys.readouterr().err
 
 
@@ -80,9 +65,9 @@ def test_warnings_of_new_results_are_counted_at_the_end(tmp_path, capsys):
         with run.folder.claim(run.config):
             run.folder.start(10)
             run.folder.finish({"warnings": warnings})
-    conclude(plan, plan.runs[:2])
+    conclude(plan, plan.runs[:2], FOLDERS)
     assert "1 of the new results have a warning" in capsys.readouterr().err
-    conclude(plan, plan.runs[2:])
+    conclude(plan, plan.runs[2:], FOLDERS)
     assert "have a warning" not in capsys.readouterr().err
 
 
@@ -116,43 +101,8 @@ def test_runs_folder_that_cannot_be_written_is_told_before_anything_starts(tmp_p
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
-def test_submitted_jobs_of_several_runs_train_them_all_and_tell_failures(runs_dir):
-    arguments = ("-m", "run.seed=0,1,2,3,5", "hydra/launcher=submitit_local", "job.runs=3", "job.workers=2")
-    first = train("unlucky", runs_dir, *arguments)
-    assert first.returncode == 1
-    expected = {0: State.DONE, 1: State.FAILED, 2: State.FAILED, 3: State.FAILED, 5: State.DIVERGED}
-    assert by_seed(runs_dir) == expected
-    assert len(list((runs_dir / ".submitit").glob("*/*_submitted.pkl"))) == 2  # jobs, of three runs and of two
-    (runs_dir / "luck").touch()
-    again = train("unlucky", runs_dir, *arguments, "retry_failed=true")
-    assert again.returncode == 0, again.stderr
-    assert "4 to train now" in again.stderr
-    assert set(by_seed(runs_dir).values()) == {State.DONE}
-
-
-def test_job_settings_reach_its_pool_and_the_runs_are_dealt_out(runs_dir):
-    settings = ("job.runs=2", "job.workers=1", "job.threads_per_run=3")
-    done = train("traced", runs_dir, "-m", "run.seed=0,1,2,3", "hydra/launcher=basic", *settings)
-    assert done.returncode == 0, done.stderr
-    assert {folder.result()["threads"] for folder in list_runs(runs_dir)} == {3}
-    changes = [line.split()[1:] for line in (runs_dir / "trace").read_text().splitlines()]
-    assert [seed for change, seed in changes if change == "+1"] == ["0", "2", "1", "3"]
-    wrong = train("quick", runs_dir, "-m", "run.seed=7", "hydra/launcher=basic", "job.runs=0")
-    assert (wrong.returncode, wrong.stderr.splitlines()[-1]) == (1, "error: job.runs=0 must be at least 1")
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
-def test_signal_to_all_processes_of_a_job_lets_its_runs_save_themselves(runs_dir, number):
-    """As a scheduler sends it: to the job, to the fork server and to the runs alike."""
-    arguments = ("-m", "run.seed=0,1,2", "hydra/launcher=basic", "job.runs=3", "job.workers=2")
-    job = start("patient", runs_dir, *arguments, session=True)
-    wait_until(lambda: sum(f.status().step > 2 for f in list_runs(runs_dir)) == 2, "two runs to make steps")
-    os.killpg(job.pid, number)
-    _, said = job.communicate(timeout=30)
-    assert job.returncode == 1
-    assert "error: 3 of 3 runs are unfinished; rerun the command to resume them" in said
-    assert set(by_seed(runs_dir).values()) == {State.PREEMPTED}
-    again = train("patient", runs_dir, "-m", "run.seed=0,1", *arguments[2:])
-    assert again.returncode == 0, again.stderr
-    assert min(folder.result()["resumed_from"] for folder in list_runs(runs_dir)) > 2
+def test_several_runs_in_a_job_are_for_a_launcher_that_has_jobs(runs_dir):
+    for launcher in ((), ("hydra/launcher=basic",)):
+        wrong = train("quick", runs_dir, "-m", "run.seed=7", "job.runs=2", *launcher)
+        assert wrong.returncode == 1
+        assert "error: job.runs=2 is for hydra/launcher=slurm" in wrong.stderr

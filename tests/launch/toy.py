@@ -59,6 +59,7 @@ def patient(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     """Makes a step now and then until the file `enough` lies beside the runs; saves its step on SIGTERM."""
     received = []
     signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    signal.signal(signal.SIGUSR2, lambda *_: received.append(True))
     saved = folder.path / "saved"
     if saved.exists():
         return {"resumed_from": int(saved.read_text())}

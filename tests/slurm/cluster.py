@@ -66,12 +66,16 @@ class Cluster:
     def stop(self) -> None:
         """Cancel all jobs and end the daemons; nothing happens where none runs."""
         if self._pid("slurmctld") is not None:
-            self.run("scancel", "--user", getpass.getuser(), check=False)
-            wait_until(lambda: not self.run("squeue", "-h", check=False).strip(), "jobs to end", self._logs)
+            self.cancel_all()
         for name in reversed(DAEMONS):
             if (pid := self._pid(name)) is not None:
                 os.kill(pid, signal.SIGTERM)
                 wait_until(lambda name=name: self._pid(name) is None, f"{name} to end", self._logs)  # type: ignore[misc]
+
+    def cancel_all(self) -> None:
+        """Cancel all jobs and wait until none is left."""
+        self.run("scancel", "--user", getpass.getuser(), check=False)
+        wait_until(lambda: not self.run("squeue", "-h", check=False).strip(), "jobs to end", self._logs)
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a command of SLURM's prints."""

@@ -8,7 +8,7 @@ from typing import Any
 from moe_study.design.plain import from_plain
 from moe_study.errors import ConfigError
 
-FOR_LAUNCHERS = ("runs", "members")  # what else `job` holds, for launchers that submit jobs
+FOR_LAUNCHERS = ("runs",)  # what else `job` holds, for launchers that submit jobs
 
 
 @dataclass(frozen=True)

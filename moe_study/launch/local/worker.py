@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from multiprocessing import connection
 
@@ -18,6 +17,7 @@ from moe_study.design.config import RunConfig
 from moe_study.design.plain import from_plain
 from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED, forgiving_output, is_resumable, print_error
 from moe_study.launch.execute import Job, execute
+from moe_study.launch.run_log import redirect_output
 from moe_study.runs.folder import RunFolder
 
 
@@ -41,9 +41,8 @@ def train_in_turn(inbox: connection.Connection, job: Job, threads: int, environm
 
 def _train(config: RunConfig, job: Job, threads: int) -> None:
     try:
-        _redirect_output(RunFolder.of(config))
+        redirect_output(RunFolder.of(config))
         with forgiving_output():  # the log may lie on a full disk
-            print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()}", flush=True)
             execute(config, job, threads)
     except Exception as error:
         with forgiving_output():
@@ -71,19 +70,6 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _redirect_output(folder: RunFolder) -> None:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    log = os.open(folder.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        stream = os.fdopen(number, "w", buffering=1, closefd=False, encoding="utf-8", errors="backslashreplace")
-        setattr(sys, name, stream)
 
 
 def _set_resources(threads: int, environment: Mapping[str, str]) -> None:

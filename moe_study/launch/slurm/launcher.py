@@ -1,0 +1,107 @@
+"""hydra/launcher=slurm: what a sweep's command does with SLURM, from the first look at the queue to the last word."""
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moe_study.errors import ConfigError, StudyError
+from moe_study.launch.execute import Job
+from moe_study.launch.local.settings import PoolSettings
+from moe_study.launch.run_sweep import Launching
+from moe_study.launch.slurm.driver import Driver
+from moe_study.launch.slurm.scheduler import Limits, QueuedTask, Scheduler, Slurm
+from moe_study.launch.slurm.settings import SlurmSettings
+from moe_study.launch.slurm.submit import Sender
+from moe_study.launch.slurm.survey import Survey, look
+from moe_study.launch.slurm.table import Table
+from moe_study.runs.folder import RunFolder
+from moe_study.runs.job_records import Submission, read_submissions
+from moe_study.runs.status import State
+from moe_study.sweeps.plan import Plan, PlannedRun
+
+
+class SlurmSweep:
+    """One command of a sweep. `plain` are the launcher's settings, `pool` those of the section `job`."""
+
+    def __init__(
+        self, plain: Mapping[str, Any], pool: Mapping[str, Any], job: Job, scheduler: Scheduler | None = None
+    ) -> None:
+        self._settings = SlurmSettings.of(plain)
+        self._pool, self._runs_per_job = PoolSettings.of(pool), pool["runs"]
+        if not isinstance(self._runs_per_job, int) or isinstance(self._runs_per_job, bool) or self._runs_per_job < 1:
+            raise ConfigError(f"job.runs={self._runs_per_job} must be at least 1")
+        self._job = job
+        self._scheduler = scheduler or Slurm()
+        self._surveys: dict[Path, Survey] = {}  # by folder of runs; the last look
+        self._ended: Mapping[str, QueuedTask] = {}  # by key, while this command waited
+
+    def launching(self) -> Launching:
+        """As run_sweep wants it."""
+        return Launching(self.train, joins=True, leaves=not self._settings.wait, state=self.state, reason=self.reason)
+
+    def state(self, folder: RunFolder) -> State:
+        """What has become of a run; the scheduler is asked, once for all runs, where some are not done."""
+        if (state := folder.state()) is State.DONE:
+            return state
+        return self._survey(folder.path.parent).state_of(folder)
+
+    def reason(self, key: str) -> str:
+        """How the last job of an unfinished run ended."""
+        task = self._ended.get(key)
+        return f"job {task.id} ended as {task.state}" if task is not None else ""
+
+    def train(self, plan: Plan, missing: Sequence[PlannedRun]) -> None:
+        """Submit, join and wait; or with wait=false submit. Ctrl-C leaves the jobs alone."""
+        runs_dir = plan.runs[0].folder.path.parent
+        states = {run.key: run.state for run in plan.runs}
+        if not missing and not {State.QUEUED, State.RUNNING} & set(states.values()):
+            return
+        self._check_cluster(read_submissions(runs_dir), states)
+        with Table(plan) as table:
+            sender = Sender(self._scheduler, self._limits, self._settings, self._pool, self._job)
+            driver = Driver(plan.runs, missing, sender, table, self._runs_per_job)
+            try:
+                driver.drive()
+            except KeyboardInterrupt:
+                table.close()
+                print(leaving(driver.live, plan), file=sys.stderr, flush=True)
+                raise
+            finally:
+                self._surveys.clear()
+                self._ended = driver.ended
+        if not self._settings.wait:
+            print(leaving(driver.live, plan), file=sys.stderr, flush=True)
+
+    @functools.cached_property
+    def _limits(self) -> Limits:
+        return self._scheduler.limits()
+
+    def _survey(self, runs_dir: Path) -> Survey:
+        if runs_dir not in self._surveys:
+            submissions = read_submissions(runs_dir)
+            open_ones = any(not submission.over for submission in submissions)
+            cluster = self._limits.cluster if open_ones else ""
+            self._surveys[runs_dir] = look(submissions, self._scheduler, cluster)
+        return self._surveys[runs_dir]
+
+    def _check_cluster(self, submissions: Sequence[Submission], states: Mapping[str, State]) -> None:
+        """StudyError where runs may have jobs on another cluster, which cannot be asked from here."""
+        here = self._limits.cluster
+        for submission in submissions:
+            waiting = [key for key in submission.keys if states.get(key) in (State.QUEUED, State.RUNNING)]
+            if waiting and not submission.over and submission.cluster != here:
+                raise StudyError(
+                    f"{len(waiting)} runs have jobs on the cluster {submission.cluster}, and this one is {here}: rerun"
+                    f" the command there, or remove {submission.folder} if those jobs are gone for ever"
+                )
+
+
+def leaving(live: int, plan: Plan) -> str:
+    """What to know when the command ends before its jobs do."""
+    sweep = f"--sweep {plan.name} " if plan.name else ""
+    return (
+        f"{live} jobs go on without this command: the same command joins them again, and moe-study status {sweep}"
+        f"{plan.runs[0].config.log.runs_dir} shows how far they are; to stop them: squeue --me, then scancel ID"
+    )

@@ -1,0 +1,153 @@
+"""SLURM's commands, and what their answers mean; nothing else in this project calls them."""
+
+import os
+import re
+import subprocess
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from moe_study.errors import StudyError, reason_of
+from moe_study.runs.job_records import PREFIX
+
+TIMEOUT = 60.0  # seconds for a command to answer
+# A job in one of these will not run again; in any other it may. States that a later SLURM adds count as alive.
+ENDED = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
+)
+# How SLURM says that a user, or the whole cluster, has as many jobs as it may have now.
+NO_ROOM = re.compile(
+    r"job submit limit|MaxSubmitJob|SubmitJobLimit|MaxJobCount|temporarily unable to accept|Resource temporarily"
+)
+NOT_SENT = re.compile(r"Unable to contact|Socket timed out|Zero Bytes|Connection refused|Communication", re.IGNORECASE)
+
+
+class SchedulerSilent(StudyError):
+    """The scheduler has not answered: what it would have said is not known."""
+
+
+class Refused(StudyError):
+    """The scheduler does not take such a job."""
+
+
+class NoRoom(Refused):
+    """The scheduler takes no more jobs now, or not as many at once."""
+
+
+@dataclass(frozen=True)
+class QueuedTask:
+    """One job of an array, as the scheduler lists it."""
+
+    job_id: str  # of the array
+    index: int
+    state: str  # in SLURM's words
+    name: str
+    reason: str = ""  # why it waits
+
+    @property
+    def id(self) -> str:
+        return f"{self.job_id}_{self.index}"
+
+    @property
+    def lives(self) -> bool:
+        return self.state not in ENDED
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the driver has to know of a cluster."""
+
+    cluster: str  # its name
+    max_array_size: int  # the highest index of an array is one less
+
+
+class Scheduler(Protocol):
+    """All that this project asks of SLURM. Every call raises SchedulerSilent where there is no answer."""
+
+    def limits(self) -> Limits: ...
+
+    def submit(self, script: Path, options: Sequence[str]) -> str:
+        """Send an array of jobs; its id. Refused, or NoRoom, where it was not taken."""
+
+    def queue(self, users: Collection[str]) -> list[QueuedTask]:
+        """Our jobs of these users; those that have ended, too, for as long as the scheduler remembers them."""
+
+    def state(self, job_id: str) -> str | None:
+        """The state of one job by its own id; None where the scheduler does not know it."""
+
+    def requeue(self, job_id: str) -> None:
+        """Let a running job wait once more; Refused where that cannot be."""
+
+    def cancel(self, ids: Sequence[str]) -> None: ...
+
+
+class Slurm:
+    """The SLURM of this machine."""
+
+    def limits(self) -> Limits:
+        said = _call("scontrol", "show", "config")
+        settings = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", said, re.MULTILINE))
+        return Limits(settings.get("ClusterName", ""), int(settings.get("MaxArraySize", "1001")))
+
+    def submit(self, script: Path, options: Sequence[str]) -> str:
+        try:
+            return _call("sbatch", "--parsable", *options, str(script)).strip().partition(";")[0]
+        except SchedulerSilent as error:
+            if NO_ROOM.search(str(error)):
+                raise NoRoom(str(error)) from error
+            if isinstance(error.__cause__, subprocess.TimeoutExpired) or NOT_SENT.search(str(error)):
+                raise  # it may have arrived all the same
+            raise Refused(str(error)) from error
+
+    def queue(self, users: Collection[str]) -> list[QueuedTask]:
+        if not users:
+            return []
+        listed = "%F|%K|%T|%j|%r"
+        said = _call("squeue", "--noheader", "--array", "--states=all", f"--user={','.join(users)}", f"-o{listed}")
+        rows = (line.split("|", 4) for line in said.splitlines())
+        ours = (row for row in rows if len(row) == 5 and row[1].isdecimal() and row[3].startswith(PREFIX))
+        return [QueuedTask(job_id, int(index), state, name, why) for job_id, index, state, name, why in ours]
+
+    def state(self, job_id: str) -> str | None:
+        return _call("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "-o%T").strip() or None
+
+    def requeue(self, job_id: str) -> None:
+        try:
+            _call("scontrol", "requeue", job_id)
+        except SchedulerSilent as error:
+            if isinstance(error.__cause__, subprocess.TimeoutExpired) or NOT_SENT.search(str(error)):
+                raise
+            raise Refused(str(error)) from error
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        _call("scancel", *ids)
+
+
+def _call(*command: str) -> str:
+    """What a command prints; SchedulerSilent, with what it complains of, where it fails."""
+    # Inside of a job the variables of that job would give the new ones its size.
+    environment = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name[:6] != "SLURM_"}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C must not leave a submission half done
+            check=False,
+        )
+    except FileNotFoundError:
+        raise StudyError(
+            f"there is no {command[0]} on this machine; rerun this where SLURM's commands are, or try it with the"
+            " scratch cluster of make slurm"
+        ) from None
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerSilent(f"{command[0]} has not answered for {TIMEOUT:g} s") from error
+    if done.returncode:
+        complaints = [line.partition("error: ")[2] or line for line in done.stderr.strip().splitlines()]
+        raise SchedulerSilent(f"{command[0]}: {reason_of(complaints[-1]) if complaints else 'failed without a word'}")
+    return done.stdout

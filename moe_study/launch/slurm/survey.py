@@ -1,0 +1,91 @@
+"""Which recorded jobs live, from one question to the scheduler; what is not known counts as alive."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from moe_study.launch.slurm.scheduler import QueuedTask, Scheduler, SchedulerSilent
+from moe_study.runs.folder import RunFolder
+from moe_study.runs.job_records import Submission
+from moe_study.runs.status import State, Status
+
+UNKNOWN = "UNKNOWN"  # our word for the state of a job that the scheduler could not be asked about
+IN_FLIGHT = 120.0  # seconds for which an unconfirmed submission may still be on its way
+
+
+@dataclass
+class Survey:
+    """What the records and the scheduler say together; the first three by key of a run."""
+
+    live: dict[str, list[QueuedTask]] = field(default_factory=dict)  # jobs that live, or may
+    ended: dict[str, QueuedTask] = field(default_factory=dict)  # the last that has ended, while the scheduler knows it
+    recorded: dict[str, set[str]] = field(default_factory=dict)  # ids of all jobs that were sent to this cluster
+    silence: str | None = None  # what kept the scheduler from answering
+    news: list[Submission] = field(default_factory=list)  # records as they should stand now, where they do not yet
+
+    def lives(self, key: str, status: Status) -> bool | None:
+        """Whether the job that a status names lives; None where that is not known."""
+        if status.job is None or status.job not in self.recorded.get(key, ()):
+            return None
+        states = {task.state for task in self.live.get(key, ()) if task.id == status.job}
+        return None if UNKNOWN in states else bool(states)
+
+    def state_of(self, folder: RunFolder) -> State:
+        """What has become of a run, its living jobs included."""
+        state = folder.state(self.lives)
+        live = self.live.get(folder.key)
+        if live is None or state in (State.DONE, State.RUNNING):
+            return state
+        return State.RUNNING if any(task.state == "RUNNING" for task in live) else State.QUEUED
+
+    def is_known(self, key: str) -> bool:
+        """Whether the run has a job that the scheduler has named."""
+        return any(task.state != UNKNOWN for task in self.live.get(key, ()))
+
+
+def look(submissions: Sequence[Submission], scheduler: Scheduler, cluster: str) -> Survey:
+    """Ask once about all jobs of `submissions` that may live. `cluster` is the one that the scheduler answers for.
+
+    Writes nothing; `news` of what it returns are the records of arrays that the queue confirms, or that are over.
+    """
+    survey = Survey()
+    open_ones = [submission for submission in submissions if not submission.over]
+    queue: dict[str, dict[int, QueuedTask]] = {}  # by name and index
+    try:
+        for task in scheduler.queue({submission.user for submission in open_ones}):
+            queue.setdefault(task.name, {})[task.index] = task
+    except SchedulerSilent as error:
+        survey.silence = str(error)
+    for submission in submissions:
+        listed = queue.get(submission.name, {})
+        here = submission.cluster == cluster
+        before = submission
+        if submission.job_id is None and listed:
+            submission = replace(submission, job_id=next(iter(listed.values())).job_id)
+        known = survey.silence is None and here and not _in_flight(submission)
+        tasks = dict(listed)
+        for index in range(len(submission.tasks)):
+            if not known and not submission.over and index not in listed:
+                tasks[index] = QueuedTask(submission.job_id or "", index, UNKNOWN, submission.name)
+        _note(survey, submission, tasks, here)
+        if known and not submission.over and not any(task.lives for task in tasks.values()):
+            submission = replace(submission, over=True)
+        if submission != before:
+            survey.news.append(submission)
+    return survey
+
+
+def _in_flight(submission: Submission) -> bool:
+    return submission.job_id is None and time.time() - submission.sent < IN_FLIGHT
+
+
+def _note(survey: Survey, submission: Submission, tasks: Mapping[int, QueuedTask], here: bool) -> None:
+    for index, keys in enumerate(submission.tasks):
+        task = tasks.get(index)
+        for key in keys:
+            if here and submission.job_id is not None:
+                survey.recorded.setdefault(key, set()).add(f"{submission.job_id}_{index}")
+            if task is not None and task.lives:
+                survey.live.setdefault(key, []).append(task)
+            elif task is not None:
+                survey.ended[key] = task

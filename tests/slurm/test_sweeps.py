@@ -1,0 +1,135 @@
+"""Sweeps on a real cluster: issued, joined, left, disturbed."""
+
+import signal
+
+import pytest
+
+from moe_study.runs.folder import State
+from tests.launch.driving import wait_until
+from tests.slurm.driving import (
+    Command,
+    by_seed,
+    job_of,
+    jobs,
+    slurm,
+    states,
+    steps_done,
+    submissions,
+    sweep,
+)
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    return tmp_path / "runs"
+
+
+def test_runs_are_sent_once_and_a_finished_sweep_sends_nothing(cluster, runs_dir):
+    said = sweep("quick", runs_dir, "run.seed=range(5)")
+    assert "submitted 5 runs as job " in said
+    assert set(states(runs_dir).values()) == {State.DONE}
+    assert all("process" in folder.log_file.read_text() for folder in by_seed(runs_dir).values())
+    again = sweep("unlucky", runs_dir, "run.seed=range(5)")
+    assert "5 runs (5 done); 0 to train now" in again
+    assert submissions(runs_dir) == 5
+
+
+def test_a_failed_run_stops_no_other_and_slurm_says_so_too(cluster, runs_dir):
+    said = sweep("unlucky", runs_dir, "run.seed=0,1,2,3,5", code=1)
+    expected = {0: State.DONE, 1: State.FAILED, 2: State.FAILED, 3: State.STALE, 5: State.DIVERGED}
+    assert states(runs_dir) == expected
+    ends = {task.id: task.state for task in jobs(runs_dir)}
+    assert {seed: ends[job_of(runs_dir, seed)] for seed in expected} == {
+        0: "COMPLETED", 1: "FAILED", 2: "FAILED", 3: "FAILED", 5: "COMPLETED",
+    }  # fmt: skip
+    assert "one and one is three" in said
+    assert f"stale: job {job_of(runs_dir, 3)} ended as FAILED" in said
+    assert "Traceback" in by_seed(runs_dir)[1].log_file.read_text()
+    (runs_dir / "luck").touch()
+    again = sweep("unlucky", runs_dir, "run.seed=0,1,2,3,5", code=1)
+    assert "1 to train now" in again  # what had died; the failed ones wait to be asked for
+    assert states(runs_dir) == {**expected, 3: State.DONE}
+    sweep("unlucky", runs_dir, "run.seed=0,1,2,3,5", "retry_failed=true")
+    assert set(states(runs_dir).values()) == {State.DONE}
+
+
+def test_a_killed_driver_and_a_second_one_join_the_jobs(cluster, runs_dir):
+    seeds = "run.seed=range(4)"
+    first = Command("patient", runs_dir, seeds)
+    steps_done(runs_dir, range(4))
+    first.process.kill()
+    first.process.wait()
+    both = [Command("patient", runs_dir, seeds) for _ in range(2)]
+    joined = "4 runs (4 running); 0 to train now"
+    wait_until(lambda: all(joined in command.said for command in both), "both to join the jobs")
+    (runs_dir / "enough").touch()
+    for command in both:
+        command.end()
+    assert submissions(runs_dir) == 4
+    assert {folder.status().attempts for folder in by_seed(runs_dir).values()} == {1}
+
+
+def test_two_commands_at_the_same_time_send_every_run_once(cluster, runs_dir):
+    both = [Command("quick", runs_dir, "run.seed=range(4)") for _ in range(2)]
+    for command in both:
+        command.end()
+    assert submissions(runs_dir) == 4
+    assert {folder.status().attempts for folder in by_seed(runs_dir).values()} == {1}
+
+
+def test_ctrl_c_leaves_the_jobs_running_and_says_so(cluster, runs_dir):
+    command = Command("patient", runs_dir, "run.seed=0,1")
+    steps_done(runs_dir, (0, 1))
+    command.process.send_signal(signal.SIGINT)
+    said = command.end(130)
+    assert "2 jobs go on without this command: the same command joins them again" in said
+    assert "scancel" in said
+    assert {task.state for task in jobs(runs_dir) if task.lives} == {"RUNNING"}
+    (runs_dir / "enough").touch()
+    assert "2 to train now" not in sweep("patient", runs_dir, "run.seed=0,1")
+    assert submissions(runs_dir) == 2
+
+
+def test_fire_and_forget_returns_after_submission(cluster, runs_dir):
+    said = sweep("patient", runs_dir, "run.seed=range(3)", "hydra.launcher.wait=false", "hydra.launcher.limit=1")
+    assert "3 jobs go on without this command" in said
+    again = sweep("patient", runs_dir, "run.seed=range(3)", "hydra.launcher.wait=false")
+    assert "0 to train now" in again
+    steps_done(runs_dir, [seed for seed, state in states(runs_dir).items()])
+    assert sum(task.state == "RUNNING" for task in jobs(runs_dir) if task.lives) == 1  # the limit
+    (runs_dir / "enough").touch()
+    sweep("patient", runs_dir, "run.seed=range(3)")
+    assert submissions(runs_dir) == 3
+
+
+def test_cancelled_jobs_stay_cancelled_until_the_command_is_given_again(cluster, runs_dir):
+    command = Command("patient", runs_dir, "run.seed=0,1")
+    steps_done(runs_dir, (0, 1))
+    slurm("scancel", job_of(runs_dir, 0))
+    wait_until(lambda: states(runs_dir)[0] is State.PREEMPTED, "the cancelled run to save itself")
+    (runs_dir / "enough").touch()
+    said = command.end(1)
+    assert f"job {job_of(runs_dir, 0)} ended as CANCELLED" in said
+    assert "1 of 2 runs are unfinished; rerun the command to resume them" in said
+    sweep("patient", runs_dir, "run.seed=0,1")
+    assert by_seed(runs_dir)[0].result()["resumed_from"] > 0
+
+
+@pytest.mark.parametrize("how", ["requeued by an operator", "warned"])
+def test_a_job_that_is_told_to_stop_goes_on_by_itself(cluster, runs_dir, how):
+    command = Command("patient", runs_dir, "run.seed=0,1")
+    steps_done(runs_dir, (0, 1))
+    job = job_of(runs_dir, 0)
+    if how == "warned":  # as SLURM does before a time limit or a preemption
+        slurm("scancel", "--batch", "--signal=USR2", job)
+    else:
+        slurm("scontrol", "requeue", job)
+    wait_until(lambda: states(runs_dir)[0] is State.PREEMPTED, "the run to save itself")
+    (runs_dir / "enough").touch()
+    command.end()
+    folder = by_seed(runs_dir)[0]
+    assert (folder.status().attempts, folder.status().job) == (2, job)
+    assert folder.result()["resumed_from"] > 0
+    assert submissions(runs_dir) == 2
