@@ -1,0 +1,1 @@
+"""Mirrors moe_study/launch/slurm, without SLURM."""

@@ -1,0 +1,19 @@
+"""What tests with a scripted scheduler share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from moe_study.launch.slurm import task
+from tests.launch.slurm import scripted
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.setenv(name, "")  # put back at the end
+    monkeypatch.setattr(task, "ASK_AGAIN", 0.0)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # thousands of small files, and no power cut to fear
+    scripted.ended.clear()
+    return tmp_path / "runs"
