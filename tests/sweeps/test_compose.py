@@ -48,7 +48,9 @@ def test_quick_composition_equals_hydras(composer, overrides):
 
 
 VALUES = st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["0.5", "1e-3", "word", "'1'", "''", "nan"])
-NAMES = ["run.seed", "run.tokens", "optimizer.betas", "routing.capacity.factor", "data.options", "data.options.x", "log"]
+NAMES = [
+    "run.seed", "run.tokens", "optimizer.betas", "routing.capacity.factor", "data.options", "data.options.x", "log",
+]  # fmt: skip
 OTHERS = ["run.eval_tokens=${run.seed}", "run={seed:3}", "+data.options.y=1", "++run.seed=8", "~data.options.x"]
 
 
