@@ -1,6 +1,7 @@
 """Soft mixtures written token by token from the equations, numpy float64; nothing shared with the package."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +12,19 @@ Array = NDArray[np.float64]
 Place = tuple[int, int]  # sequence, position
 
 
-def soft_layer(x_BTD: Array, weights: dict[str, Array], soft: Soft, experts: int) -> Array:
-    """Output of every token. `weights`: phi_SD, scale, and the experts' up_EDF, up_bias_EF, down_EFD, down_bias_ED."""
+def soft_layer(
+    x_BTD: Array, weights: dict[str, Array], soft: Soft, experts: int, to: Callable[[int], int | None] = lambda e: e
+) -> Array:
+    """Output of every token. `weights`: phi_SD, scale, and the experts' up_EDF, up_bias_EF, down_EFD, down_bias_ED.
+
+    `to` says which expert gets the combine weights of each one; None: they are lost.
+    """
     sequences, length, _ = x_BTD.shape
     y_BTD = np.zeros_like(x_BTD)
     for b in range(sequences):
         for t in range(length):
             places = averaged(soft, b, t, sequences, length)
-            y_BTD[b, t] = token(x_BTD, (b, t), places, weights, soft, experts)
+            y_BTD[b, t] = token(x_BTD, (b, t), places, weights, soft, experts, to)
     return y_BTD
 
 
@@ -40,10 +46,17 @@ def averaged(soft: Soft, b: int, t: int, sequences: int, length: int) -> list[Pl
 
 
 def token(
-    x_BTD: Array, place: Place, places: list[Place], w: dict[str, Array], soft: Soft, experts: int
+    x_BTD: Array,
+    place: Place,
+    places: list[Place],
+    w: dict[str, Array],
+    soft: Soft,
+    experts: int,
+    to: Callable[[int], int | None],
 ) -> Array:
     if not places:
-        return expert(w, 0, x_BTD[place])
+        first = to(0)
+        return np.zeros_like(x_BTD[place]) if first is None else expert(w, first, x_BTD[place])
     slots = experts * soft.slots_per_expert
     if "identity" in (soft.dispatch, soft.combine):
         slots = min(slots, x_BTD.shape[1])  # a shorter input has fewer slots
@@ -57,12 +70,18 @@ def token(
             shares.append(share[places.index(place)] if place in places else math.nan)
         outputs.append(expert(w, s // soft.slots_per_expert, slot))
     if soft.combine == "identity":
-        return outputs[place[1]]
-    if soft.combine == "dispatch":
+        combine = [float(s == place[1]) for s in range(slots)]
+    elif soft.combine == "dispatch":
         combine = shares
     else:
         combine = softmax([logit(x_BTD[place], w, s, soft) if soft.combine == "soft" else 0.0 for s in range(slots)])
-    return np.array(sum(c * y for c, y in zip(combine, outputs, strict=True)))
+    y_D = np.zeros_like(x_BTD[place])
+    for s, share_of_slot in enumerate(combine):
+        target = to(s // soft.slots_per_expert)
+        if target is not None:
+            like = target * soft.slots_per_expert + s % soft.slots_per_expert
+            y_D += share_of_slot * outputs[like] if like < slots else 0.0
+    return y_D
 
 
 def logit(x_D: Array, w: dict[str, Array], s: int, soft: Soft) -> float:
