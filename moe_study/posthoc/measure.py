@@ -31,6 +31,7 @@ from moe_study.runs.traces import Trace, TraceIdentity
 
 MEASURES = 1  # goes up when a measure gives other numbers for the same trace
 ALL_MEASURES = (*TABLES, CONTROL)
+BRIEF_MEASURES = ("information", "shares", "load", "co_activation")
 
 
 @dataclass(frozen=True)

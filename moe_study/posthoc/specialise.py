@@ -1,6 +1,6 @@
 """Every finished run of a frame over one probe, measured side by side: each run's folder then holds what was found.
 
-found = measure_runs(frame, Wish("wiki_topics", tokens=200_000, permutations=1000))
+    found = measure_runs(frame, Wish("wiki_topics", tokens=200_000, permutations=1000))
 """
 
 import signal
@@ -16,11 +16,13 @@ import pandas as pd
 
 from moe_study.analysis.format import duration
 from moe_study.analysis.frame import done, each
+from moe_study.analysis.specialisation.over_runs import RunFindings
 from moe_study.data import load_run_tokenizer, places
 from moe_study.data.probes import Probe
 from moe_study.data.probes.base import tokenizer_fingerprint
 from moe_study.data.probes.overlap import Overlap
-from moe_study.errors import ConfigError, StudyError
+from moe_study.design.routing import Selection
+from moe_study.errors import StudyError
 from moe_study.launch.local.processes import start_server, without_main
 from moe_study.launch.local.slots import available_cores
 from moe_study.launch.local.worker import end_with_parent
@@ -35,17 +37,6 @@ KILLED = (
 )
 
 
-@dataclass(frozen=True)
-class RunFindings:
-    """What was found out about one run."""
-
-    point: str  # its label
-    seed: int
-    leaks: bool  # the routing reads later tokens
-    key: str
-    tables: Mapping[str, pd.DataFrame]  # by their names in run_tables; without rows where the run has no experts
-
-
 @dataclass
 class Measured:
     """What came of it, in the order of the frame."""
@@ -56,23 +47,32 @@ class Measured:
 
 
 def measure_runs(
-    frame: pd.DataFrame, wish: Wish, say: Callable[[str], None] = print, jobs: int | None = None
+    frame: pd.DataFrame,
+    wish: Wish,
+    say: Callable[[str], None] = print,
+    jobs: int | None = None,
+    *,
+    only_experts: bool = False,
+    progress: bool = True,
 ) -> Measured:
     """Trace and measure the finished runs of `frame` (analysis.frame.load_frame), with a line for each through `say`.
 
     `jobs` runs are measured at a time, each in a process with one thread (None: one for each core, at most 8). What a
     run's folder holds already is read from there. A run that cannot be measured is left out with its sentence.
+    `only_experts` passes over runs without experts, of which a trace holds the loss alone; `progress` shows a bar for
+    each run where one is measured at a time.
     Errors: ConfigError for a wish that no run could meet.
     """
     wish.check()
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs {jobs} measures nothing; take at least 1")
-    runs, probes = list(each(done(frame))), _Probes(wish)
+    finished = done(frame)
+    if only_experts and "routing.selection" in finished:
+        finished = finished[finished["routing.selection"] != Selection.DENSE]
+    runs, probes = list(each(finished)), _Probes(wish)
     failed, to_do = _look(runs, probes, wish)
     if before := len(runs) - len(failed) - len(to_do):
         say(f"{before} of {len(runs)} runs were measured before; what was found is in their folders")
     jobs = min(jobs or min(available_cores(), MOST_JOBS), len(to_do))
-    for count, (run, outcome) in enumerate(_side_by_side(to_do, wish, jobs), start=1):
+    for count, (run, outcome) in enumerate(_side_by_side(to_do, wish, jobs, progress), start=1):
         if outcome.error is not None:
             failed[run.key] = outcome.error
         ended = "left out" if outcome.error is not None else f"measured in {duration(outcome.seconds)}"
@@ -121,20 +121,20 @@ class _Outcome(NamedTuple):
     error: str | None
 
 
-def _side_by_side(runs: Sequence[Any], wish: Wish, jobs: int) -> Iterator[tuple[Any, _Outcome]]:
+def _side_by_side(runs: Sequence[Any], wish: Wish, jobs: int, progress: bool) -> Iterator[tuple[Any, _Outcome]]:
     """Measure the runs, `jobs` at a time; each with its outcome, as they end."""
     if jobs <= 1:
-        yield from ((run, _measure(run.folder, wish, progress=True)) for run in runs)
+        yield from ((run, _measure(run.folder, wish, progress)) for run in runs)
         return
     context = start_server(["moe_study.posthoc.measure"], {"OMP_NUM_THREADS": "1"})
-    try:
-        with ProcessPoolExecutor(jobs, context, initializer=_begin) as pool:
-            with without_main():
-                run_of = {pool.submit(_measure, run.folder, wish, progress=False): run for run in runs}
-            for future in as_completed(run_of):
+    with ProcessPoolExecutor(jobs, context, initializer=_begin) as pool:
+        with without_main():
+            run_of = {pool.submit(_measure, run.folder, wish, progress=False): run for run in runs}
+        for future in as_completed(run_of):
+            try:
                 yield run_of[future], future.result()
-    except BrokenProcessPool as error:
-        raise StudyError(KILLED) from error
+            except BrokenProcessPool:
+                yield run_of[future], _Outcome(float("nan"), KILLED)
 
 
 def _begin() -> None:

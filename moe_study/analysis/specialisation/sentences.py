@@ -17,14 +17,20 @@ LEAK_NOTE = f"{LEAK_MARK} its routing reads later tokens, so it can know a text 
 GATE_NOTE = "every token has every expert, so experts are weighted by the gate: "
 
 
-def sentences(points: Sequence[Point], permutations: int) -> Iterator[str]:
-    """A heading for each question and, under it, a line for each point; then what a reader must know."""
+def sentences(points: Sequence[Point], permutations: int, short: bool = False) -> Iterator[str]:
+    """A heading for each question and, under it, a line for each point; then what a reader must know.
+
+    `short` has one line for all questions of which nothing is shown at any point (some seeds must have been tested).
+    """
     asked = [point for point in points if not point.dense]
     if dense := [point.label for point in points if point.dense]:
         yield f"{', '.join(dense)}: no experts, so there is nothing that they could follow"
-    for question in _questions(asked):
+    not_shown = [question for question in _questions(asked) if short and _nothing_shown(asked, question)]
+    for question in (question for question in _questions(asked) if question not in not_shown):
         yield f"Do experts follow {_words(question)}?"
         yield from (f"  {_line(point, question)}" for point in asked if _rows(point, question))
+    if not_shown:
+        yield f"Not shown at any point, in any layer: {', '.join(map(_words, not_shown))}"
     if asked:
         yield f"({HOW_TO_READ})"
     if too_few := _too_few(asked, permutations):
@@ -41,6 +47,11 @@ def _questions(points: Sequence[Point]) -> list[Question]:
     found = {row.question: None for point in points for row in point.rows}
     token_labels = frozenset[str]().union(*(point.token_labels for point in points))
     return [question for question in found if question.given or question.label not in token_labels]
+
+
+def _nothing_shown(points: Sequence[Point], question: Question) -> bool:
+    tested = [point for point in points if point.tested]
+    return bool(tested) and not any(row.shown for point in tested for row in _rows(point, question))
 
 
 def _words(question: Question) -> str:

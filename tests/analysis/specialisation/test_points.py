@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from moe_study.analysis.specialisation import points
+from moe_study.analysis.specialisation.over_runs import RunFindings
 from moe_study.analysis.specialisation.points import MeasuredRun, measured_run, points_of, to_frame
 from moe_study.analysis.specialisation.report import write_report
 from moe_study.analysis.specialisation.rows import information_rows, over_seeds
@@ -21,7 +22,8 @@ NUMBERS = {0: 1, 1: 3}  # place of a layer -> its number in the model
 
 
 def measure_run(point, seed, leaks, layers, permutations):
-    return measured_run(point, seed, leaks, run_table("information", layers, permutations))
+    tables = {"information": run_table("information", layers, permutations)}
+    return measured_run(RunFindings(point, seed, leaks, f"{point}-{seed}", tables))
 
 
 def seeds_of(follow: str, point: str, seeds: int = 4, leaks: bool = False, strength: float = 1.5) -> list[MeasuredRun]:
@@ -173,7 +175,7 @@ def test_seeds_of_different_layers_are_refused(by_topic):
 def test_files_hold_every_digit_and_the_sentences(by_topic, by_nothing, tmp_path):
     found = points_of([*by_topic, *by_nothing])
     lines = list(sentences(found, PERMUTATIONS))
-    csv, markdown = write_report(found, lines, tmp_path / "new" / "folder")
+    markdown, csv = write_report(found, [], lines, tmp_path / "new" / "folder")
     read = pd.read_csv(io.StringIO(csv.read_text(encoding="utf-8")), keep_default_na=False)
     frame = to_frame(found)
     assert read["excess"].tolist() == frame["excess"].tolist()
