@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
 def _print_in_full(options: argparse.Namespace) -> None:
     from moe_study.analysis.specialisation.answers import answers
     from moe_study.analysis.specialisation.nulls import PERMUTATIONS
-    from moe_study.analysis.specialisation.points import measured_run, points_of
+    from moe_study.analysis.specialisation.points import points_of
     from moe_study.analysis.specialisation.report import write_report
     from moe_study.analysis.specialisation.sentences import sentences
     from moe_study.data.probes import DEFAULT_TOKENS
@@ -70,7 +70,7 @@ def _print_in_full(options: argparse.Namespace) -> None:
     runs, notes = _measured(options, wish)
     if not runs:
         raise StudyError(f"no run could be measured; the first: {notes[0].removeprefix(LEFT_OUT)}")
-    points, others = points_of([measured_run(run) for run in runs]), list(answers(runs))
+    points, others = points_of([run.information for run in runs]), list(answers(runs))
     print()
     for line in [*sentences(points, wish.permutations, short=True), *others, *notes]:
         print(line)
@@ -81,7 +81,7 @@ def _print_in_full(options: argparse.Namespace) -> None:
 
 def _print_in_brief(options: argparse.Namespace) -> None:
     from moe_study.analysis.specialisation.closing import closing_lines
-    from moe_study.analysis.specialisation.points import measured_run, points_of
+    from moe_study.analysis.specialisation.points import points_of
     from moe_study.posthoc.measure import BRIEF_MEASURES
 
     wish = _wish(options, BRIEF_TOKENS, BRIEF_PERMUTATIONS, BRIEF_MEASURES)
@@ -89,7 +89,7 @@ def _print_in_brief(options: argparse.Namespace) -> None:
     if not runs and notes:  # a study that asked for a first look goes on without one
         print(f"What do experts attend to? Not measured: {notes[0].removeprefix(LEFT_OUT)}")
         return
-    points = points_of([measured_run(run) for run in runs])
+    points = points_of([run.information for run in runs])
     more = f"moe-study specialise{f' --sweep {options.sweep}' if options.sweep else ''}"
     for line in closing_lines(points, f"probe {wish.probe}, {wish.tokens:,} tokens", more):
         print(line)

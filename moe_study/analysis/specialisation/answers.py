@@ -10,7 +10,7 @@ import pandas as pd
 
 from moe_study.analysis.format import LEAK_MARK
 from moe_study.analysis.specialisation.over_runs import ENDS, RunFindings, over_seeds_of
-from moe_study.analysis.specialisation.points import Point, PointRow, Question, control_of, points_of
+from moe_study.analysis.specialisation.points import MeasuredRun, Point, PointRow, Question, measured_run, points_of
 from moe_study.analysis.specialisation.run_tables import CLUSTER, CONTROL, CONTROL_TOKENS, TOKEN_ID
 
 ALIKE = f"hidden states are alike (as many {CLUSTER}s of what routers read as experts, first {CONTROL_TOKENS:,} tokens)"
@@ -36,7 +36,7 @@ def _block(heading: str, lines: Iterator[str]) -> Iterator[str]:
 def control_lines(runs: Sequence[RunFindings]) -> Iterator[str]:
     """What is left of the expert's information among tokens of one cluster, for what it is shown to know at all."""
     controlled = [run for run in runs if CONTROL in run.tables and len(run.tables[CONTROL])]
-    for point in points_of([control_of(run) for run in controlled]):
+    for point in points_of([_controlled(run) for run in controlled]):
         by_place = {(row.layer, row.question): row for row in point.rows}
         parts = []
         for (layer, question), own in by_place.items():
@@ -45,6 +45,13 @@ def control_lines(runs: Sequence[RunFindings]) -> Iterator[str]:
                 parts.append(_left(point, own, by_place[layer, left_of]))
         name = f"{point.label} {LEAK_MARK}" if point.leaks else point.label
         yield f"{name}: {'; '.join(parts) or 'its experts are not shown to follow a label here'}"
+
+
+def _controlled(run: RunFindings) -> MeasuredRun:
+    """A run as `points_of` takes it: what is given is led by what knows it, the expert or the cluster."""
+    table = run.tables[CONTROL]
+    given = [f"{of}, {given}" for of, given in zip(table["of"], table["given"], strict=True)]
+    return measured_run(run.point, run.seed, run.leaks, table.assign(given=given))
 
 
 def _left_of(question: Question) -> Question | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from moe_study.analysis.specialisation.points import MeasuredRun, measured_run
 from moe_study.analysis.specialisation.run_tables import CONTROL
 from moe_study.analysis.statistics import t_interval
 
@@ -27,6 +28,11 @@ class RunFindings:
     leaks: bool  # the routing reads later tokens
     key: str
     tables: Mapping[str, pd.DataFrame]  # by their names in run_tables; without rows where the run has no experts
+
+    @property
+    def information(self) -> MeasuredRun:
+        """Its rows of information, for `points.points_of`."""
+        return measured_run(self.point, self.seed, self.leaks, self.tables["information"])
 
 
 class Numbers(NamedTuple):

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.specialisation.over_runs import RunFindings
 from moe_study.analysis.specialisation.rows import Row, RowOverSeeds, over_seeds
-from moe_study.analysis.specialisation.run_tables import CONTROL, information_of
+from moe_study.analysis.specialisation.run_tables import information_of
 from moe_study.analysis.statistics import holm
 
 ALPHA = 0.05
@@ -81,27 +80,16 @@ class Point:
         return len(self.seeds) >= FEWEST_SEEDS
 
 
-def measured_run(run: RunFindings) -> MeasuredRun:
-    """A run from its table `information` (run_tables)."""
-    return _measured_run(run, run.tables["information"], information_of(run.tables["information"]))
-
-
-def control_of(run: RunFindings) -> MeasuredRun:
-    """A run from its table `hidden_state_control`; what is given is led by what knows it (expert or cluster)."""
-    table = run.tables[CONTROL]
-    given = [f"{of}, {given}" for of, given in zip(table["of"], table["given"], strict=True)]
-    return _measured_run(run, table, information_of(table.assign(given=given)))
-
-
-def _measured_run(run: RunFindings, table: pd.DataFrame, rows: list[Row]) -> MeasuredRun:
+def measured_run(point: str, seed: int, leaks: bool, information: pd.DataFrame) -> MeasuredRun:
+    """A run from its table `information` (run_tables), or one with its columns."""
     return MeasuredRun(
-        run.point,
-        run.seed,
-        run.leaks,
-        layers=tuple(dict.fromkeys(table["layer"])),
-        by=table["weighted_by"].iloc[0] if len(table) else "picks",
-        token_labels=frozenset(table["label"][table["of_tokens"].astype(bool)]),
-        rows=tuple(rows),
+        point,
+        seed,
+        leaks,
+        layers=tuple(dict.fromkeys(information["layer"])),
+        by=information["weighted_by"].iloc[0] if len(information) else "picks",
+        token_labels=frozenset(information["label"][information["of_tokens"].astype(bool)]),
+        rows=tuple(information_of(information)),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from moe_study.analysis.specialisation.answers import answers, control_lines
 from moe_study.analysis.specialisation.closing import MOST_POINTS, closing_lines
 from moe_study.analysis.specialisation.over_runs import OVER_SEEDS, by_run, over_seeds_of
-from moe_study.analysis.specialisation.points import measured_run, points_of
+from moe_study.analysis.specialisation.points import points_of
 from moe_study.analysis.specialisation.report import MOST_ROWS, write_report
 from moe_study.analysis.specialisation.run_tables import COLUMNS, CONTROL
 from moe_study.analysis.specialisation.sentences import sentences
@@ -152,7 +152,7 @@ def test_measures_that_were_not_made_are_passed_over(explained):
 
 
 def test_short_sentences_name_what_is_not_shown_in_one_line(runs):
-    points = points_of([measured_run(run) for run in runs])
+    points = points_of([run.information for run in runs])
     full, short = list(sentences(points, PERMUTATIONS)), list(sentences(points, PERMUTATIONS, short=True))
     asked = [line for line in short if line.startswith("Do experts follow")]
     assert asked and all("shown in" in "".join(short) and line in full for line in asked)
@@ -165,7 +165,7 @@ def test_short_sentences_name_what_is_not_shown_in_one_line(runs):
 
 
 def test_closing_lines_say_language_and_topic_in_percent_with_chance_and_verdict(runs):
-    points = points_of([measured_run(run) for run in runs])
+    points = points_of([run.information for run in runs])
     lines = list(closing_lines(points, "some texts", "type this"))
     frame = {(p.label, r.layer, r.question): r.over_seeds for p in points for r in p.rows}
     own = frame["explained", 1, ("language", "")]
@@ -178,16 +178,16 @@ def test_closing_lines_say_language_and_topic_in_percent_with_chance_and_verdict
 
 
 def test_closing_lines_stay_few(explained):
-    one = points_of([measured_run(explained[0])])
+    one = points_of([explained[0].information])
     many = list(closing_lines(one * (MOST_POINTS + 3), "some texts", "type this"))
     assert sum(line.startswith("  explained (1 seed)") for line in many) == MOST_POINTS
     assert "  (and 3 more points)" in many and "one seed, not tested" in many[1]
-    dense = points_of([measured_run(run) for run in dense_runs()])
+    dense = points_of([run.information for run in dense_runs()])
     assert list(closing_lines(dense, "some texts", "type this")) == ["What do experts attend to? No run has experts"]
 
 
 def test_files_hold_all_tables_and_long_ones_are_left_to_them(runs, tmp_path):
-    points = points_of([measured_run(run) for run in runs])
+    points = points_of([run.information for run in runs])
     written = write_report(points, runs, ["A line"], tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in written} == {
         "specialisation.md",

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from moe_study.analysis.specialisation import points
-from moe_study.analysis.specialisation.over_runs import RunFindings
 from moe_study.analysis.specialisation.points import MeasuredRun, measured_run, points_of, to_frame
 from moe_study.analysis.specialisation.report import write_report
 from moe_study.analysis.specialisation.rows import information_rows, over_seeds
@@ -22,8 +21,7 @@ NUMBERS = {0: 1, 1: 3}  # place of a layer -> its number in the model
 
 
 def measure_run(point, seed, leaks, layers, permutations):
-    tables = {"information": run_table("information", layers, permutations)}
-    return measured_run(RunFindings(point, seed, leaks, f"{point}-{seed}", tables))
+    return measured_run(point, seed, leaks, run_table("information", layers, permutations))
 
 
 def seeds_of(follow: str, point: str, seeds: int = 4, leaks: bool = False, strength: float = 1.5) -> list[MeasuredRun]:
