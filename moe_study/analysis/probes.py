@@ -1,6 +1,10 @@
 """What was found out about the runs of a study on each probe (runs/findings.py), as long frames.
 
 Nothing is computed here but what is of several runs: information over seeds.
+
+A probe of one name can be cut to several sizes, and is tokenized by each run's tokenizer, so it has many fingerprints.
+Rows of one table are of one fingerprint: of each finding, that of most runs (then of most tokens) stands under the
+probe's name, the others under names of their own.
 """
 
 import functools
@@ -35,7 +39,7 @@ class RunFinding:
 class ProbeFindings:
     """All that was found on one probe."""
 
-    name: str  # of the probe, and the beginning of its fingerprint where there are several of that name
+    name: str  # of the probe; with the beginning of a fingerprint where most runs have the same findings on another
     found: Mapping[str, Sequence[RunFinding]]  # by the finding's name, ordered by label and seed
 
     def table(self, name: str) -> pd.DataFrame:
@@ -49,10 +53,9 @@ class ProbeFindings:
 
     def over(self, name: str) -> str:
         """On which probe the finding `name` was made, and over how much of it."""
-        facts = [one.finding.facts for one in self.found.get(name, ())]
         parts = [f"probe {self.name}"]
         for unit in ("tokens", "documents"):
-            if known := sorted({of_run[unit] for of_run in facts if unit in of_run}):
+            if known := sorted(n for one in self.found.get(name, ()) if (n := _amount(one.finding, unit))):
                 parts.append(f"{' to '.join(dict.fromkeys(map(count, (known[0], known[-1]))))} {unit}")
         return ", ".join(parts)
 
@@ -93,20 +96,39 @@ class ProbeFindings:
 
 def probe_findings(runs: pd.DataFrame) -> tuple[ProbeFindings, ...]:
     """Of the finished runs of a frame (analysis/frame.py), by name of the probe; none where nothing was found yet."""
-    by_probe: dict[tuple[str, str], dict[str, list[RunFinding]]] = {}
+    by_finding: dict[tuple[str, str], dict[str, list[RunFinding]]] = {}  # (probe, finding): fingerprint: runs
     for run in each(runs.sort_values(["label", "seed"])):
         folder = RunFolder(run.folder)
         for name in finding_names(folder.findings_folder):
             for finding in all_findings(folder.findings_folder, name):
                 if finding.identity.run == folder.key:
-                    probe = (finding.identity.probe, finding.identity.probe_fingerprint)
                     about = RunFinding(run.label, run.point, run.key, int(run.seed), bool(run.leaks), finding)
-                    by_probe.setdefault(probe, {}).setdefault(name, []).append(about)
-    names = [probe for probe, _ in by_probe]
-    return tuple(
-        ProbeFindings(probe if names.count(probe) == 1 else f"{probe}-{fingerprint[:DIGITS]}", found)
-        for (probe, fingerprint), found in sorted(by_probe.items())
-    )
+                    of_name = by_finding.setdefault((finding.identity.probe, name), {})
+                    of_name.setdefault(finding.identity.probe_fingerprint, []).append(about)
+    found: dict[str, dict[str, list[RunFinding]]] = {}
+    for (probe, name), by_fingerprint in by_finding.items():
+        first, *others = sorted(by_fingerprint, key=lambda each: _standing(by_fingerprint[each]), reverse=True)
+        found.setdefault(probe, {})[name] = by_fingerprint[first]
+        for fingerprint in others:
+            found.setdefault(f"{probe}-{fingerprint[:DIGITS]}", {})[name] = by_fingerprint[fingerprint]
+    return tuple(ProbeFindings(name, found[name]) for name in sorted(found))
+
+
+def _standing(found: Sequence[RunFinding]) -> tuple[int, int, str]:
+    """By which findings of one name on several cuts of a probe are ranked: runs, then tokens."""
+    identity = found[0].finding.identity
+    return len(found), max(_amount(one.finding, "tokens") for one in found), identity.probe_fingerprint
+
+
+def _amount(finding: Finding, unit: str) -> int:
+    """Tokens or documents that a finding rests on, by its facts or its row of all domains; 0 where neither says it."""
+    if unit in finding.facts:
+        return int(finding.facts[unit])
+    table = finding.table
+    if not {unit, "label"} <= set(table):
+        return 0
+    of_all = table[table["label"] == ""][unit]
+    return int(of_all.max()) if len(of_all) else 0
 
 
 def _with_names(one: RunFinding) -> pd.DataFrame:

@@ -77,7 +77,7 @@ def test_the_notebook_of_experts_shows_what_was_found_and_tells_what_to_type(tmp
     names, displayed = cells_run(SPECIALISATION, tmp_path, monkeypatch)
     said = capsys.readouterr().out
     assert "probe planted, 1.2k tokens, 40 documents: information, shares" in said
-    assert "Do experts follow language?" in said and f"type: moe-study specialise {tmp_path} --knockout" in said
+    assert "Do experts follow language?" in said and f"type: moe-study knockout {tmp_path}" in said
     assert len([shown for shown in displayed if isinstance(shown, Figure)]) >= 7
     row, profile = names["row"], names["profile"]
     assert (profile.layer, profile.expert) == (row["layer"], row["expert"]) and profile.domains[0].lift > 1

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,14 +60,39 @@ def test_labels_of_tokens_are_asked_given_the_token_id_only(folders):
     assert ("topic", "") in questions and ("token id", "") in questions
 
 
-def test_probes_of_one_name_are_told_apart_and_findings_of_another_run_are_left_out(folders):
+def test_findings_on_another_cut_of_a_probe_stand_apart_only_where_there_are_two_of_one_name(folders):
     table = pd.DataFrame({"layer": [0]})
-    own = TraceIdentity(folders[0].name, None, "planted", "cd" * 32)
-    write_finding(folders[0] / "findings", own, "load", table, {})
-    write_finding(folders[0] / "findings", replace(own, run="another", probe="brown"), "load", table, {})
-    found = probe_findings(done(load_frame(folders)))
-    assert [probe.name for probe in found] == ["planted-ababab", "planted-cdcdcd"]
-    assert found[1].table("load")["key"].tolist() == [folders[0].name] and found[1].table("shares").empty
+    smaller = TraceIdentity(folders[0].name, None, "planted", "cd" * 32)
+    for name in ("paths", "load"):
+        write_finding(folders[0] / "findings", smaller, name, table, {"tokens": 600})
+    most, other = probe_findings(done(load_frame(folders)))
+    assert (most.name, set(most.found)) == ("planted", {*NAMES, "load"})
+    assert (other.name, set(other.found)) == ("planted-cdcdcd", {"paths"})
+    assert len(most.found["paths"]) == 4 and other.table("paths")["key"].tolist() == [folders[0].name]
+    assert most.over("load") == "probe planted, 600 tokens" and other.table("shares").empty
+
+
+def test_of_two_cuts_with_as_many_runs_the_larger_one_stands_first(folders):
+    for letters, tokens in (("ef", 10), ("cd", 600), ("aa", 20)):
+        identity = TraceIdentity(folders[0].name, None, "brown", letters * 32)
+        write_finding(folders[0] / "findings", identity, "load", pd.DataFrame({"layer": [0]}), {"tokens": tokens})
+    found = {probe.name: probe.over("load") for probe in probe_findings(done(load_frame(folders)))}
+    assert found["brown"] == "probe brown, 600 tokens" and {"brown-efefef", "brown-aaaaaa"} <= set(found)
+
+
+def test_the_row_of_all_domains_says_how_much_was_read(folders):
+    rows = pd.DataFrame({"label": ["topic", ""], "domain": ["law", ""], "tokens": [70, 900], "documents": [3, 11]})
+    write_finding(
+        folders[0] / "findings", TraceIdentity(folders[0].name, None, "brown", "ef" * 32), "knockout", rows, {}
+    )
+    (brown, _) = probe_findings(done(load_frame(folders)))
+    assert brown.over("knockout") == "probe brown, 900 tokens, 11 documents"
+
+
+def test_findings_of_another_run_are_left_out(folders):
+    another = TraceIdentity("another", None, "brown", "cd" * 32)
+    write_finding(folders[0] / "findings", another, "load", pd.DataFrame({"layer": [0]}), {})
+    assert [probe.name for probe in probe_findings(done(load_frame(folders)))] == ["planted"]
 
 
 def test_runs_without_findings_and_damaged_ones_give_nothing(folders):

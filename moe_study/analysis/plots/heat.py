@@ -57,6 +57,7 @@ class Heat:
     notes: Sequence[str]  # over what, and how to read it
     x_label: str = ""
     star: str = ""  # what a star says
+    no_star: str = ""  # what it says that there is none
     extend: str = "neither"  # or "both": values can lie beyond the scale
     empty: str = "no token"  # why a cell has no value
     ticks: Locator = field(default_factory=lambda: LogLocator(2))
@@ -115,17 +116,17 @@ def _draw(axes: Axes, matrix: Matrix, size: Size, heat: Heat) -> _Drawn:
     mesh = axes.pcolormesh(*places, value_RC, cmap=COLOURS, norm=heat.norm, **look)
     if roomy:
         _mark(axes, within_RC, "o", 1.8)
-        _mark(axes, starred_RC, "*", 4.0)
     elif within_RC.any():
         grey_RC = np.ma.array(np.ones(within_RC.shape), mask=~within_RC)
         axes.pcolormesh(*places, grey_RC, cmap=ListedColormap([BAND_COLOUR]), **look)
+    _mark(axes, starred_RC, "*", 4.0 if roomy else 2.5)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_yticks(range(rows), matrix.rows) if rows <= NUMBERED else axes.set_yticks([])
     axes.tick_params(axis="y", length=0, labelsize=6, pad=1)
     name_domains(axes, matrix.columns, size.width) if columns <= MOST_NAMES else axes.set_xticks([])
     axes.tick_params(axis="x", labelsize=7)
     within, starred = bool(within_RC.any()), bool(starred_RC.any())
-    return _Drawn(mesh, within and roomy, within and not roomy, starred and roomy, bool(absent_RC.any()))
+    return _Drawn(mesh, within and roomy, within and not roomy, starred, bool(absent_RC.any()))
 
 
 def _mark(axes: Axes, cells_RC: NDArray[np.bool_], sign: str, size: float) -> None:
@@ -138,8 +139,8 @@ def _marks(shown: Sequence[_Drawn], heat: Heat) -> Iterator[str]:
     within = ["dots"] * any(drawn.dots for drawn in shown) + ["grey"] * any(drawn.greys for drawn in shown)
     if heat.band:
         yield f"{' or '.join(within)}: within {heat.band}" if within else f"no cell is within {heat.band}"
-    if any(drawn.stars for drawn in shown):
-        yield f"stars: {heat.star}"
+    if heat.star:
+        yield f"stars: {heat.star}" if any(drawn.stars for drawn in shown) else heat.no_star
     if any(drawn.hatches for drawn in shown):
         yield f"hatched: {heat.empty}"
 

@@ -41,18 +41,19 @@ def saturation_over_training(saturation: pd.DataFrame, styles: dict[str, PointSt
             axes.set_xlabel("training tokens")
             axes.set_xlim(0, long["tokens"].max())
             axes.grid(axis="y")
-            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.xaxis.set_major_locator(MaxNLocator(3, prune="upper"))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
         _legend(figure, long, [styles[name] for name in names])
         panels[0].set_ylim(0, 1.02)
         panels[0].set_ylabel("share of the final experts")
-        band = "bands: from the lowest seed to the highest" if long["seed"].nunique() > 1 else "one seed"
+        seeds = long["seed"].nunique()
+        band = f"bands: from the lowest of {seeds} seeds to the highest" if seeds > 1 else "one seed"
         note = caption(
             on,
             "The part of each token's final experts that it has already, mean over tokens and seeds"
             + "; where tokens have every expert, the best one" * bool(long["of"].eq(BEST).any()),
             band,
-            "Dotted: what the loads give by chance. A curve that is high early has routes that settle early",
+            "Dotted: what the loads give by chance. Where a curve is far above its dots early, routes settle early",
             leak_note(names, styles),
         )
         title(figure, "Routes over training beside those at its end", note)

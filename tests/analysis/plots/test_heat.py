@@ -28,7 +28,7 @@ def test_knock_outs_are_the_changes_of_removed_experts_with_dots_and_stars():
     note = " ".join(figure.get_supxlabel().split())
     assert (
         note.startswith("Probe planted")
-        and "Dots: within the band of random experts" in note
+        and "Dots: within what removing random experts of equal load does" in note
         and "Stars: needed" in note
     )
 
@@ -37,7 +37,14 @@ def test_knock_outs_without_a_null_have_no_dots_and_say_so():
     changes = knockout("one", 3, LANGUAGES).assign(null_low=np.nan, null_high=np.nan)
     (figure,) = knockout_maps(changes, styles_of("one"), "language", ON)
     assert len(figure.axes[0].lines[0].get_xdata()) == 0
-    assert "No cell is within the band" in " ".join(figure.get_supxlabel().split())
+    assert "No cell is within what removing random experts" in " ".join(figure.get_supxlabel().split())
+
+
+def test_knock_outs_that_show_nothing_say_so():
+    changes = knockout("one", 3, LANGUAGES).assign(needed=False)
+    (figure,) = knockout_maps(changes, styles_of("one"), "language", ON)
+    note = " ".join(figure.get_supxlabel().split())
+    assert "no expert is shown to be needed" in note and "Stars" not in note
 
 
 def test_knock_outs_that_change_nothing_are_not_drawn():
