@@ -12,6 +12,8 @@ BENCH_ARGS ?=
 TORCH_INDEX ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# The tests start hundreds of processes, which need not compile the same files again and again.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 .DEFAULT_GOAL := help
 .PHONY: help study data sweep plots test test-all simulations slurm slurm-stop check bench bench-gpu clean clean-all
 
@@ -32,13 +34,13 @@ plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perple
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
 
 test: $(VENV)/installed-test ## Run the tests but those marked long (some minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long and not slurm and not simulation"
+	$(PYTEST) -m "not long and not slurm and not simulation"
 
 test-all: test ## Run the tests that CI runs: those marked long (whole sweeps, compilers, real corpora) and slurm, too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "long or slurm"
+	$(PYTEST) -m "long or slurm"
 
 simulations: $(VENV)/installed-test ## Simulate false positives and coverage over thousands of cases (half an hour of two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m simulation
+	$(PYTEST) -m simulation
 
 slurm: ## Start a private SLURM on this machine, to try hydra/launcher=slurm with
 	$(PYTHON) -m tests.slurm.cluster start

@@ -25,3 +25,12 @@ def denormal_numbers_again() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_trials() -> Iterator[None]:
+    """Measuring a run's causality sixteen times would take most of a tiny run's time; tests/audit is about that."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (run := sys.modules.get("moe_study.training.run")) is not None:  # imported where any test trains
+            patch.setattr(run, "RUN_TRIALS", 2)
+        yield

@@ -1,16 +1,7 @@
 import pytest
 
 from moe_study.data import prepare
-from moe_study.training import run
 from tests.fixtures import tiny_data_config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_trials():
-    """Measuring a run's causality would take three quarters of its time; tests/audit is about that."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "RUN_TRIALS", 2)
-        yield
 
 
 @pytest.fixture(scope="session")
