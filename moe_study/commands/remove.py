@@ -62,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 def select(options: argparse.Namespace) -> list["FoundRun"]:
     """The runs that the command line names; StudyError where it names none, or contradicts itself."""
+    from moe_study.launch.slurm.survey import ask_here
     from moe_study.runs.folder import list_runs
     from moe_study.runs.listing import find_run, runs_of_sweep
     from moe_study.runs.overview import state_of
@@ -80,7 +81,8 @@ def select(options: argparse.Namespace) -> list["FoundRun"]:
         named = {folder.key: folder for folder in (find_run(options.runs_dir, name) for name in options.runs)}
         members = {folder.key for folder in folders}
         folders = [folder for key, folder in named.items() if options.sweep is None or key in members]
-    found = [state_of(folder) for folder in folders]
+    jobs = ask_here(options.runs_dir)
+    found = [state_of(folder, jobs) for folder in folders]
     if options.failed:
         found = [run for run in found if run.state is State.FAILED]
     if options.checkpoints and not options.runs:  # an unfinished run still needs its own

@@ -22,12 +22,16 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the overview, and in what the finished runs cannot be compared."""
+    from moe_study.launch.slurm.survey import ask_here
     from moe_study.runs.mixed import mixed
     from moe_study.runs.overview import find_states, status_lines
     from moe_study.runs.status import State
 
-    found = find_states(options.runs_dir, options.sweep)
+    jobs = ask_here(options.runs_dir)
+    found = find_states(options.runs_dir, options.sweep, jobs)
     for line in status_lines(found):
         print(line)
     for mixture in mixed(run.folder for run in found if run.state is State.DONE):
         print(f"note: {mixture.sentence()}")
+    if jobs is not None and jobs.silence is not None:
+        print(f"note: jobs count as alive, since the scheduler does not answer: {jobs.silence}")

@@ -3,15 +3,29 @@
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, Status, list_runs
 from moe_study.runs.listing import runs_of_sweep
 
 CLOCKS_AGREE = 2.0  # seconds that the clocks of two machines may differ without a word
+
+
+class Jobs(Protocol):
+    """What somebody knows who has asked a scheduler."""
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Of runs with a living job."""
+
+    def state_of(self, folder: RunFolder) -> State: ...
+
+    def note(self, key: str) -> str:
+        """The jobs of a run, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -22,27 +36,29 @@ class FoundRun:
     state: State
     status: Status
     warnings: tuple[str, ...] = ()  # what its result says of how it came about
+    jobs: str = ""  # its jobs, where somebody knows of them
 
 
-def find_states(
-    runs_dir: str | Path, sweep: str | None = None, state: Callable[[RunFolder], State] = RunFolder.state
-) -> list[FoundRun]:
-    """All runs of a sweep (those never started, too), or all in the folder; `state` says what state one is in."""
+def find_states(runs_dir: str | Path, sweep: str | None = None, jobs: Jobs | None = None) -> list[FoundRun]:
+    """All runs of a sweep (those never started, too), or all runs in the folder and those that `jobs` wait for."""
     if sweep is not None:
         folders = runs_of_sweep(runs_dir, sweep)
     else:
         folders = list_runs(runs_dir)
+        there = {folder.key for folder in folders}
+        folders += [RunFolder(Path(runs_dir) / key) for key in (jobs.keys if jobs else ()) if key not in there]
         if not folders:
             raise StudyError(f"there are no runs in {runs_dir}")
-    return [state_of(folder, state) for folder in folders]
+    return [state_of(folder, jobs) for folder in folders]
 
 
-def state_of(folder: RunFolder, state_now: Callable[[RunFolder], State] = RunFolder.state) -> FoundRun:
+def state_of(folder: RunFolder, jobs: Jobs | None = None) -> FoundRun:
     """One run as it is now; one whose files cannot be read counts as failed, with that reason."""
     try:
-        state = state_now(folder)
+        state = jobs.state_of(folder) if jobs else folder.state()
         result = folder.result() if state is State.DONE else None
-        return FoundRun(folder, state, folder.status(), tuple((result or {}).get("warnings", ())))
+        note = jobs.note(folder.key) if jobs else ""
+        return FoundRun(folder, state, folder.status(), tuple((result or {}).get("warnings", ())), note)
     except StudyError as error:
         unreadable = Status(State.FAILED, error={"type": "StudyError", "message": str(error), "traceback": ""})
         return FoundRun(folder, State.FAILED, unreadable)
@@ -66,10 +82,12 @@ def _detail(run: FoundRun) -> str:
     status = run.status
     share = f"step {status.step} of {status.total_steps}" if status.total_steps else ""
     if run.state is State.RUNNING:
-        return f"{share}, {_age(time.time() - status.updated)}, process {status.pid} on {status.host}"
+        where = f"process {status.pid} on {status.host}"
+        parts = (share, _age(time.time() - status.updated), where, run.jobs or (status.job and f"job {status.job}"))
+        return ", ".join(filter(None, parts))
     if run.state in (State.FAILED, State.DIVERGED):
-        return f"{share + ', ' if share else ''}attempt {status.attempts}: {status.message}"
-    return ", ".join(filter(None, (share, status.message)))
+        return f"{share + ', ' if share else ''}attempt {status.attempts}: {status.message}; see {run.folder.log_file}"
+    return ", ".join(filter(None, (share, status.message, run.jobs)))
 
 
 def _age(seconds: float) -> str:

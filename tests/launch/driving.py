@@ -20,15 +20,17 @@ from tests.launch import starter
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def command(job: str | None, runs_dir: Path, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The command line and environment; the runs have 900 steps. `job` is a function of toy.py; None: the training."""
+def command(
+    job: str | None, runs_dir: Path, arguments: Sequence[str], steps: int = 900
+) -> tuple[list[str], dict[str, str]]:
+    """The command line and environment; the runs have `steps`. `job` is a function of toy.py; None: the training."""
     program = [str(ROOT / "train.py")] if job is None else [str(ROOT / "tests" / "launch" / "train_toy.py"), job]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return [sys.executable, *program, *arguments, *_settings(runs_dir)], environment
+    return [sys.executable, *program, *arguments, *_settings(runs_dir, steps)], environment
 
 
-def _settings(runs_dir: Path) -> list[str]:
-    return [f"log.runs_dir={runs_dir}", "run.steps=900", "run.tokens=null"]
+def _settings(runs_dir: Path, steps: int = 900) -> list[str]:
+    return [f"log.runs_dir={runs_dir}", f"run.steps={steps}", "run.tokens=null"]
 
 
 def train(job: str | None, runs_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -22,8 +22,8 @@ def sweep(job: str | None, runs_dir: Path, *arguments: str, code: int = 0) -> st
 class Command:
     """A sweep's command at work."""
 
-    def __init__(self, job: str | None, runs_dir: Path, *arguments: str) -> None:
-        line, environment = command(job, runs_dir, ("-m", *SMALL, *arguments))
+    def __init__(self, job: str | None, runs_dir: Path, *arguments: str, steps: int = 900) -> None:
+        line, environment = command(job, runs_dir, ("-m", *SMALL, *arguments), steps)
         with tempfile.NamedTemporaryFile(dir=runs_dir.parent, suffix=".said", delete=False) as output:
             self._output = Path(output.name)
             self.process = subprocess.Popen(line, env=environment, cwd=runs_dir.parent, stderr=output)

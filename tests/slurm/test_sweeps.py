@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from moe_study.cli import main
 from moe_study.runs.folder import State
 from tests.launch.driving import wait_until
 from tests.slurm.driving import (
@@ -92,12 +93,13 @@ def test_ctrl_c_leaves_the_jobs_running_and_says_so(cluster, runs_dir):
     assert submissions(runs_dir) == 2
 
 
-def test_fire_and_forget_returns_after_submission(cluster, runs_dir):
+def test_fire_and_forget_returns_after_submission(cluster, runs_dir, capsys):
     said = sweep("patient", runs_dir, "run.seed=range(3)", "hydra.launcher.wait=false", "hydra.launcher.limit=1")
     assert "3 jobs go on without this command" in said
+    assert main(["status", str(runs_dir)]) == 0
+    assert capsys.readouterr().out.count("waits (") == 2
     again = sweep("patient", runs_dir, "run.seed=range(3)", "hydra.launcher.wait=false")
     assert "0 to train now" in again
-    steps_done(runs_dir, [seed for seed, state in states(runs_dir).items()])
     assert sum(task.state == "RUNNING" for task in jobs(runs_dir) if task.lives) == 1  # the limit
     (runs_dir / "enough").touch()
     sweep("patient", runs_dir, "run.seed=range(3)")
@@ -133,3 +135,29 @@ def test_a_job_that_is_told_to_stop_goes_on_by_itself(cluster, runs_dir, how):
     assert (folder.status().attempts, folder.status().job) == (2, job)
     assert folder.result()["resumed_from"] > 0
     assert submissions(runs_dir) == 2
+
+
+def test_a_time_limit_only_interrupts(cluster, runs_dir):
+    limit = ("hydra.launcher.minutes=1", "hydra.launcher.warning=50")
+    command = Command("patient", runs_dir, "run.seed=0", *limit)
+    wait_until(lambda: states(runs_dir).get(0) is State.PREEMPTED, "SLURM's warning", 70)
+    (runs_dir / "enough").touch()
+    command.end()
+    folder = by_seed(runs_dir)[0]
+    assert folder.result()["resumed_from"] > 0
+    assert (folder.status().attempts, submissions(runs_dir)) == (2, 1)
+
+
+def test_jobs_of_several_runs_save_them_all_and_tell_failures(cluster, runs_dir):
+    several = ("job.runs=3", "job.workers=3", "hydra.launcher.cpus=3")
+    said = sweep("unlucky", runs_dir, "run.seed=0,1,2,3,6", *several, code=1)
+    assert states(runs_dir) == {0: State.DONE, 1: State.FAILED, 2: State.FAILED, 3: State.FAILED, 6: State.DONE}
+    assert "3 of 5 runs failed" in said
+    assert [task.state for task in jobs(runs_dir)].count("FAILED") >= 1
+    command = Command("patient", runs_dir, "run.seed=7,8,9", *several)
+    steps_done(runs_dir, (7, 8, 9))
+    (job,) = {job_of(runs_dir, seed) for seed in (7, 8, 9)}
+    slurm("scancel", "--batch", "--signal=USR2", job)
+    wait_until(lambda: {states(runs_dir)[seed] for seed in (7, 8, 9)} == {State.PREEMPTED}, "all to save themselves")
+    command.end()
+    assert min(by_seed(runs_dir)[seed].result()["resumed_from"] for seed in (7, 8, 9)) > 0

@@ -14,7 +14,7 @@ from moe_study.launch.slurm.driver import Driver
 from moe_study.launch.slurm.scheduler import Limits, QueuedTask, Scheduler, Slurm
 from moe_study.launch.slurm.settings import SlurmSettings
 from moe_study.launch.slurm.submit import Sender
-from moe_study.launch.slurm.survey import Survey, look
+from moe_study.launch.slurm.survey import Survey, ask
 from moe_study.launch.slurm.table import Table
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.job_records import Submission, read_submissions
@@ -80,10 +80,7 @@ class SlurmSweep:
 
     def _survey(self, runs_dir: Path) -> Survey:
         if runs_dir not in self._surveys:
-            submissions = read_submissions(runs_dir)
-            open_ones = any(not submission.over for submission in submissions)
-            cluster = self._limits.cluster if open_ones else ""
-            self._surveys[runs_dir] = look(submissions, self._scheduler, cluster)
+            self._surveys[runs_dir] = ask(runs_dir, self._scheduler)
         return self._surveys[runs_dir]
 
     def _check_cluster(self, submissions: Sequence[Submission], states: Mapping[str, State]) -> None:

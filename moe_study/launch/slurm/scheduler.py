@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ NOT_SENT = re.compile(r"Unable to contact|Socket timed out|Zero Bytes|Connection
 
 class SchedulerSilent(StudyError):
     """The scheduler has not answered: what it would have said is not known."""
+
+
+class NoSlurm(StudyError):
+    """This machine has no SLURM."""
 
 
 class Refused(StudyError):
@@ -83,7 +88,14 @@ class Scheduler(Protocol):
 
 
 class Slurm:
-    """The SLURM of this machine."""
+    """The SLURM of this machine; NoSlurm where it has none."""
+
+    def __init__(self) -> None:
+        if shutil.which("squeue") is None:
+            raise NoSlurm(
+                "there is no SLURM on this machine (squeue is not found): rerun the command on a login node of the"
+                " cluster, or try it with the private SLURM of make slurm"
+            )
 
     def limits(self) -> Limits:
         said = _call("scontrol", "show", "config")
@@ -140,11 +152,8 @@ def _call(*command: str) -> str:
             start_new_session=True,  # Ctrl-C must not leave a submission half done
             check=False,
         )
-    except FileNotFoundError:
-        raise StudyError(
-            f"there is no {command[0]} on this machine; rerun this where SLURM's commands are, or try it with the"
-            " scratch cluster of make slurm"
-        ) from None
+    except OSError as error:
+        raise SchedulerSilent(f"{command[0]} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise SchedulerSilent(f"{command[0]} has not answered for {TIMEOUT:g} s") from error
     if done.returncode:

@@ -42,6 +42,11 @@ class SlurmSettings:
         for name in ("poll", "patience", "warning"):
             if getattr(settings, name) <= 0:
                 raise ConfigError(f"hydra.launcher.{name}={getattr(settings, name)} must be more than 0")
+        if settings.minutes is not None and settings.warning >= 60 * settings.minutes:
+            raise ConfigError(
+                f"hydra.launcher.warning={settings.warning} seconds before the end of a job of"
+                f" hydra.launcher.minutes={settings.minutes} would come at once; give it less (job.grace), or more time"
+            )
         if settings.gpus != "auto" and (isinstance(settings.gpus, str) or settings.gpus < 0):
             raise ConfigError(f"hydra.launcher.gpus={settings.gpus} must be auto, 0 or more")
         for option in settings.options:

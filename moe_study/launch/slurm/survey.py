@@ -1,12 +1,13 @@
 """Which recorded jobs live, from one question to the scheduler; what is not known counts as alive."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from moe_study.launch.slurm.scheduler import QueuedTask, Scheduler, SchedulerSilent
+from moe_study.launch.slurm.scheduler import NoSlurm, QueuedTask, Scheduler, SchedulerSilent, Slurm
 from moe_study.runs.folder import RunFolder
-from moe_study.runs.job_records import Submission
+from moe_study.runs.job_records import Submission, read_submissions
 from moe_study.runs.status import State, Status
 
 UNKNOWN = "UNKNOWN"  # our word for the state of a job that the scheduler could not be asked about
@@ -38,9 +39,38 @@ class Survey:
             return state
         return State.RUNNING if any(task.state == "RUNNING" for task in live) else State.QUEUED
 
+    @property
+    def keys(self) -> Collection[str]:
+        """Of runs with a job that lives, or may."""
+        return self.live
+
+    def note(self, key: str) -> str:
+        """The jobs of a run, in a few words."""
+        return ", ".join(_in_words(task) for task in self.live.get(key, ()))
+
     def is_known(self, key: str) -> bool:
         """Whether the run has a job that the scheduler has named."""
         return any(task.state != UNKNOWN for task in self.live.get(key, ()))
+
+
+def ask_here(runs_dir: str | Path) -> Survey | None:
+    """`ask` the SLURM of this machine; None where it has none, or no job was ever sent for these runs."""
+    try:
+        return ask(runs_dir, Slurm()) if read_submissions(runs_dir) else None
+    except NoSlurm:
+        return None
+
+
+def ask(runs_dir: str | Path, scheduler: Scheduler) -> Survey:
+    """A look at all jobs that are recorded for the runs of a folder; nobody is asked where none may live."""
+    submissions = read_submissions(runs_dir)
+    cluster = ""
+    if any(not submission.over for submission in submissions):
+        try:
+            cluster = scheduler.limits().cluster
+        except SchedulerSilent as error:
+            return replace(look(submissions, scheduler, cluster), silence=str(error))
+    return look(submissions, scheduler, cluster)
 
 
 def look(submissions: Sequence[Submission], scheduler: Scheduler, cluster: str) -> Survey:
@@ -75,6 +105,12 @@ def look(submissions: Sequence[Submission], scheduler: Scheduler, cluster: str) 
     return survey
 
 
+def _in_words(task: QueuedTask) -> str:
+    if task.state == UNKNOWN:
+        return f"job {task.id}, of which nothing is known now" if task.job_id else "a job that may be on its way"
+    return f"job {task.id} waits ({task.reason})" if task.state == "PENDING" else f"job {task.id}"
+
+
 def _in_flight(submission: Submission) -> bool:
     return submission.job_id is None and time.time() - submission.sent < IN_FLIGHT
 
@@ -83,7 +119,7 @@ def _note(survey: Survey, submission: Submission, tasks: Mapping[int, QueuedTask
     for index, keys in enumerate(submission.tasks):
         task = tasks.get(index)
         for key in keys:
-            if here and submission.job_id is not None:
+            if (here or submission.over) and submission.job_id is not None:
                 survey.recorded.setdefault(key, set()).add(f"{submission.job_id}_{index}")
             if task is not None and task.lives:
                 survey.live.setdefault(key, []).append(task)

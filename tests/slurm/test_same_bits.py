@@ -1,0 +1,80 @@
+"""Trained by a cluster, whatever becomes of its jobs, a run ends with the bits that this machine alone gives it."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from moe_study.data import prepare
+from moe_study.runs.folder import State
+from tests.fixtures import tiny_data_config
+from tests.launch.driving import command, wait_until
+from tests.slurm.driving import Command, by_seed, job_of, jobs, slurm, states, steps_done, submissions
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """What makes a run small: its data, model and batch."""
+    data = tiny_data_config(tmp_path_factory.mktemp("data"))
+    prepare(data, progress=False)
+    return (
+        *("data=local_files", "data.name=tiny", "data.tokenizer.kind=bytes", "data.validation_fraction=0.2"),
+        *(f"data.options.path={data.options['path']}", f"data.root={data.root}"),
+        *("model=pico", "model.layers=2", "model.width=16", "model.heads=2", "model.context=32"),
+        *("run.batch_size=8", "run.eval_batch=8", "run.device=cpu", "log.checkpoint_every=50"),
+    )
+
+
+def numbers(runs_dir):
+    """All that a run has measured, times left out, by its seed."""
+    timed = ("seconds", "tokens_per_second", "train_seconds", "peak_memory_bytes")
+
+    def untimed(record):
+        return {name: value for name, value in record.items() if name not in timed}
+
+    found = by_seed(runs_dir).items()
+    return {seed: (untimed(folder.result()), list(map(untimed, folder.metrics()))) for seed, folder in found}
+
+
+def on_this_machine(runs_dir, *arguments, steps):
+    line, environment = command(None, runs_dir, ("-m", *arguments), steps)
+    subprocess.run(line, env=environment, cwd=runs_dir.parent, check=True, capture_output=True, timeout=280)
+    return numbers(runs_dir)
+
+
+def test_a_sweep_of_24_runs(cluster, small, tmp_path):
+    seeds = ("run.seed=range(24)", *small)
+    Command(None, tmp_path / "runs", *seeds, steps=3).end()
+    assert numbers(tmp_path / "runs") == on_this_machine(tmp_path / "alone", *seeds, steps=3)
+    again = Command(None, tmp_path / "runs", *seeds, steps=3).end()
+    assert "24 runs (24 done); 0 to train now" in again
+    assert submissions(tmp_path / "runs") == 24
+
+
+def test_disturbed_runs(cluster, small, tmp_path):
+    """0: preempted; 1: SIGKILL; 2: scancel; 3: requeued by an operator; 4: warned while Python starts."""
+    runs_dir, seeds = tmp_path / "runs", ("run.seed=range(5)", *small)
+    first = Command(None, runs_dir, *seeds, steps=1500)
+    wait_until(lambda: len([task for task in jobs(runs_dir) if task.state == "RUNNING"]) == 5, "all jobs to start")
+    (early,) = (task for task in jobs(runs_dir) if task.index == 4)  # as long as they are equally long: by seed
+    slurm("scancel", "--batch", "--signal=USR2", early.id)
+    started = [seed for seed in range(5) if seed != 4]
+    steps_done(runs_dir, started, 60)
+    folders = by_seed(runs_dir)
+    os.kill(folders[1].status().pid, signal.SIGKILL)
+    slurm("scancel", job_of(runs_dir, 2))
+    slurm("scontrol", "requeue", job_of(runs_dir, 3))
+    wait_until(lambda: folders[1].state() is State.STALE and folders[2].state() is State.PREEMPTED, "their ends")
+    assert folders[0].state() is State.RUNNING
+    cluster.run("sbatch", "--partition=high", "--ntasks=8", "--time=1", "--output=/dev/null", "--wrap=sleep 3")
+    wait_until(lambda: folders[0].state() is State.PREEMPTED, "the preemption", 60)
+    said = first.end(1)
+    assert "2 of 5 runs are unfinished; rerun the command to resume them" in said
+    assert {seed for seed, state in states(runs_dir).items() if state is State.DONE} == {0, 3, 4}
+    second = Command(None, runs_dir, *seeds, steps=1500).end()
+    assert "2 to train now" in second
+    assert min(by_seed(runs_dir)[seed].status().attempts for seed in (0, 1, 2, 3)) > 1
+    assert numbers(runs_dir) == on_this_machine(tmp_path / "alone", *seeds, steps=1500)
