@@ -15,13 +15,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 # The tests start hundreds of processes, which need not compile the same files again and again.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 .DEFAULT_GOAL := help
-.PHONY: help study data sweep plots test test-all simulations slurm slurm-stop check bench bench-gpu clean clean-all
+.PHONY: help study data sweep experts plots test test-all simulations slurm slurm-stop check bench bench-gpu clean clean-all
 
 help: ## Show this help
 	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
-study: data sweep plots ## Set up, fetch the data, train sweeps/first_look.yaml, draw: the first study, end to end
+study: data sweep experts plots ## Set up, fetch the data, train sweeps/first_look.yaml, draw: the first study, end to end
+	@cat plots/experts.txt
 	@echo "Runs (configuration, curves, results, checkpoints) are in runs/, pictures and the table in plots/."
 
 data: $(VENV)/installed ## Fetch and tokenize what SWEEP reads
@@ -29,6 +30,10 @@ data: $(VENV)/installed ## Fetch and tokenize what SWEEP reads
 
 sweep: data ## Train the runs of SWEEP that are missing
 	$(BIN)/python train.py -m +sweep=$(SWEEP) $(ARGS)
+
+experts: $(VENV)/installed ## Look for half a minute at what the experts of SWEEP attend to: plots/experts.txt
+	@mkdir -p plots
+	$(BIN)/moe-study specialise --sweep $(SWEEP) --brief > plots/experts.txt
 
 plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perplexity table
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots

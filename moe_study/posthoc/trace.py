@@ -29,7 +29,7 @@ from moe_study.data import load_run_tokenizer, open_corpus, places
 from moe_study.data.locks import locked
 from moe_study.data.probes import DEFAULT_PROBE, DEFAULT_TOKENS, Probe, prepare_probe
 from moe_study.data.probes.base import Array
-from moe_study.data.probes.overlap import Overlap, overlap
+from moe_study.data.probes.overlap import Overlap, kept_overlap
 from moe_study.data.shards import PreparedCorpus
 from moe_study.design.config import RunConfig
 from moe_study.design.routing import Context
@@ -223,7 +223,7 @@ def training_corpus(folder: RunFolder) -> PreparedCorpus | None:
 
 def _overlap(folder: RunFolder, probe: Probe) -> Overlap | None:
     corpus = training_corpus(folder)
-    return None if corpus is None else overlap(probe, corpus)
+    return None if corpus is None else kept_overlap(probe, corpus, places.data_root(folder.read_config().data))
 
 
 def trained_labels(folder: RunFolder, config: RunConfig) -> list[str]:

@@ -177,7 +177,7 @@ def test_a_first_look_is_brief_and_leaves_runs_without_experts_alone(untouched, 
     assert lines[0].startswith("What do experts attend to? ")
     names = [line.partition(":")[0].strip() for line in sorted(lines[1:3])]
     assert names == ["sequence top-1 † (1 seed)", "token top-2 (2 seeds)"]
-    assert all(" of the language in layer " in line and " of the topic in layer " in line for line in lines[1:3])
+    assert all(" of its language in layer " in line and " of its topic in layer " in line for line in lines[1:3])
     assert lines[-1] == "More: moe-study specialise"
     assert len(list(untouched.rglob("traces/*/manifest.json"))) == 3
     names = {path.stem for path in untouched.rglob("findings/*/*.parquet")}

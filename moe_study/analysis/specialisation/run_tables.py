@@ -5,10 +5,10 @@
                   permutations, seed (of the draws), nats, label_entropy, tokens, floor, movable, weighted_by (picks or
                   gate), of_tokens (a label of tokens, not of documents), null (the draws, in the same units; the mean
                   over seeds has the mean of these, draw by draw, as its null)
-`shares`          for each layer, label, domain, expert and weighting: weighted_by ("picks": share of assignments,
-                  "gate": share of gate mass), share (of the domain's tokens, sums to 1 over experts), overall (the
-                  same of all domains together), lift (share / overall), tokens (of the domain, that have a pick),
-                  null_mean, null_low, null_high (of the share; over `overall` they are those of the lift), draws
+`shares`          for each layer, label (but the position), domain, expert and weighting: weighted_by ("picks": share
+                  of assignments, "gate": of gate mass), share (of the domain's tokens, sums to 1 over experts),
+                  overall (the same of all domains together), lift (share / overall), tokens (of the domain, that have a
+                  pick), null_mean, null_low, null_high (of the share; over `overall` they are the lift's), draws
 `load`            for each layer: experts, weighted_by, evenness (coefficient of variation, 0 is even),
                   largest_violation, effective_experts, unused, dropped (share of the picks that a capacity dropped);
                   entropy_ and margin_ with mean, sd, low (5%), median, high (95%) and tokens, of the router
@@ -171,7 +171,7 @@ def control_table(
 
 def _shares(layers: Layers, permutations: int) -> list[Cells]:
     found = []
-    for label, by in product(_labels(layers), WEIGHTINGS):
+    for label, by in product((label for label in _labels(layers) if label != POSITION), WEIGHTINGS):
         null_of_layers = share_nulls(list(layers.values()), label, by, permutations)
         for (number, layer), null in zip(layers.items(), null_of_layers, strict=True):
             measured = shares(layer, label, by)

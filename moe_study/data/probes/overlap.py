@@ -3,13 +3,19 @@
 Shape suffixes: T tokens, W runs of tokens.
 """
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from moe_study.data.probes.base import Array, Probe
 from moe_study.data.shards import PreparedCorpus
+from moe_study.errors import StudyError
+from moe_study.files import read_json, write_json_atomic
 
+FORMAT = 1  # goes up when the same texts are counted otherwise
+DIGITS = 16  # of each fingerprint, in a file's name
 RUN_LENGTH = 32  # tokens in a row that count as the same text: 70 bytes under a small vocabulary, 130 under GPT-2's
 MOST_TOKENS = 100_000_000  # of the training text that are looked at; some seconds
 _BLOCK = 1 << 20
@@ -55,6 +61,21 @@ def overlap(probe: Probe, corpus: PreparedCorpus) -> Overlap:
         token_share=float((inside_T1.cumsum()[:-1] > 0).mean()) if len(probe.token_T) else 0.0,
         training_tokens=seen,
     )
+
+
+def kept_overlap(probe: Probe, corpus: PreparedCorpus, data_root: Path) -> Overlap:
+    """The same, counted once for all runs and kept in ROOT/probes/overlap-PROBE-CORPUS.json, if that can be written."""
+    path = data_root / "probes" / f"overlap-{probe.fingerprint[:DIGITS]}-{corpus.fingerprint[:DIGITS]}.json"
+    names = {"probe": probe.fingerprint, "corpus": corpus.fingerprint, "format": FORMAT}
+    with contextlib.suppress(StudyError, TypeError, KeyError):  # a damaged file is made anew
+        kept = read_json(path)
+        if kept is not None and kept["of"] == names:
+            return Overlap(**kept["overlap"])
+    found = overlap(probe, corpus)
+    with contextlib.suppress(StudyError, OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(path, {"of": names, "overlap": asdict(found)})
+    return found
 
 
 def _found(wanted: Array, corpus: PreparedCorpus) -> tuple[Array, int]:

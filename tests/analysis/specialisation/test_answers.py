@@ -170,8 +170,8 @@ def test_closing_lines_say_language_and_topic_in_percent_with_chance_and_verdict
     frame = {(p.label, r.layer, r.question): r.over_seeds for p in points for r in p.rows}
     own = frame["explained", 1, ("language", "")]
     line = line_of(lines, "explained (4 seeds)")
-    expected = f"{100 * own.value.mean:.1f}% of the language in layer 1 ({100 * own.null_mean:.1f}% by chance; shown)"
-    assert expected in line and re.search(r"of the topic in layer \d \([\d.]+% by chance; not shown\)$", line)
+    expected = f"{100 * own.value.mean:.1f}% of its language in layer 1 ({100 * own.null_mean:.1f}% by chance; shown)"
+    assert expected in line and re.search(r"of its topic in layer \d \([\d.]+% by chance; not shown\)$", line)
     assert "some texts" in lines[0] and lines[-1] == "More: type this"
     assert line_of(lines, "unexplained † (4 seeds)") and sum(line.startswith("† ") for line in lines) == 1
     assert not any("dense" in line for line in lines)

@@ -1,5 +1,6 @@
 """Overlap with training text, against a search for every run of tokens."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytest
 
 from moe_study.data.probes import Probe
 from moe_study.data.probes import overlap as module
-from moe_study.data.probes.overlap import RUN_LENGTH, hashes, overlap
+from moe_study.data.probes.overlap import RUN_LENGTH, hashes, kept_overlap, overlap
 
 
-def corpus(*shards: np.ndarray) -> Any:
-    return SimpleNamespace(train=SimpleNamespace(shards=[SimpleNamespace(tokens=tokens) for tokens in shards]))
+def corpus(*shards: np.ndarray, fingerprint: str = "c" * 64) -> Any:
+    train = SimpleNamespace(shards=[SimpleNamespace(tokens=tokens) for tokens in shards])
+    return SimpleNamespace(train=train, fingerprint=fingerprint)
 
 
 def test_runs_of_tokens_found_in_training_text_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +48,24 @@ def test_without_long_documents_or_training_text_nothing_is_shared() -> None:
     assert overlap(short, corpus(np.arange(100))).documents == 0
     long = Probe("p", "f", np.arange(100), np.array([0, 100]))
     assert overlap(long, corpus()).token_share == 0
+
+
+def test_it_is_counted_once_for_each_probe_and_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr(module, "overlap", lambda *both: counted.append("once") or overlap(*both))
+    token_T = np.arange(100)
+    probe, other = Probe("p", "f" * 64, token_T, np.array([0, 100])), Probe("p", "g" * 64, token_T, np.array([0, 100]))
+    first, second = corpus(token_T), corpus(np.zeros(100, int), fingerprint="d" * 64)
+    for _ in range(2):
+        assert kept_overlap(probe, first, tmp_path) == overlap(probe, first)
+        assert kept_overlap(probe, second, tmp_path) == overlap(probe, second)
+        assert kept_overlap(other, first, tmp_path).documents == 1
+    assert len(counted) == 3
+    for path in (tmp_path / "probes").iterdir():
+        path.write_text("{ not json", encoding="utf-8")
+    assert kept_overlap(probe, first, tmp_path).documents == 1 and len(counted) == 4
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert kept_overlap(probe, first, tmp_path / "file").documents == 1
 
 
 def test_equal_runs_alone_have_equal_hashes() -> None:
