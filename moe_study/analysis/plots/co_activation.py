@@ -15,6 +15,8 @@ from moe_study.analysis.plots.heat import LIFT, MOST_ROWS, NUMBERED, Heat, Matri
 from moe_study.analysis.plots.shares import most_used_note
 from moe_study.analysis.plots.style import PointStyle
 
+FEWEST = 10  # tokens of a pair by chance, for its lift to say something
+
 
 def co_activation_maps(pairs: pd.DataFrame, styles: dict[str, PointStyle], on: str) -> list[Figure]:
     """Lift of every two experts over the mean of all pairs, of points whose tokens have two experts or more."""
@@ -32,6 +34,7 @@ def co_activation_maps(pairs: pd.DataFrame, styles: dict[str, PointStyle], on: s
         "Experts picked together",
         "tokens with both, over chance",
         LIFT,
+        f"too few tokens to tell: chance gives the pair fewer than {FEWEST}",
         "",
         [
             on,
@@ -52,30 +55,30 @@ def co_activation_maps(pairs: pd.DataFrame, styles: dict[str, PointStyle], on: s
 
 def _pairs(rows: pd.DataFrame) -> Matrix:
     """One run and layer."""
-    lift_EE = lift_over_mean(rows)
-    tokens_E = rows.pivot(index="first", columns="second", values="both").to_numpy().diagonal()
-    kept = np.sort(np.argsort(-tokens_E, kind="stable")[:MOST_ROWS])
-    lift_EE = lift_EE[np.ix_(kept, kept)]
+    both_EE = rows.pivot(index="first", columns="second", values="both").to_numpy(dtype=float)
+    kept = np.sort(np.argsort(-both_EE.diagonal(), kind="stable")[:MOST_ROWS])
+    chance_EE = chance_of_pairs(both_EE)[np.ix_(kept, kept)]
+    both_EE = both_EE[np.ix_(kept, kept)]
+    lift_EE = np.divide(both_EE, chance_EE, out=np.full(both_EE.shape, np.nan), where=chance_EE > 0)
     order = _by_company(lift_EE) if len(kept) > NUMBERED else np.arange(len(kept))
     numbers = [str(expert) for expert in kept[order]]
-    no = np.zeros(lift_EE.shape, dtype=bool)
+    turned = np.ix_(order, order)
     named = numbers if len(numbers) <= NUMBERED else [""] * len(numbers)
-    return Matrix(lift_EE[np.ix_(order, order)], within_RC=no, starred_RC=no, rows=numbers, columns=named)
+    no_star = np.zeros(lift_EE.shape, dtype=bool)
+    return Matrix(lift_EE[turned], (chance_EE < FEWEST)[turned], no_star, rows=numbers, columns=named)
 
 
-def lift_over_mean(rows: pd.DataFrame) -> NDArray[np.float64]:
-    """[E, E]: tokens with both experts over chance, divided by the same of all pairs together; NaN on the diagonal.
+def chance_of_pairs(both_EE: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[E, E]: tokens that would pick both experts by chance; NaN on the diagonal, where `both_EE` has those of each.
 
-    Chance of a pair is N(i) N(j) / N. As a token cannot pick an expert twice, pairs come to less than that; by how much
-    is the same for all of them where loads are even, so that it is divided out.
+    Proportional to the product of the two loads, and scaled so that all pairs together have the tokens that they have:
+    as a token cannot pick an expert twice, pairs come to less than N(i) N(j) / N.
     """
-    both_EE = rows.pivot(index="first", columns="second", values="both").to_numpy(dtype=float)
     tokens_E = both_EE.diagonal()
     chance_EE = np.outer(tokens_E, tokens_E)
     pairs = ~np.eye(len(both_EE), dtype=bool)
-    scale = chance_EE[pairs].sum() / max(1.0, both_EE[pairs].sum())
-    lift_EE = np.divide(both_EE * scale, chance_EE, out=np.full(both_EE.shape, np.nan), where=chance_EE > 0)
-    return np.where(pairs, lift_EE, np.nan)
+    chance_EE *= both_EE[pairs].sum() / max(1.0, chance_EE[pairs].sum())
+    return np.where(pairs, chance_EE, np.nan)
 
 
 def _by_company(lift_EE: NDArray[np.float64]) -> NDArray[np.intp]:

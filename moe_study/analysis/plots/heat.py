@@ -1,7 +1,7 @@
 """Heat maps of experts against domains or other experts: one matrix for each point and layer.
 
-What lies within the null's band is marked by a dot; where cells are too small for dots, it is grey, so that only what
-chance does not explain has a colour.
+What chance explains is marked by a dot; where cells are too small for dots, it is grey, so that all that has a colour
+is more than chance.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +31,7 @@ COLOURS = "PuOr_r"  # white in the middle; safe for colour-blind readers
 HATCH = "#c8c8c8"  # of cells without a value
 SMALLEST_DOT = 0.06  # inches of a cell's shorter side
 MOST_ROWS = 128  # experts of one panel
+FEW = 8  # experts; more are drawn in taller panels
 NUMBERED = 16  # experts, or fewer, have their numbers beside the map
 MOST_NAMES = 48  # domains, or fewer, have their names under it
 
@@ -40,7 +41,7 @@ class Matrix:
     """One panel."""
 
     value_RC: NDArray[np.float64]  # NaN: no value
-    within_RC: NDArray[np.bool_]  # in the null's band
+    within_RC: NDArray[np.bool_]  # chance explains it
     starred_RC: NDArray[np.bool_]  # marked by a star
     rows: Sequence[str]  # from the top
     columns: Sequence[str]
@@ -53,7 +54,8 @@ class Heat:
     heading: str
     scale: str  # what a colour means
     norm: Normalize
-    band: str  # what the null is; empty where there is none
+    within: str  # what a dot says
+    none_within: str  # what it says that there is none
     notes: Sequence[str]  # over what, and how to read it
     x_label: str = ""
     star: str = ""  # what a star says
@@ -67,29 +69,42 @@ class Heat:
 def heat_maps(
     matrices: Mapping[str, Mapping[int, Matrix]], styles: Mapping[str, PointStyle], heat: Heat
 ) -> list[Figure]:
-    """Pages with a row for each point and a column for each layer of its own."""
-    panels = [matrix for of_point in matrices.values() for matrix in of_point.values()]
-    if not panels:
-        return []
-    tallest = max(len(matrix.rows) for matrix in panels)
-    widest = max((matrix.columns for matrix in panels), key=len)
-    size = Size(float(np.clip(0.14 * len(widest), 1.4, 2.4)), float(np.clip(0.05 * tallest + 0.55, 0.9, 2.8)))
-    found = []
-    for names in pages(list(matrices), size):
-        columns = {name: [f"layer {layer}" for layer in matrices[name]] for name in names}
-        with house_style():
-            figure, axes = grid(columns, styles, size, below=depth(widest, size.width))
-            shown = [
-                _draw(place, matrix, size, heat)
-                for name in names
-                for place, matrix in zip(axes[name], matrices[name].values(), strict=True)
-            ]
-            for place in axes[names[-1]]:
-                place.set_xlabel(heat.x_label)
-            _scale(figure, shown[0].mesh, [place for row in axes.values() for place in row], heat)
-            title(figure, heat.heading, caption(*heat.notes, *_marks(shown, heat), leak_note(names, styles)))
-        found.append(figure)
-    return found
+    """Pages with a row for each point and a column for each layer of its own; points of few and of many experts have
+    pages of their own."""
+    by_size: dict[Size, list[str]] = {}
+    for name, of_point in matrices.items():
+        by_size.setdefault(_size(list(of_point.values())), []).append(name)
+    return [
+        _page({name: matrices[name] for name in page}, styles, size, heat)
+        for size, names in by_size.items()
+        for page in pages(names, size)
+    ]
+
+
+def _size(panels: Sequence[Matrix]) -> Size:
+    rows, columns = (max(map(len, names)) for names in zip(*((p.rows, p.columns) for p in panels), strict=True))
+    height = 0.9 if rows <= FEW else np.clip(0.05 * rows + 0.55, 1.2, 2.8)
+    return Size(float(np.clip(0.14 * columns, 1.4, 2.4)), round(float(height), 1))
+
+
+def _page(
+    matrices: Mapping[str, Mapping[int, Matrix]], styles: Mapping[str, PointStyle], size: Size, heat: Heat
+) -> Figure:
+    names = list(matrices)
+    domains = [matrix.columns for of_point in matrices.values() for matrix in of_point.values()]
+    columns = {name: [f"layer {layer}" for layer in matrices[name]] for name in names}
+    with house_style():
+        figure, axes = grid(columns, styles, size, below=max(depth(each, size.width) for each in domains))
+        shown = [
+            _draw(place, matrix, size, heat)
+            for name in names
+            for place, matrix in zip(axes[name], matrices[name].values(), strict=True)
+        ]
+        for place in axes[names[-1]]:
+            place.set_xlabel(heat.x_label)
+        _scale(figure, shown[0].mesh, [place for row in axes.values() for place in row], heat)
+        title(figure, heat.heading, caption(*heat.notes, *_marks(shown, heat), leak_note(names, styles)))
+    return figure
 
 
 @dataclass(frozen=True)
@@ -137,8 +152,7 @@ def _mark(axes: Axes, cells_RC: NDArray[np.bool_], sign: str, size: float) -> No
 def _marks(shown: Sequence[_Drawn], heat: Heat) -> Iterator[str]:
     """What the marks of a page say."""
     within = ["dots"] * any(drawn.dots for drawn in shown) + ["grey"] * any(drawn.greys for drawn in shown)
-    if heat.band:
-        yield f"{' or '.join(within)}: within {heat.band}" if within else f"no cell is within {heat.band}"
+    yield f"{' or '.join(within)}: {heat.within}" if within else heat.none_within
     if heat.star:
         yield f"stars: {heat.star}" if any(drawn.stars for drawn in shown) else heat.no_star
     if any(drawn.hatches for drawn in shown):

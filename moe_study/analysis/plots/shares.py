@@ -109,7 +109,8 @@ def lift_maps(shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on: 
         f"Lift of experts by {of}",
         "share in the domain over share in all",
         LIFT,
-        BAND,
+        f"within {BAND}",
+        "no cell is within the null's band",
         [
             on,
             seeds_note(long) if len(long) else "",

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_study.analysis.plots.co_activation import co_activation_maps, lift_over_mean
+from moe_study.analysis.plots.co_activation import chance_of_pairs, co_activation_maps
 from moe_study.analysis.plots.knockout import knockout_maps
 from tests.analysis.plots.found import ON, knockout, layers_of, styles_of, table
 
@@ -76,7 +76,32 @@ def test_pairs_are_tokens_with_both_over_chance_with_a_mean_of_one():
     expected = both / chance * chance[off].sum() / both[off].sum()
     assert np.asarray(drawn)[off] == pytest.approx(np.clip(expected[off], 0.25, 4))
     assert np.ma.getmaskarray(drawn)[~off].all()
-    assert np.average(lift_over_mean(pairs)[off], weights=chance[off]) == pytest.approx(1)
+    assert np.nansum(chance_of_pairs(both)) == pytest.approx(both[off].sum())
+
+
+def test_pairs_of_too_few_tokens_are_dotted():
+    """100 tokens pick 0 and 1, 50 of them; 2 has two tokens."""
+    both = np.array([[60, 50, 1], [50, 60, 1], [1, 1, 2]])
+    first, second = (axis.ravel() for axis in np.indices(both.shape))
+    pairs = pd.DataFrame(
+        {"layer": 0, "first": first, "second": second, "both": both.ravel(), "label": "one", "seed": 0}
+    )
+    (figure,) = co_activation_maps(pairs, styles_of("one"), ON)
+    x, y = figure.axes[0].lines[0].get_data()
+    assert set(zip(x, y, strict=True)) == {(2, 0), (2, 1), (0, 2), (1, 2)}
+    assert "Dots: too few tokens to tell" in " ".join(figure.get_supxlabel().split())
+
+
+def test_points_of_few_and_of_many_experts_have_pages_of_their_own():
+    changes = pd.concat(
+        [knockout("few", 3, LANGUAGES), knockout("many", 40, LANGUAGES), knockout("also few", 4, LANGUAGES)]
+    )
+    pages = knockout_maps(changes, styles_of("few", "many", "also few"), "language", ON)
+    rows = [[axes.get_ylabel().replace("\n", " ") for axes in figure.axes if axes.get_ylabel()] for figure in pages]
+    assert [[name for name in page if "few" in name or "many" in name] for page in rows] == [
+        ["few", "also few"],
+        ["many"],
+    ]
 
 
 def test_points_whose_tokens_have_one_expert_have_no_pairs():

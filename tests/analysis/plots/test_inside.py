@@ -67,7 +67,7 @@ def test_many_experts_layers_and_points_are_drawn_without_a_warning(tmp_path, re
     drawn = dict(figures_inside(part_of(folders)))
     for figure in drawn.values():
         figure.draw_without_rendering()
-    assert {"planted/lift-by-topic", "planted/shares-by-topic"} <= set(drawn) and not recwarn.list
+    assert {"planted/lift-by-topic-2", "planted/shares-by-topic"} <= set(drawn) and not recwarn.list
 
 
 @pytest.mark.long
