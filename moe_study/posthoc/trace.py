@@ -108,7 +108,7 @@ class Tracer:
         precision = config.run.precision if torch.cuda.is_available() else "fp32"
         settings = dataclasses.replace(config.run, device="auto", precision=precision, dispatch="auto")
         config = dataclasses.replace(config, run=settings, log=dataclasses.replace(config.log, threads=None))
-        model, device = load_model(folder), configure(config)
+        model, device = load_model(folder), configure(config, trains=False)
         return cls(model.to(device).eval(), config, device)
 
     @property

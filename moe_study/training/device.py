@@ -15,10 +15,11 @@ from moe_study.model.moe.experts.chunked import CHUNK
 PRECISIONS = CHOICES["run.precision"]
 
 
-def configure(config: RunConfig) -> torch.device:
+def configure(config: RunConfig, *, trains: bool = True) -> torch.device:
     """Set threads, denormals and determinism for this process, and return the device to train on.
 
-    With these settings a run on a CPU is repeatable to the last bit wherever `arithmetic` is the same.
+    With these settings a run on a CPU is repeatable to the last bit wherever `arithmetic` is the same. Where nothing
+    `trains`, determinism is left as it is: torch imports its compiler to set it, which takes longer than all the rest.
     """
     if config.run.precision not in PRECISIONS:
         raise ConfigError(f"run.precision={config.run.precision} is unknown; choose fp32, tf32 or bf16")
@@ -39,7 +40,8 @@ def configure(config: RunConfig) -> torch.device:
     # TF32 only where it is asked for: fp32 means float32. Routers keep float32 in any case (model/moe/exact.py).
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     # Without this the backward pass of x[index] adds with atomics, in an order that changes from run to run.
-    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
+    if trains:
+        torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
     # Deterministic mode would also fill every fresh tensor, which costs time and which nothing here reads.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device

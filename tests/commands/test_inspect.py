@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_all_layers_stand_as_rows_under_the_tokens(inspect: Inspect) -> None:
         name, number, *marks = lines[2 + layer].split()
         assert (name, number, len(marks)) == ("layer", str(layer), 3)
         assert all(len(set(mark.split(","))) == 2 for mark in marks)
+
+
+def test_the_compiler_is_not_imported_for_an_answer(tmp_path: Path) -> None:
+    """It took longer than all the rest of torch."""
+    folder = untrained_run_of(tmp_path, TOP_2)
+    script = (
+        "import sys; from moe_study.cli import main; code = main(sys.argv[1:])\n"
+        "sys.exit(code or ('torch._dynamo' in sys.modules and 'the compiler was imported'))"
+    )
+    command = [sys.executable, "-c", script, "inspect", str(folder.path), "--text", "abc"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "layer 0" in done.stdout, done.stderr
 
 
 def test_one_layer_stands_as_text_with_marks(inspect: Inspect) -> None:

@@ -230,6 +230,22 @@ def test_a_mixture_in_bfloat16_compiles_into_one_graph(name: str) -> None:
     assert all(parameter.grad is not None for parameter in gpt.parameters())
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("dispatch", ["auto", "grouped"])
+def test_a_mixture_in_float32_compiles_around_its_experts_with_the_same_bits(dispatch: str) -> None:
+    """The graph ends at what the compiler is kept from: the chunked experts, and the grouped product in float32."""
+    gpt = GPT(dataclasses.replace(SMALL, width=16), MIXTURES["token"], VOCABULARY, dispatch=dispatch)
+    torch.compiler.reset()
+    compiled = torch.compile(gpt, backend="eager")
+    gradients = []
+    for model in (gpt, compiled):
+        output = model(tokens(), tokens(seed=1))
+        gradients.append(torch.autograd.grad(output.loss + output.aux_loss, list(gpt.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    counted = torch._dynamo.utils.counters["graph_break"]
+    assert any("uncompiled" in reason or "disable" in reason for reason in counted), counted
+
+
 def test_bfloat16_autocast_stays_near_float32() -> None:
     gpt = GPT(ModelConfig(), DENSE, 512)
     inputs_BT = torch.randint(512, (2, 128), generator=torch.Generator().manual_seed(0))

@@ -60,9 +60,16 @@ def rows_of_chunk(cache_bytes: int | None) -> int:
 CHUNK = rows_of_chunk(level_2_bytes())
 
 
-@torch.compiler.disable
 def chunked_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
     """See `dispatch.expert_ffn`."""
+    if torch.compiler.is_compiling():
+        from moe_study.model.moe.experts.uncompiled import uncompiled
+
+        return uncompiled(_chunked_ffn, x_ND, plan, experts)
+    return _chunked_ffn(x_ND, plan, experts)
+
+
+def _chunked_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
     weights = experts.up_EDF, experts.up_bias_EF, experts.down_EFD, experts.down_bias_ED
     y_ND: Tensor = _ChunkedFFN.apply(x_ND, plan.weight_P.to(x_ND.dtype), *weights, plan)  # type: ignore[no-untyped-call]
     return y_ND
