@@ -16,35 +16,31 @@ def test_documents_exchange_labels_within_strata_and_keep_missing_ones(random):
     assert DocumentExchange(codes_D, 0, np.arange(60)).movable == 0
 
 
-def groups_of(trace, codes_T):
-    found = {}
-    for token, (value, document) in enumerate(zip(trace.token_T, trace.document_T, strict=True)):
-        if codes_T[token] >= 0:
-            found.setdefault((int(value), int(document)), []).append(token)
-    return found
-
-
 @pytest.mark.parametrize("alike", [True, False])
 def test_groups_take_the_labels_of_a_group_of_their_token_id_whole(trace, alike):
     codes_T, _ = trace.label("part of speech")
-    groups = groups_of(trace, codes_T)
     marked_T = np.arange(len(codes_T))  # every token its own label: shows where a draw takes it from
     exchange = GroupExchange(np.where(codes_T < 0, -1, marked_T), trace.token_T, trace.document_T, 3, alike)
-    partners = {key: set() for key in groups}
+    labelled = np.flatnonzero(codes_T >= 0)
+    token_U, document_U = trace.token_T[labelled], trace.document_T[labelled]
+    # Of each labelled token its group, and its place in it; of each group G its size, and where its labels came from.
+    _, first_G, group_U, size_G = np.unique(
+        np.stack([token_U, document_U]), axis=1, return_index=True, return_inverse=True, return_counts=True
+    )
+    place_U = np.array([np.sum(group_U[:u] == group_U[u]) for u in range(len(group_U))])
+    sources = []
     for _ in range(120):
         draw_T = exchange.draw()
         assert np.all((draw_T == -1) == (codes_T == -1))
-        for (value, document), tokens in groups.items():
-            taken = draw_T[tokens]
-            assert set(trace.token_T[taken]) == {value}
-            (source,) = set(trace.document_T[taken])
-            source_tokens = groups[value, source]
-            assert np.all(taken == np.resize(source_tokens, len(tokens)))  # in order; cut, or begun again
-            assert max(len(tokens), len(source_tokens)) < 1.5 * min(len(tokens), len(source_tokens)) + 1e-9
-            partners[value, document].add(source)
-    shared = [len(found) > 1 for found in partners.values()]
-    weight = [len(groups[key]) for key in partners]
-    assert np.average(shared, weights=weight) == pytest.approx(exchange.movable)
+        taken_U = np.searchsorted(labelled, draw_T[labelled])
+        source_G = group_U[taken_U[first_G]]
+        assert np.all(token_U[taken_U] == token_U)
+        assert np.all(group_U[taken_U] == source_G[group_U])
+        assert np.all(place_U[taken_U] == place_U % size_G[source_G][group_U])  # in order; cut, or begun again
+        assert np.all(np.maximum(size_G, size_G[source_G]) < 1.5 * np.minimum(size_G, size_G[source_G]) + 1e-9)
+        sources.append(source_G)
+    shared_G = np.any(np.stack(sources) != sources[0], axis=0)
+    assert np.average(shared_G, weights=size_G) == pytest.approx(exchange.movable)
     assert exchange.movable > 0.8
 
 
