@@ -123,16 +123,18 @@ def test_cancelled_jobs_stay_cancelled_until_the_command_is_given_again(cluster,
 def test_a_job_that_is_told_to_stop_goes_on_by_itself(cluster, runs_dir, how):
     command = Command("patient", runs_dir, "run.seed=0,1")
     steps_done(runs_dir, (0, 1))
-    job = job_of(runs_dir, 0)
+    last = 1 if how == "warned" else 0  # the last job of an array has the id of the array
+    job = job_of(runs_dir, last)
     if how == "warned":  # as SLURM does before a time limit or a preemption
         slurm("scancel", "--batch", "--signal=USR2", job)
     else:
         slurm("scontrol", "requeue", job)
-    wait_until(lambda: states(runs_dir)[0] is State.PREEMPTED, "the run to save itself")
+    wait_until(lambda: states(runs_dir)[last] is State.PREEMPTED, "the run to save itself")
     (runs_dir / "enough").touch()
     command.end()
-    folder = by_seed(runs_dir)[0]
+    folder = by_seed(runs_dir)[last]
     assert (folder.status().attempts, folder.status().job) == (2, job)
+    assert by_seed(runs_dir)[1 - last].status().attempts == 1
     assert folder.result()["resumed_from"] > 0
     assert submissions(runs_dir) == 2
 

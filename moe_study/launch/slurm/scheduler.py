@@ -79,7 +79,7 @@ class Scheduler(Protocol):
         """Our jobs of these users; those that have ended, too, for as long as the scheduler remembers them."""
 
     def state(self, job_id: str) -> str | None:
-        """The state of one job by its own id; None where the scheduler does not know it."""
+        """The state of one job of an array (ARRAY_INDEX); None where the scheduler does not know it."""
 
     def requeue(self, job_id: str) -> None:
         """Let a running job wait once more; Refused where that cannot be."""

@@ -23,11 +23,11 @@ JOB_FILE = "job.pickle"  # an execute.Job, by reference to its function
 # bash ends, so bash bears it.
 SCRIPT = """\
 #!/bin/bash
-{setup}
-export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}
 warned=
 trap 'warned=yes' USR2
 trap : TERM
+{setup}
+export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}
 (trap '' USR2; trap - TERM; exec {python} -m moe_study.launch.slurm.job {folder} "$SLURM_ARRAY_TASK_ID") &
 while kill -0 $! 2>/dev/null; do
   if [ -n "$warned" ]; then kill -USR2 $! 2>/dev/null; sleep 1; else wait $!; fi

@@ -43,8 +43,8 @@ class Task:
         self._heard = heard
         self._scheduler = scheduler or Slurm()
         self._redirect = redirect
-        self._job_id = os.environ.get("SLURM_JOB_ID", "")
-        self._name = f"{os.environ.get('SLURM_ARRAY_JOB_ID')}_{index}"  # as status.json has it
+        # Not SLURM_JOB_ID: that of the last job to start is the id of the whole array.
+        self._id = f"{os.environ.get('SLURM_ARRAY_JOB_ID')}_{index}"
 
     def do(self) -> int:
         """Train what is to be trained; the exit code, from which SLURM knows how the job has ended."""
@@ -85,7 +85,7 @@ class Task:
 
     def _lives(self, key: str, status: Status) -> bool | None:
         """Whether the job of another process lives. An earlier start of this very job does not."""
-        if status.job == self._name:
+        if status.job == self._id:
             return False
         return self._survey().lives(key, status)
 
@@ -101,9 +101,9 @@ class Task:
             return EXIT_PREEMPTED
         for left in reversed(range(TRIES)):
             try:
-                if self._scheduler.state(self._job_id) == "RUNNING":
+                if self._scheduler.state(self._id) == "RUNNING":
                     say("saved; this job waits in the queue once more")
-                    self._scheduler.requeue(self._job_id)
+                    self._scheduler.requeue(self._id)
                 break
             except SchedulerSilent as error:
                 say(f"cannot requeue this job: {error}")

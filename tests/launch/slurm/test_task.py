@@ -71,7 +71,7 @@ def test_a_signal_before_training_begins_sends_the_job_back_without_an_attempt(w
     world.command().round()
     run, job = first(world)
     job.state = "RUNNING"
-    monkeypatch.setenv("SLURM_JOB_ID", job.id)
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", job.array)
     (submission,) = read_submissions(world.runs_dir)
     code = Task(str(submission.folder), 0, ["SIGUSR2"], world.scheduler).do()
     assert (code, job.state, run.folder.state()) == (EXIT_PREEMPTED, "PENDING", State.MISSING)
