@@ -55,14 +55,38 @@ def test_plan_lists_runs_with_their_cost_and_invalid_points_with_their_reason(ca
     out = capsys.readouterr().out
     assert code == 1
     assert "missing" in out
-    assert "1 run(s), 1 to train" in out
+    assert "1 run(s) (1 missing), 1 to train" in out
     assert "cannot be picked from N=1" in out
     assert cli.main(["plan", f"log.runs_dir={tmp_path}"]) == 0
 
 
-def test_plan_estimates_hours_from_finished_runs(capsys, some_runs):
+def test_plan_estimates_hours_from_finished_runs_and_says_where_from(capsys, some_runs, tmp_path):
     cli.main(["plan", "run.seed=7", f"log.runs_dir={some_runs}"])
-    assert "hours one after the other" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 run(s) (1 missing), 1 to train" in out
+    assert "one run after the other, at 1G FLOPs per second, the median of 1 finished run in that folder" in out
+    cli.main(["plan", "run.seed=7", f"log.runs_dir={tmp_path / 'none'}"])
+    assert "how long that takes is not known: no run is finished in that folder" in capsys.readouterr().out
+
+
+def test_plan_as_json_says_what_the_text_says(capsys, some_runs):
+    line = ["plan", "--json", "run.seed=6,7,8", f"log.runs_dir={some_runs}"]
+    assert cli.main(line) == 0
+    broken = RunFolder(json.loads(capsys.readouterr().out)["runs"][0]["folder"])
+    broken.path.mkdir()
+    broken.fail(ValueError("the true reason"))
+    assert cli.main(line) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["states"] == {"failed": 1, "missing": 2}
+    assert [run["reason"] for run in found["runs"]] == ["the true reason", None, None]
+    missing = found["runs"][2]
+    assert missing["folder"] == str(some_runs / missing["key"])
+    assert missing["train_flops"] == 3 * missing["flops_per_token"] * missing["tokens"]
+    cost = found["to_train"]
+    assert (cost["runs"], cost["flops"]) == (2, 2 * missing["train_flops"])
+    (estimate,) = cost["hours"]
+    assert estimate["hours"] == pytest.approx(cost["flops"] / 1e9 / 3600)  # 3 * 1e6 * 1000 FLOPs in 3 s
+    assert cost["disk"]["bytes_when_done"] == 2 * 4 * missing["params"]
 
 
 def test_status_counts_and_gives_reasons(capsys, some_runs):

@@ -1,13 +1,15 @@
 """`moe-study plan`: the runs of a sweep or grid, with their state and cost. Starts nothing."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from moe_study.analysis.format import aligned, count
 
 if TYPE_CHECKING:
-    from moe_study.sweeps.plan import Plan, PlannedRun
+    from moe_study.sweeps.plan import Plan
 
 DESCRIPTION = "List the runs of a sweep or grid, with their state and cost."
 
@@ -16,6 +18,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add `plan` to the sub-commands of moe-study."""
     parser: argparse.ArgumentParser = commands.add_parser("plan", help=DESCRIPTION, description=DESCRIPTION)
     add_overrides(parser)
+    parser.add_argument("--json", action="store_true", help="everything as JSON, for programs")
     parser.set_defaults(command=run)
     return parser
 
@@ -31,21 +34,22 @@ def run(options: argparse.Namespace) -> int:
     from moe_study.sweeps.plan import plan_overrides
 
     planned = plan_overrides(options.overrides)
-    for line in plan_lines(planned):
-        print(line)
+    if options.json:
+        print(json.dumps(as_plain(planned), indent=2, ensure_ascii=False))
+    else:
+        for line in plan_lines(planned):
+            print(line)
     return 1 if planned.invalid and not planned.skip_invalid else 0
 
 
 def plan_lines(planned: "Plan") -> Iterator[str]:
-    from moe_study.design.accounting import flops_per_token, num_active_params, num_params
+    """What `plan` prints."""
+    from moe_study.launch.cost import cost_of, size_of
     from moe_study.launch.data import about_other_data
 
     rows = [("run", "state", "params", "active", "FLOPs/token", "tokens", "")]
     for run in planned.runs:
-        config = run.config
-        sizes = (num_params(config), num_active_params(config), flops_per_token(config))
-        tokens = config.total_steps * config.tokens_per_step
-        cells = [count(number) for number in (*sizes, tokens)]
+        cells = [count(number) for number in size_of(run.config)]
         label = planned.label(run)
         if run.matched is not None:
             label += f" (matched {run.matched.quantity} to {run.matched.residual:+.2%})"
@@ -57,9 +61,11 @@ def plan_lines(planned: "Plan") -> Iterator[str]:
         yield from (f"  {point}" for point in same.points)
     if planned.duplicates or planned.excluded:
         yield f"left out: {planned.excluded} excluded, {planned.duplicates} the same as others"
-    missing = planned.to_start()
-    flops = sum(run.train_flops for run in missing)
-    yield f"{len(planned.runs)} run(s), {len(missing)} to train: {count(flops)} FLOPs{_hours(planned, missing)}"
+    states = Counter(run.state.value for run in planned.runs)
+    cost = cost_of(planned)
+    by_state = ", ".join(f"{number} {state}" for state, number in states.items())
+    yield f"{len(planned.runs)} run(s) ({by_state}), {cost.runs} to train: {count(cost.flops)} FLOPs"
+    yield from cost.sentences()
     if planned.invalid:
         yield f"{len(planned.invalid)} invalid point(s){' (skipped)' if planned.skip_invalid else ''}:"
         yield planned.invalid_listing()
@@ -81,12 +87,32 @@ def _comparison_lines(planned: "Plan") -> Iterator[str]:
         yield from aligned(rows)
 
 
-def _hours(planned: "Plan", missing: Sequence["PlannedRun"]) -> str:
-    """An estimate for one run at a time, from what the finished runs in the same folder took."""
-    from moe_study.runs.overview import flops_per_second
+def as_plain(planned: "Plan") -> dict[str, Any]:
+    """The plan for programs: runs with their sizes, invalid points, comparisons, and what the missing ones cost."""
+    from moe_study.launch.cost import cost_of, size_of
 
-    speed = flops_per_second(planned.runs[0].config.log.runs_dir) if planned.runs else None
-    if not speed or not missing:
-        return ""
-    hours = sum(run.train_flops for run in missing) / speed / 3600
-    return f", about {hours:.1f} hours one after the other at the speed of the finished runs"
+    runs = [
+        {
+            "key": run.key,
+            "state": run.state.value,
+            "point": planned.label(run),
+            "overrides": list(run.overrides),
+            "reason": run.reason or None,
+            **size_of(run.config)._asdict(),
+            "train_flops": run.train_flops,
+            "folder": str(run.folder.path),
+        }
+        for run in planned.runs
+    ]
+    invalid = [{"overrides": list(point.overrides), "reason": point.reason} for point in planned.invalid]
+    return {
+        "sweep": planned.name,
+        "states": dict(Counter(run["state"] for run in runs)),
+        "runs": runs,
+        "invalid": invalid,
+        "excluded": planned.excluded,
+        "duplicates": planned.duplicates,
+        "to_train": cost_of(planned).as_plain(),
+        "comparisons": [{"left": one.left, "right": one.right, "why": one.why} for one in planned.comparisons],
+        "warnings": planned.warnings(),
+    }

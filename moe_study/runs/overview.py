@@ -1,6 +1,5 @@
 """What has become of the runs in a folder, read from their files alone."""
 
-import statistics
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -95,16 +94,3 @@ def _age(seconds: float) -> str:
     if seconds < -CLOCKS_AGREE:
         return f"a moment ago (its clock is {round(-seconds)} s ahead of the one here)"
     return f"{round(max(0.0, seconds))} s ago"
-
-
-def flops_per_second(runs_dir: str | Path) -> float | None:
-    """Median training speed of the finished runs in `runs_dir`, evaluation left out; None without any."""
-    speeds = []
-    for folder in list_runs(runs_dir):
-        try:
-            result = folder.result() or {}
-        except StudyError:
-            continue
-        if result.get("train_seconds") and result.get("flops_per_token") and result.get("tokens"):
-            speeds.append(3 * result["flops_per_token"] * result["tokens"] / result["train_seconds"])
-    return statistics.median(speeds) if speeds else None

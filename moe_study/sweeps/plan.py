@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from moe_study.design.accounting import flops_per_token
 from moe_study.design.config import DataConfig, RunConfig
 from moe_study.design.data_options import place_options
@@ -172,7 +174,7 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
     excluded = duplicates = 0
     idle = set(range(len(grid.exclude)))
     candidates: list[Candidate] = []
-    for point in grid.points:
+    for point in tqdm(grid.points, "planning", unit=" points", leave=False, delay=2.0, disable=None):
         overrides = as_overrides(point)
         if grid.name is not None and "log.sweep" not in point:
             overrides += (f"log.sweep={as_text(grid.name)}",)
