@@ -88,7 +88,7 @@ def _answer(point: KnockedPoint, label: str) -> str:
         numbers = ", ".join(f"{row.excess.mean:z.4f} in layer {row.layer}" for row in rows)
         return f"{_name(point)}: one {label} loses more by {numbers} (one seed: described, not tested)"
     parts = [f"{'shown' if row.shown else 'not shown'} in layer {row.layer} {_measured(row)}" for row in rows]
-    return f"{_name(point)}: that it costs one {label} more is {', '.join(parts)} ({len(point.runs)} seeds)"
+    return f"{_name(point)}: that one {label} loses more is {', '.join(parts)} ({len(point.runs)} seeds)"
 
 
 def _measured(row: LayerOverSeeds) -> str:
