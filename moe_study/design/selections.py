@@ -44,6 +44,7 @@ class SelectionFacts:
     own_picks: bool = False  # each unit takes some experts by itself: a capacity can limit it, a shuffle permute it
     fixed_routers: bool = False  # goes with routers that give no scores
     gates_after_pick: bool = True  # gate weights may be normalised over a unit's own picks
+    leaves_out: bool = False  # a token goes without some experts, by their scores: it can have a next best one
     counts_picks: bool = False  # load is counted by picks, which a bias can move; otherwise by the highest score
 
 
@@ -114,12 +115,20 @@ def _soft_reads(routing: Routing, experts: int, size: Pass) -> Verdict:
 SELECTIONS: dict[Selection, SelectionFacts] = {
     Selection.DENSE: SelectionFacts("dense {multiple:.3g}x", lambda routing, experts, context: 1.0),
     Selection.TOP_K: SelectionFacts(
-        "{unit} top-{k:g}", _k_rows, takes_k=True, own_picks=True, fixed_routers=True, counts_picks=True
+        "{unit} top-{k:g}",
+        _k_rows,
+        takes_k=True,
+        own_picks=True,
+        fixed_routers=True,
+        leaves_out=True,
+        counts_picks=True,
     ),
-    Selection.THRESHOLD: SelectionFacts("{unit} threshold {threshold:g}", _threshold_rows, own_picks=True),
+    Selection.THRESHOLD: SelectionFacts(
+        "{unit} threshold {threshold:g}", _threshold_rows, own_picks=True, leaves_out=True
+    ),
     Selection.ALL: SelectionFacts("{of_unit}all experts", lambda routing, experts, context: experts),
     Selection.EXPERT_CHOICE: SelectionFacts(
-        "expert choice", _k_rows, _choice_reads, takes_k=True, gates_after_pick=False
+        "expert choice", _k_rows, _choice_reads, takes_k=True, gates_after_pick=False, leaves_out=True
     ),
     Selection.SOFT: SelectionFacts("soft", _soft_rows, _soft_reads),
     Selection.MERGE: SelectionFacts("{unit} merge", lambda routing, experts, context: 1.0, gates_after_pick=False),

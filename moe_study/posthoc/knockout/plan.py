@@ -5,7 +5,14 @@ from itertools import pairwise
 
 from moe_study.analysis.specialisation.knockout import ALL_LAYERS, Kind, RouteChange
 from moe_study.design.config import RunConfig
-from moe_study.design.routing import FIXED_ROUTERS, Routing, Selection, decides, experts_of_layer, mixture_layers
+from moe_study.design.routing import (
+    FIXED_ROUTERS,
+    Routing,
+    decides,
+    experts_of_layer,
+    mixture_layers,
+    picks_per_unit,
+)
 from moe_study.design.selections import facts_of
 from moe_study.errors import ConfigError, StudyError
 
@@ -52,6 +59,7 @@ def _of_layer(config: RunConfig, layer: int) -> Iterator[RouteChange]:
 
 def can_reroute(routing: Routing, experts: int) -> bool:
     """Whether a token can have a next best expert: scores, and experts that it does not have."""
-    if routing.router in FIXED_ROUTERS or routing.selection in (Selection.ALL, Selection.SOFT, Selection.MERGE):
+    facts = facts_of(routing)
+    if routing.router in FIXED_ROUTERS or not facts.leaves_out:
         return False
-    return not facts_of(routing).takes_k or routing.k * routing.granularity < experts
+    return not facts.takes_k or picks_per_unit(routing) < experts

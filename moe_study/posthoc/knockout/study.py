@@ -11,11 +11,14 @@ from moe_study.analysis.format import duration
 from moe_study.analysis.frame import done, each
 from moe_study.analysis.specialisation.knockout import Kind
 from moe_study.analysis.specialisation.knockout_points import PERMUTATIONS, RunOfPoint, run_of_point
-from moe_study.data.probes import DEFAULT_PROBE
+from moe_study.data import places
+from moe_study.data.probes import DEFAULT_PROBE, Probe
+from moe_study.data.probes.overlap import kept_overlap
 from moe_study.data.probes.prepared import check_probe
+from moe_study.design.routing import Selection
 from moe_study.errors import ConfigError, StudyError
 from moe_study.posthoc.knockout.find import DRAWS, knock_out
-from moe_study.posthoc.trace import probe_of
+from moe_study.posthoc.trace import probe_of, training_corpus
 from moe_study.runs.folder import RunFolder
 
 TOKENS = 20_000  # of the probe: about 85 texts of wiki_topics, half a minute for a run of the size pico
@@ -57,6 +60,11 @@ def knock_out_runs(frame: pd.DataFrame, wish: KnockoutWish, say: Callable[[str],
     """
     wish.check()
     found, runs = KnockedRuns(), done(frame)
+    is_dense = runs["routing.selection"] == Selection.DENSE
+    if is_dense.any():
+        dense = ", ".join(dict.fromkeys(runs["label"][is_dense]))
+        found.left_out.append(f"{dense}: a dense run has no experts, so nothing can be taken away from it")
+    runs = runs[~is_dense]
     for place, run in enumerate(each(runs), start=1):
         name, started = f"{run.label}, seed {run.seed:g}", time.perf_counter()
         try:
@@ -74,5 +82,13 @@ def _knock_out(
 ) -> RunOfPoint:
     probe = probe_of(folder, wish.probe, data_root=wish.data_root, path=wish.path, tokens=wish.tokens)
     run = knock_out(folder, probe, wish.layers, wish.kinds, wish.draws)
-    found.notes.update(dict.fromkeys(probe.notes))
+    found.notes.update(dict.fromkeys([*probe.notes, _shared(folder, probe)]))
     return run_of_point(label, seed, leaks, run, wish.permutations)
+
+
+def _shared(folder: RunFolder, probe: Probe) -> str:
+    """What the probe shares with the text that the run was trained on."""
+    corpus = training_corpus(folder)
+    if corpus is None:
+        return "the training text is not here, so what the probe shares with it was not counted"
+    return kept_overlap(probe, corpus, places.data_root(folder.read_config().data)).sentence
