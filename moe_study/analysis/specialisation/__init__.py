@@ -7,8 +7,11 @@ tables         the same information for thousands of draws
 nulls          information against its null: excess, band, p value
 rows           all of it for one run, and over seeds
 points         the rows of many runs by design point, each question a family of tests
-sentences, report    what that shows, in words and in files
+run_tables     all that is measured of one run, as the tables that its folder keeps
+over_runs      those tables run by run, and by design point over seeds
+sentences, answers, closing, report    what they show, in words and in files
 domains        shares by domain, Jensen-Shannon distances with intervals over documents
+share_nulls    a band for every share
 hidden_states  what similarity of the hidden states explains by itself
 load           load and its evenness, entropy and margin, co-activation, committee
 agreement      routes beside other routes: saturation, paths, the label router, other seeds

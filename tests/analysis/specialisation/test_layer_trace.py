@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moe_study.analysis.specialisation.layer_trace import assignments, position_label
+from moe_study.analysis.specialisation.layer_trace import assignments, first_documents, position_label
 from moe_study.errors import DataError
 from tests.analysis.specialisation import naive
 
@@ -64,3 +64,17 @@ def test_positions_are_binned_by_powers_of_two():
     assert [names[code] for code in codes[[0, 1, 2, 3, 4, 7, 8, 15, 16]]] == [
         *["0", "1", "2-3", "2-3", "4-7", "4-7", "8-15", "8-15", "16-31"]
     ]
+
+
+def test_first_documents_are_whole_and_keep_their_picks_and_labels(trace):
+    for tokens in (1, 30, 31, 500, len(trace.token_T), 10**6):
+        cut = first_documents(trace, tokens)
+        documents = min(-(-tokens // 30), trace.documents)  # of 30 tokens each
+        here_T = trace.document_T < documents
+        assert cut.documents == documents and len(cut.token_T) == here_T.sum() >= min(tokens, len(trace.token_T))
+        here_P = here_T[trace.token_of_P]
+        np.testing.assert_array_equal(cut.expert_P, trace.expert_P[here_P])
+        np.testing.assert_array_equal(cut.weight_P, trace.weight_P[here_P])
+        np.testing.assert_array_equal(cut.picks_T, trace.picks_T[here_T])
+        for name in ("topic", "part of speech"):
+            np.testing.assert_array_equal(cut.label(name)[0], trace.label(name)[0][here_T])
