@@ -78,8 +78,12 @@ class ProbeFindings:
         Labels of tokens stand given the token id only: their null leaves it in place, so alone they ask the same.
         """
         rows = to_frame(self.points)
-        of_tokens = frozenset[str]().union(*(point.token_labels for point in self.points))
-        return rows[~(rows["label"].isin(of_tokens) & rows["given"].eq(""))].reset_index(drop=True)
+        return rows[~(rows["label"].isin(self.token_labels) & rows["given"].eq(""))].reset_index(drop=True)
+
+    @property
+    def token_labels(self) -> frozenset[str]:
+        """Labels that tokens have, not documents: their nulls exchange them among the occurrences of one token id."""
+        return frozenset[str]().union(*(point.token_labels for point in self.points))
 
     @functools.cached_property
     def shares(self) -> pd.DataFrame:

@@ -4,6 +4,7 @@ What chance explains is marked by a dot; where cells are too small for dots, it 
 is more than chance.
 """
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, Locator, LogLocator
 from numpy.typing import NDArray
 
 from moe_study.analysis.plots.grid import (
+    LETTER,
     Size,
     caption,
     depth,
@@ -102,7 +104,7 @@ def _page(
         ]
         for place in axes[names[-1]]:
             place.set_xlabel(heat.x_label)
-        _scale(figure, shown[0].mesh, [place for row in axes.values() for place in row], heat)
+        _scale(figure, shown[0].mesh, axes, heat, size.height * len(names))
         title(figure, heat.heading, caption(*heat.notes, *_marks(shown, heat), leak_note(names, styles)))
     return figure
 
@@ -159,10 +161,12 @@ def _marks(shown: Sequence[_Drawn], heat: Heat) -> Iterator[str]:
         yield f"hatched: {heat.empty}"
 
 
-def _scale(figure: Figure, mesh: Any, panels: Sequence[Axes], heat: Heat) -> None:
+def _scale(figure: Figure, mesh: Any, rows: Mapping[str, Sequence[Axes]], heat: Heat, height: float) -> None:
+    """The colour bar beside panels that are `height` inches together."""
+    panels = [axes for row in rows.values() for axes in row]
     bar = figure.colorbar(mesh, ax=panels, shrink=0.9, aspect=25, pad=0.02, extend=heat.extend)
     bar.ax.yaxis.set_major_locator(heat.ticks)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: heat.form(value)))
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=7)
-    bar.set_label(heat.scale, fontsize=8)
+    bar.set_label(textwrap.fill(heat.scale, int(0.9 * height / LETTER)), fontsize=8)

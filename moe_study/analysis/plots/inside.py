@@ -34,8 +34,9 @@ def _of_probe(probe: ProbeFindings, styles: dict[str, PointStyle]) -> Iterator[t
     if len(probe.shares):
         shares = probe.shares[probe.shares["weighted_by"] == PICKS]
         for of in [of for of in shares["of"].unique() if of not in NOT_DRAWN]:
-            yield f"shares-by-{_as_name(of)}", share_bars(shares, styles, of, probe.over("shares"))
-            yield f"lift-by-{_as_name(of)}", lift_maps(shares, styles, of, probe.over("shares"))
+            words = of, probe.over("shares"), of in probe.token_labels
+            yield f"shares-by-{_as_name(of)}", share_bars(shares, styles, *words)
+            yield f"lift-by-{_as_name(of)}", lift_maps(shares, styles, *words)
     if len(probe.co_activation):
         yield "co-activation", co_activation_maps(probe.co_activation, styles, probe.over("co_activation"))
     if len(probe.knockout):

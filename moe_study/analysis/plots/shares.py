@@ -26,16 +26,28 @@ from moe_study.analysis.plots.grid import (
     seeds_note,
 )
 from moe_study.analysis.plots.heat import LIFT, MOST_ROWS, Heat, Matrix, heat_maps
-from moe_study.analysis.plots.style import BAND, BAND_COLOUR, EXPERTS, INK, PointStyle, house_style, title
+from moe_study.analysis.plots.style import (
+    BAND,
+    BAND_COLOUR,
+    BAND_OF_TOKENS,
+    EXPERTS,
+    INK,
+    PointStyle,
+    house_style,
+    title,
+)
 
-MOST_BARS = 48  # in a panel; beyond, the heat map alone shows the shares
+MOST_BARS = 64  # in a panel; beyond, the heat map alone shows the shares
 BY_CHANCE = "one in twenty leaves its band by chance"
 
 
-def share_bars(shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on: str) -> list[Figure]:
+def share_bars(
+    shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on: str, of_tokens: bool = False
+) -> list[Figure]:
     """Share of each domain's tokens that each expert takes, with the null's band on every bar.
 
-    `of` is the label whose values are the domains, `on` says on which probe. A row for each point, that of its lowest
+    `of` is the label whose values are the domains (`of_tokens`: one of tokens, whose null leaves token ids in place),
+    `on` says on which probe. A row for each point, that of its lowest
     seed; points with more bars than a panel can hold have none.
     """
     long = one_run(shares[shares["of"] == of])
@@ -45,7 +57,7 @@ def share_bars(shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on:
     names = [name for name in styles if name in fitting]
     layers = layers_shown(long, names)
     bars = int(experts[names].max()) * len(domains) if names else 0
-    size = Size(width=float(np.clip(0.07 * bars, 1.6, 2.6)), height=1.1)
+    size = Size(width=float(np.clip(0.06 * bars, 1.6, 3.0)), height=1.1)
     found = []
     for page in pages(names, size):
         columns = {name: [f"layer {layer}" for layer in layers[name]] for name in page}
@@ -65,7 +77,8 @@ def share_bars(shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on:
                 caption(
                     on,
                     seeds_note(long[long["label"].isin(page)]),
-                    f"Grey: {BAND}. Where bars end outside their bands, experts follow the {of}; {BY_CHANCE}",
+                    f"Grey: {_band(of_tokens)}",
+                    f"Where bars end outside their bands, experts follow the {of}; {BY_CHANCE}",
                     leak_note(page, styles),
                 ),
             )
@@ -95,7 +108,9 @@ def _legend(figure: Figure, experts: int) -> None:
     figure.legend(handles=handles, title="expert", loc="outside right upper", **look)
 
 
-def lift_maps(shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on: str) -> list[Figure]:
+def lift_maps(
+    shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on: str, of_tokens: bool = False
+) -> list[Figure]:
     """Expert by domain as lift: the domain's share of the expert over the expert's share of all tokens."""
     long = one_run(shares[shares["of"] == of])
     names = [name for name in styles if name in set(long["label"])]
@@ -109,7 +124,7 @@ def lift_maps(shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on: 
         f"Lift of experts by {of}",
         "share in the domain over share in all",
         LIFT,
-        f"within {BAND}",
+        f"within {_band(of_tokens)}",
         "no cell is within the null's band",
         [
             on,
@@ -121,6 +136,10 @@ def lift_maps(shares: pd.DataFrame, styles: dict[str, PointStyle], of: str, on: 
         extend="both",
     )
     return heat_maps(matrices, styles, heat)
+
+
+def _band(of_tokens: bool) -> str:
+    return BAND_OF_TOKENS if of_tokens else BAND
 
 
 def _lifts(rows: pd.DataFrame) -> Matrix:

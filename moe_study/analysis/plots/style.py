@@ -57,6 +57,7 @@ LEADER = {"arrowstyle": "-", "lw": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 0
 INK, FAINT = "#222222", "#707070"
 BAND_COLOUR, BAND_EDGE = "#d2d2d2", "#b4b4b4"
 BAND = "the null's band, the middle 95% of what comes out where labels mean nothing"
+BAND_OF_TOKENS = f"{BAND} beyond the token id (exchanged among its occurrences)"
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,13 @@ def test_every_finding_has_its_picture_in_a_folder_of_its_probe(drawn):
         assert any("sequence top-2" in axes.get_ylabel().replace("\n", " ") for axes in figure.axes), name
 
 
+def test_labels_of_tokens_are_said_to_have_a_null_beyond_the_token_id(drawn):
+    for label, beyond in (("part-of-speech", True), ("language", False)):
+        for kind in ("shares", "lift"):
+            note = " ".join(drawn[f"planted/{kind}-by-{label}"].get_supxlabel().split())
+            assert ("mean nothing beyond the token id" in note) == beyond
+
+
 def test_without_findings_nothing_is_drawn_and_nothing_breaks(tmp_path):
     folders = planted.plant(tmp_path, (planted.TOKEN_2, planted.DENSE_1X), (0.0, 0.0))
     assert list(figures_inside(part_of(folders))) == []

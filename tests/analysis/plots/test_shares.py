@@ -60,7 +60,7 @@ def test_bars_have_the_colour_of_their_expert_and_the_legend_names_the_null(shar
 
 
 def test_too_many_bars_are_left_to_the_heat_map(shares):
-    many = pd.concat([shares.assign(domain=shares["domain"] + f" {n}") for n in range(5)])  # 15 domains, 4 experts
+    many = pd.concat([shares.assign(domain=shares["domain"] + f" {n}") for n in range(6)])  # 18 domains, 4 experts
     assert share_bars(many, styles_of("follows"), "topic", ON) == []
     assert len(lift_maps(many, styles_of("follows"), "topic", ON)) == 1
     experts = shares.assign(expert=shares["expert"] + len(EXPERTS))
