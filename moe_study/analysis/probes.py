@@ -19,7 +19,7 @@ from moe_study.analysis.specialisation.points import Point, measured_run, points
 from moe_study.runs.findings import Finding, all_findings, finding_names
 from moe_study.runs.folder import RunFolder
 
-OWN = {"label": "of", "seed": "draws_seed"}  # columns of findings that would clash with those of runs
+OWN = {"label": "of", "seed": "draws_seed", "of": "whose"}  # columns of findings that would clash with those of runs
 DIGITS = 6  # of a fingerprint, where a study has several probes of one name
 
 

@@ -89,6 +89,17 @@ def test_the_row_of_all_domains_says_how_much_was_read(folders):
     assert brown.over("knockout") == "probe brown, 900 tokens, 11 documents"
 
 
+def test_columns_that_clash_with_those_of_runs_have_other_names(folders):
+    control = pd.DataFrame({"layer": [0], "label": ["topic"], "of": ["cluster"], "seed": [7]})
+    write_finding(
+        folders[0] / "findings", TraceIdentity(folders[0].name, None, "brown", "ef" * 32), "control", control, {}
+    )
+    (brown, _) = probe_findings(done(load_frame(folders)))
+    (row,) = brown.table("control").to_dict("records")
+    assert (row["label"], row["seed"]) == ("token top-1", 0)
+    assert (row["of"], row["whose"], row["draws_seed"]) == ("topic", "cluster", 7)
+
+
 def test_findings_of_another_run_are_left_out(folders):
     another = TraceIdentity("another", None, "brown", "cd" * 32)
     write_finding(folders[0] / "findings", another, "load", pd.DataFrame({"layer": [0]}), {})

@@ -11,11 +11,9 @@ from moe_study.analysis.plots.saturation import saturation_over_training
 from moe_study.analysis.plots.shares import lift_maps, share_bars
 from moe_study.analysis.plots.style import PointStyle
 from moe_study.analysis.probes import ProbeFindings
-from moe_study.analysis.specialisation.run_tables import POSITION
 from moe_study.analysis.study import Part
 
 PICKS = "picks"
-NOT_DRAWN = (POSITION,)  # domains of shares: the picture of information says all
 ON_VALIDATION = "windows of the validation set, the same at every step"
 
 
@@ -33,7 +31,7 @@ def _of_probe(probe: ProbeFindings, styles: dict[str, PointStyle]) -> Iterator[t
         yield "information", information_by_layer(probe.information, styles, probe.over("information"))
     if len(probe.shares):
         shares = probe.shares[probe.shares["weighted_by"] == PICKS]
-        for of in [of for of in shares["of"].unique() if of not in NOT_DRAWN]:
+        for of in shares["of"].unique():
             words = of, probe.over("shares"), of in probe.token_labels
             yield f"shares-by-{_as_name(of)}", share_bars(shares, styles, *words)
             yield f"lift-by-{_as_name(of)}", lift_maps(shares, styles, *words)
