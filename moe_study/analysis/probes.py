@@ -4,11 +4,12 @@ Nothing is computed here but what is of several runs: information over seeds.
 
 A probe of one name can be cut to several sizes, and is tokenized by each run's tokenizer, so it has many fingerprints.
 Rows of one table are of one fingerprint: of each finding, that of most runs (then of most tokens) stands under the
-probe's name, the others under names of their own.
+probe's name, others under names of their own. Those that are superseded are left out: the same runs, and maybe more,
+have the finding on more tokens.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -111,17 +112,26 @@ def probe_findings(runs: pd.DataFrame) -> tuple[ProbeFindings, ...]:
                     of_name.setdefault(finding.identity.probe_fingerprint, []).append(about)
     found: dict[str, dict[str, list[RunFinding]]] = {}
     for (probe, name), by_fingerprint in by_finding.items():
-        first, *others = sorted(by_fingerprint, key=lambda each: _standing(by_fingerprint[each]), reverse=True)
-        found.setdefault(probe, {})[name] = by_fingerprint[first]
-        for fingerprint in others:
-            found.setdefault(f"{probe}-{fingerprint[:DIGITS]}", {})[name] = by_fingerprint[fingerprint]
+        cuts = [cut for cut in by_fingerprint.values() if not _superseded(cut, by_fingerprint.values())]
+        first, *others = sorted(cuts, key=lambda cut: (len(cut), _tokens(cut), _fingerprint(cut)), reverse=True)
+        found.setdefault(probe, {})[name] = first
+        for cut in others:
+            found.setdefault(f"{probe}-{_fingerprint(cut)[:DIGITS]}", {})[name] = cut
     return tuple(ProbeFindings(name, found[name]) for name in sorted(found))
 
 
-def _standing(found: Sequence[RunFinding]) -> tuple[int, int, str]:
-    """By which findings of one name on several cuts of a probe are ranked: runs, then tokens."""
-    identity = found[0].finding.identity
-    return len(found), max(_amount(one.finding, "tokens") for one in found), identity.probe_fingerprint
+def _superseded(cut: Sequence[RunFinding], cuts: Iterable[Sequence[RunFinding]]) -> bool:
+    """Whether another cut of the probe has the same finding about all these runs, on more tokens."""
+    keys = {one.key for one in cut}
+    return any(_tokens(other) > _tokens(cut) and keys <= {one.key for one in other} for other in cuts)
+
+
+def _tokens(cut: Sequence[RunFinding]) -> int:
+    return max(_amount(one.finding, "tokens") for one in cut)
+
+
+def _fingerprint(cut: Sequence[RunFinding]) -> str:
+    return cut[0].finding.identity.probe_fingerprint
 
 
 def _amount(finding: Finding, unit: str) -> int:

@@ -60,24 +60,29 @@ def test_labels_of_tokens_are_asked_given_the_token_id_only(folders):
     assert ("topic", "") in questions and ("token id", "") in questions
 
 
+def keep(folder, probe, letters, name, tokens):
+    identity = TraceIdentity(folder.name, None, probe, letters * 32)
+    write_finding(folder / "findings", identity, name, pd.DataFrame({"layer": [0]}), {"tokens": tokens})
+
+
 def test_findings_on_another_cut_of_a_probe_stand_apart_only_where_there_are_two_of_one_name(folders):
-    table = pd.DataFrame({"layer": [0]})
-    smaller = TraceIdentity(folders[0].name, None, "planted", "cd" * 32)
     for name in ("paths", "load"):
-        write_finding(folders[0] / "findings", smaller, name, table, {"tokens": 600})
+        keep(folders[0], "planted", "cd", name, 5000)
     most, other = probe_findings(done(load_frame(folders)))
     assert (most.name, set(most.found)) == ("planted", {*NAMES, "load"})
     assert (other.name, set(other.found)) == ("planted-cdcdcd", {"paths"})
     assert len(most.found["paths"]) == 4 and other.table("paths")["key"].tolist() == [folders[0].name]
-    assert most.over("load") == "probe planted, 600 tokens" and other.table("shares").empty
+    assert most.over("load") == "probe planted, 5k tokens" and other.table("shares").empty
 
 
-def test_of_two_cuts_with_as_many_runs_the_larger_one_stands_first(folders):
-    for letters, tokens in (("ef", 10), ("cd", 600), ("aa", 20)):
-        identity = TraceIdentity(folders[0].name, None, "brown", letters * 32)
-        write_finding(folders[0] / "findings", identity, "load", pd.DataFrame({"layer": [0]}), {"tokens": tokens})
-    found = {probe.name: probe.over("load") for probe in probe_findings(done(load_frame(folders)))}
-    assert found["brown"] == "probe brown, 600 tokens" and {"brown-efefef", "brown-aaaaaa"} <= set(found)
+def test_what_the_same_runs_have_on_more_tokens_supersedes_a_first_look(folders):
+    for folder in folders[:2]:
+        keep(folder, "brown", "ef", "load", 10)
+        keep(folder, "brown", "cd", "load", 600)
+    keep(folders[2], "brown", "aa", "load", 20)
+    found = {probe.name: probe for probe in probe_findings(done(load_frame(folders)))}
+    assert set(found) == {"planted", "brown", "brown-aaaaaa"}
+    assert found["brown"].over("load") == "probe brown, 600 tokens" and len(found["brown"].found["load"]) == 2
 
 
 def test_the_row_of_all_domains_says_how_much_was_read(folders):
