@@ -115,7 +115,7 @@ class Draw:
         return torch.rand((), generator=self.generator).item() < probability
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def measure(function: Function, draw: Draw) -> Measured:
     """One trial: a random batch, with suffixes and rows replaced, and truncated."""
     tokens_BT, label_B = draw.tokens(), draw.label()
