@@ -1,4 +1,4 @@
-"""Jobs that train nothing, planted instead of the training to test what runs, when, and what is left behind."""
+"""Jobs that train nothing, or slowly, planted in place of the training to test what runs, when, and what is left."""
 
 import os
 import signal
@@ -73,6 +73,22 @@ def patient(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
         folder.progress(step, force=True)
         time.sleep(0.05)
     raise AssertionError("nobody stopped this run")
+
+
+def slowly(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Trains for real, and pauses after each step until the file `enough` lies beside the runs."""
+    from moe_study.training.loop import Trainer
+    from moe_study.training.run import train
+
+    step_once = Trainer.train_step
+
+    def train_step(self: Trainer) -> None:
+        step_once(self)
+        if not (folder.path.parent / "enough").exists():
+            time.sleep(0.05)
+
+    Trainer.train_step = train_step  # in a process that trains nothing else
+    return train(config, folder)
 
 
 def deaf(config: RunConfig, folder: RunFolder) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def small(tmp_path_factory):
         *("data=local_files", "data.name=tiny", "data.tokenizer.kind=bytes", "data.validation_fraction=0.2"),
         *(f"data.options.path={data.options['path']}", f"data.root={data.root}"),
         *("model=pico", "model.layers=2", "model.width=16", "model.heads=2", "model.context=32"),
-        *("run.batch_size=8", "run.eval_batch=8", "run.device=cpu", "log.checkpoint_every=50"),
+        *("run.batch_size=8", "run.eval_batch=8", "run.device=cpu", "log.checkpoint_every=15"),
     )
 
 
@@ -64,19 +64,21 @@ def test_a_sweep_of_24_runs(cluster, small, tmp_path):
 def test_disturbed_runs(cluster, small, tmp_path):
     """0: preempted; 1: SIGKILL; 2: scancel; 3: requeued by an operator; 4: warned while Python starts."""
     runs_dir, seeds = tmp_path / "runs", ("run.seed=range(5)", *small)
-    first = Command(None, runs_dir, *seeds, steps=1200)
+    first = Command("slowly", runs_dir, *seeds, steps=300)
     wait_until(lambda: python_of(4), "the job of seed 4 to start Python")
     slurm("scancel", "--batch", "--signal=USR2", next(task.id for task in jobs(runs_dir) if task.index == 4))
-    steps_done(runs_dir, range(4), 60)
+    steps_done(runs_dir, range(4), 20)
     folders = {seed: folder for seed, folder in by_seed(runs_dir).items() if seed != 4}
     os.kill(folders[1].status().pid, signal.SIGKILL)
     slurm("scancel", job_of(runs_dir, 2))
     slurm("scontrol", "requeue", job_of(runs_dir, 3))
     slurm("sbatch", "--partition=high", "--ntasks=8", "--time=1", "--output=/dev/null", "--wrap=sleep 3")
+    wait_until(lambda: folders[0].state() is State.PREEMPTED, "the preemption")
+    (runs_dir / "enough").touch()
     said = first.end(1)
     assert "2 of 5 runs are unfinished; rerun the command to resume them" in said
     assert {seed for seed, state in states(runs_dir).items() if state is State.DONE} == {0, 3, 4}
-    second = Command(None, runs_dir, *seeds, steps=1200).end()
+    second = Command("slowly", runs_dir, *seeds, steps=300).end()
     assert "2 to train now" in second
     assert min(folder.status().attempts for folder in folders.values()) > 1
-    assert numbers(runs_dir) == on_this_machine(tmp_path / "alone", *seeds, steps=1200)
+    assert numbers(runs_dir) == on_this_machine(tmp_path / "alone", *seeds, steps=300)
