@@ -68,9 +68,16 @@ class Cluster:
         if self._pid("slurmctld") is not None:
             self.cancel_all()
         for name in reversed(DAEMONS):
-            if (pid := self._pid(name)) is not None:
-                os.kill(pid, signal.SIGTERM)
-                wait_until(lambda name=name: self._pid(name) is None, f"{name} to end", self._logs)  # type: ignore[misc]
+            self._end(name)
+
+    def stop_controller(self) -> None:
+        """End slurmctld alone: jobs go on, and nobody answers."""
+        self._end("slurmctld")
+
+    def start_controller(self) -> None:
+        """Start it again, with what it knew."""
+        self._call("slurmctld", "-f", str(self.folder / "slurm.conf"))
+        wait_until(lambda: bool(self._node_state()), "slurmctld to answer", self._logs)
 
     def cancel_all(self) -> None:
         """Cancel all jobs and wait until none is left."""
@@ -84,6 +91,11 @@ class Cluster:
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
+
+    def _end(self, daemon: str) -> None:
+        if (pid := self._pid(daemon)) is not None:
+            os.kill(pid, signal.SIGTERM)
+            wait_until(lambda: self._pid(daemon) is None, f"{daemon} to end", self._logs)
 
     def _node_state(self) -> str:
         return self.run("sinfo", "-h", "-p", "main", "-o", "%T", check=False).strip()

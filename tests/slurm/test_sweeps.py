@@ -119,7 +119,7 @@ def test_cancelled_jobs_stay_cancelled_until_the_command_is_given_again(cluster,
     assert by_seed(runs_dir)[0].result()["resumed_from"] > 0
 
 
-@pytest.mark.parametrize("how", ["requeued by an operator", "warned"])
+@pytest.mark.parametrize("how", ["requeued by an operator", "warned", "its node is down"])
 def test_a_job_that_is_told_to_stop_goes_on_by_itself(cluster, runs_dir, how):
     command = Command("patient", runs_dir, "run.seed=0,1")
     steps_done(runs_dir, (0, 1))
@@ -127,16 +127,21 @@ def test_a_job_that_is_told_to_stop_goes_on_by_itself(cluster, runs_dir, how):
     job = job_of(runs_dir, last)
     if how == "warned":  # as SLURM does before a time limit or a preemption
         slurm("scancel", "--batch", "--signal=USR2", job)
+    elif how == "its node is down":
+        slurm("scontrol", "update", "NodeName=ALL", "State=DOWN", "Reason=test")
+        cluster.run("scontrol", "update", "NodeName=ALL", "State=RESUME", check=False)  # unless it is back by itself
     else:
         slurm("scontrol", "requeue", job)
-    wait_until(lambda: states(runs_dir)[last] is State.PREEMPTED, "the run to save itself")
+    # A node that is down is cut off without a word to its jobs.
+    wait_until(lambda: states(runs_dir)[last] in (State.PREEMPTED, State.STALE), "the run to stop")
     (runs_dir / "enough").touch()
     command.end()
     folder = by_seed(runs_dir)[last]
     assert (folder.status().attempts, folder.status().job) == (2, job)
-    assert by_seed(runs_dir)[1 - last].status().attempts == 1
-    assert folder.result()["resumed_from"] > 0
     assert submissions(runs_dir) == 2
+    if how != "its node is down":
+        assert folder.result()["resumed_from"] > 0
+        assert by_seed(runs_dir)[1 - last].status().attempts == 1
 
 
 def test_a_time_limit_only_interrupts(cluster, runs_dir):
