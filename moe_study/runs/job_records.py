@@ -44,6 +44,7 @@ class Submission:
     attempts: dict[str, int]  # of each run, before
     max_attempts: int  # of a run in this submission, before its job does not requeue itself any more
     pool: dict[str, Any]  # settings of the pool in a job of several runs
+    code: str  # the copy of the code that its jobs import, in .code beside the submissions
     job_id: str | None = None  # of the array; None: not confirmed
     over: bool = False  # none of its jobs lives, so that nobody has to ask any more
 

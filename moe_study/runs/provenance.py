@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import moe_study
+from moe_study.files import read_json
 
 PACKAGE = Path(moe_study.__file__).resolve().parent
 DISTRIBUTION = "moe-study"
+COPIED_FROM = "copied_from.json"  # beside a copy of the package: the code_of what was copied
 LIBRARIES = ("torch", "numpy", "hydra-core", "omegaconf", "tokenizers", "tiktoken")
 
 
@@ -43,9 +45,11 @@ def code_of(package: Path) -> dict[str, str | None]:
 
     `commit`; `diff`, a hash of what differs from it (changes to tracked files, and untracked modules in the package;
     None: nothing); both None outside of a clone. `version` as installed (None: it is not); `sources`, a hash of all
-    modules.
+    modules. A copy that jobs import (launch/slurm/snapshot.py) is what it was copied from.
     """
     clone = package.parent
+    if (copied := read_json(clone / COPIED_FROM)) is not None:
+        return copied  # type: ignore[no-any-return]
     commit = _git(clone, "rev-parse", "HEAD")
     modules = sorted(package.rglob("*.py"))
     return {

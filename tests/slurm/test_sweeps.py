@@ -1,13 +1,18 @@
 """Sweeps on a real cluster: issued, joined, left, disturbed."""
 
+import shutil
 import signal
+import subprocess
 
 import pytest
 
 from moe_study.cli import main
 from moe_study.runs.folder import State
-from tests.launch.driving import wait_until
+from moe_study.runs.provenance import code_of
+from tests.launch.driving import ROOT, wait_until
+from tests.launch.driving import command as command_line
 from tests.slurm.driving import (
+    SMALL,
     Command,
     by_seed,
     job_of,
@@ -168,3 +173,20 @@ def test_jobs_of_several_runs_save_them_all_and_tell_failures(cluster, runs_dir)
     wait_until(lambda: {states(runs_dir)[seed] for seed in (7, 8, 9)} == {State.PREEMPTED}, "all to save themselves")
     command.end()
     assert min(by_seed(runs_dir)[seed].result()["resumed_from"] for seed in (7, 8, 9)) > 0
+
+
+def test_code_that_is_edited_while_jobs_wait_changes_none_of_their_runs(cluster, runs_dir, tmp_path):
+    clone = tmp_path / "clone"
+    for part in ("moe_study", "conf", "hydra_plugins", "tests"):
+        shutil.copytree(ROOT / part, clone / part, ignore=shutil.ignore_patterns("__pycache__"))
+    arguments = ("-m", *SMALL, "run.seed=0,1", "hydra.launcher.limit=1", "hydra.launcher.wait=false")
+    line, environment = command_line("patient", runs_dir, arguments)
+    line[1] = str(clone / "tests" / "launch" / "train_toy.py")
+    subprocess.run(line, env={**environment, "PYTHONPATH": str(clone)}, cwd=tmp_path, check=True, capture_output=True)
+    with open(clone / "moe_study" / "launch" / "execute.py", "a") as source:
+        source.write("raise RuntimeError('half an edit')\n")
+    (runs_dir / "enough").touch()
+    sweep("patient", runs_dir, "run.seed=0,1")
+    code = [folder.provenance() for folder in by_seed(runs_dir).values()]
+    assert code[0]["sources"] == code[1]["sources"] == code_of(ROOT / "moe_study")["sources"]
+    assert not list((runs_dir / ".submissions" / ".code").iterdir())

@@ -17,5 +17,6 @@ jobs (runs/job_records.py) and the scheduler's word are advice that saves needle
   the scheduler's warning (SIGUSR2, or SIGTERM of a preemption) it saves a checkpoint, and requeues itself unless SLURM
   has done so or the job was cancelled: then its state is not RUNNING any more. Attempts are capped, counted in the
   run's folder. The handler of signals is installed before anything is imported.
+- **The code** that a job imports is a copy taken at submission (snapshot.py): edits while jobs wait change no run.
 - **The seam**: all calls of SLURM's commands are in scheduler.py; tests put a scripted scheduler in its place.
 """

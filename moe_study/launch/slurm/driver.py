@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from moe_study.errors import StudyError
 from moe_study.launch.slurm.scheduler import NoRoom, QueuedTask, SchedulerSilent
+from moe_study.launch.slurm.snapshot import drop_unused
 from moe_study.launch.slurm.submit import Sender
 from moe_study.launch.slurm.survey import Survey, look
 from moe_study.runs.job_records import read_submissions, records_locked
 from moe_study.runs.status import State
 from moe_study.sweeps.plan import TO_RETRY, TO_START, PlannedRun
 
+LAST_LOOKS, LAST_PAUSE = 5, 1.0  # seconds
 LOOKS_BEFORE_GONE = 2  # that find no job for an unfinished run, which may just have written its last word elsewhere
 
 
@@ -58,8 +60,10 @@ class Driver:
         while True:
             survey, states, left = self.round()
             self.watch.show(self.runs, states, survey)
-            if not left and not (settings.wait and self._is_pending(states, survey)):
-                return
+            if not left and not settings.wait:
+                return None
+            if not left and not self._is_pending(states, survey):
+                return self._see_jobs_off()
             self.sleep(settings.poll)
 
     def round(self) -> tuple[Survey, dict[str, State], bool]:
@@ -80,9 +84,19 @@ class Driver:
         survey = look(read_submissions(self._runs_dir), self.sender.scheduler, self.sender.limits.cluster)
         for record in survey.news:
             record.write()
+        if any(record.over for record in survey.news):
+            drop_unused(self._runs_dir, read_submissions(self._runs_dir))
         self._bear_silence(survey.silence)
         self.ended.update(survey.ended)
         return survey
+
+    def _see_jobs_off(self) -> None:
+        """The runs have ended; give their jobs a moment to do so, too, so that their records are over."""
+        for _ in range(LAST_LOOKS):
+            with records_locked(self._runs_dir):
+                if not any(run.key in self._look().live for run in self.runs):
+                    return
+            self.sleep(min(LAST_PAUSE, self.sender.settings.poll))
 
     def _in_order(self) -> list[PlannedRun]:
         first = {run.key for run in self.missing}

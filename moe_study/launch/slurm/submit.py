@@ -13,8 +13,8 @@ from moe_study.launch.execute import Job
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.slurm.scheduler import Limits, Refused, Scheduler
 from moe_study.launch.slurm.settings import SlurmSettings
+from moe_study.launch.slurm.snapshot import take_snapshot
 from moe_study.runs.job_records import Submission, new_submission
-from moe_study.sweeps.conf import PACKAGE
 from moe_study.sweeps.plan import PlannedRun
 
 JOB_FILE = "job.pickle"  # an execute.Job, by reference to its function
@@ -53,16 +53,19 @@ class Sender:
         at the queue tells whether the jobs have arrived.
         """
         runs = [run for task in tasks for run in task]
+        runs_dir = str(runs[0].folder.path.parent)
+        code = take_snapshot(runs_dir)
         submission = new_submission(
-            str(runs[0].folder.path.parent),
+            runs_dir,
             self.limits.cluster,
             [[run.config for run in task] for task in tasks],
             {run.key: run.folder.status().attempts for run in runs},
             max_attempts=self.settings.attempts,
             pool=to_plain(self.pool),
+            code=code.name,
         )
         try:
-            script = self._write_script(submission)
+            script = self._write_script(submission, code)
             options = [*self._options(submission), *([f"--dependency=afterany:{after}"] if after else [])]
             options += self.settings.sbatch_options({run.config.run.device for run in runs})
             submission = dataclasses.replace(submission, job_id=self.scheduler.submit(script, options))
@@ -81,12 +84,12 @@ class Sender:
             "--open-mode=append",
         ]
 
-    def _write_script(self, submission: Submission) -> Path:
+    def _write_script(self, submission: Submission, code: Path) -> Path:
         write_bytes_atomic(submission.folder / JOB_FILE, pickle.dumps(self.job))
         script = submission.folder / "job.sh"
         text = SCRIPT.format(
             setup="\n".join(self.settings.setup),
-            path=shlex.quote(str(PACKAGE.parent)),
+            path=shlex.quote(str(code.resolve())),
             python=shlex.quote(sys.executable),
             folder=shlex.quote(str(submission.folder)),
         )
