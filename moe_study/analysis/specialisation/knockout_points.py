@@ -172,14 +172,14 @@ def _domains(run: KnockedRun, label: str) -> int:
 
 
 def points_of(runs: Sequence[RunOfPoint]) -> list[KnockedPoint]:
-    """The points of `runs`, in the order of their first run, p values adjusted by label.
+    """The points of `runs`, in the order of their first run, seeds in order, p values adjusted by label.
 
     DataError where the seeds of a point were not knocked out alike.
     """
     by_point: dict[str, list[RunOfPoint]] = {}
     for run in runs:
         by_point.setdefault(run.point, []).append(run)
-    return _adjusted([_point(own) for own in by_point.values()])
+    return _adjusted([_point(sorted(own, key=lambda run: run.seed)) for own in by_point.values()])
 
 
 def _point(runs: Sequence[RunOfPoint]) -> KnockedPoint:

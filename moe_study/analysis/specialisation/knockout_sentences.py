@@ -57,7 +57,7 @@ def knockout_sentences(points: Sequence[KnockedPoint]) -> Iterator[str]:
         yield f"Which expert is needed for which {label}?"
         for point in (point for point in points if any(row.label == label for row in point.layers)):
             yield f"  {_answer(point, label)}"
-            yield from (f"    seed {run.seed}: {_needed(run, label)}" for run in point.runs)
+            yield from (f"    {line}" for line in _experts(point, label))
     if labels:
         yield f"({HOW_TO_READ})"
         yield f"({NEEDED})"
@@ -101,13 +101,21 @@ def _interval(of: Interval, digits: int) -> str:
     return f"{of.mean:z.{digits}f}{ends}"
 
 
+def _experts(point: KnockedPoint, label: str) -> Iterator[str]:
+    """A line for each seed that has a needed expert, and one for the others together."""
+    named = {run.seed: _needed(run, label) for run in point.runs}
+    yield from (f"seed {seed}: {text}" for seed, text in named.items() if text)
+    if none := [str(seed) for seed, text in named.items() if not text]:
+        yield f"seed{'s' if len(none) > 1 else ''} {', '.join(none)}: no expert is needed for one {label} alone"
+
+
 def _needed(run: RunOfPoint, label: str) -> str:
     parts = []
     for layer in run.layers:
         pairs = sorted(needed_pairs(run, label, layer), key=lambda row: -row.excess)
-        named = ", ".join(_pair(row) for row in pairs[:MOST_NAMED])
         more = f" and {len(pairs) - MOST_NAMED} more" if len(pairs) > MOST_NAMED else ""
-        parts.append(f"layer {layer}: {named or 'none'}{more}")
+        if pairs:
+            parts.append(f"layer {layer}: {', '.join(_pair(row) for row in pairs[:MOST_NAMED])}{more}")
     return "; ".join(parts)
 
 

@@ -88,7 +88,7 @@ def test_sentences_name_the_experts_of_each_seed_and_average_the_layer(points) -
     assert lines[place + 1].endswith("4.0 pairs needed per seed) (4 seeds)")
     assert lines[place + 2].startswith("    seed 0: layer 1: expert ") and "for language " in lines[place + 2]
     assert lines[place + 6].startswith("  nothing: that one language loses more is not shown in layer 1 (")
-    assert lines[place + 7] == "    seed 0: layer 1: none"
+    assert lines[place + 7] == "    seeds 0, 1, 2, 3: no expert is needed for one language alone"
     broken = lines[lines.index("What breaks when routes are changed?") + 2]
     assert broken.startswith("  nothing, layer 1: an expert removed 0.049 [0.046, 0.052] / 0.050")
     assert lines[-1].startswith("†")
@@ -130,7 +130,8 @@ def test_kinds_are_averaged_over_experts_and_all_layers_at_once_stand_apart() ->
         RouteChange(-1, Kind.LOSE_BEST), 0.4 * run.tokens_D, run.tokens_D, np.full((DRAWS, 60), 0.2) * run.tokens_D
     )
     knocked = KnockedRun(run.tokens_D, run.assigned, run.labels, (*run.damages, both))
-    (point,) = points_of([run_of_point("p", seed, False, knocked, 19) for seed in range(2)])
+    (point,) = points_of([run_of_point("p", seed, False, knocked, 19) for seed in (3, 0)])
+    assert [run.seed for run in point.runs] == [0, 3]
     kinds = {(row.layer, row.kind): row for row in point.kinds}
     means = [damage.nats_D.sum() / run.tokens_D.sum() for damage in run.damages]
     assert kinds[1, Kind.REMOVE].change.mean == pytest.approx(np.mean(means))
