@@ -115,3 +115,12 @@ def test_a_wrong_wish_is_one_sentence_before_anything_is_read(trained, knockout,
 def test_a_layer_that_no_run_has_is_one_sentence(runs, knockout):
     code, _, err = knockout(runs, "--layers", "7", "--kinds", "remove")
     assert code == 1 and "layer 7 decides nothing here; choose of 0, 1" in err and len(err.splitlines()) == 1
+
+
+def test_dense_runs_alone_are_one_sentence(runs, knockout):
+    for path in runs.iterdir():
+        if (path / "config.yaml").exists() and RunFolder(path).read_config().routing.selection != "dense":
+            shutil.rmtree(path)
+    code, _, err = knockout(runs)
+    assert code == 1 and len(err.splitlines()) == 1
+    assert "no run could be knocked out; the first: dense 1x: a dense run has no experts" in err

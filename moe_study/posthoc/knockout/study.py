@@ -59,12 +59,9 @@ def knock_out_runs(frame: pd.DataFrame, wish: KnockoutWish, say: Callable[[str],
     A run that cannot be is left out with its sentence. Errors: ConfigError for a wish that no run could meet.
     """
     wish.check()
-    found, runs = KnockedRuns(), done(frame)
-    is_dense = runs["routing.selection"] == Selection.DENSE
-    if is_dense.any():
-        dense = ", ".join(dict.fromkeys(runs["label"][is_dense]))
-        found.left_out.append(f"{dense}: a dense run has no experts, so nothing can be taken away from it")
-    runs = runs[~is_dense]
+    found, finished = KnockedRuns(), done(frame)
+    is_dense = finished["routing.selection"] == Selection.DENSE
+    runs = finished[~is_dense]
     for place, run in enumerate(each(runs), start=1):
         name, started = f"{run.label}, seed {run.seed:g}", time.perf_counter()
         try:
@@ -74,6 +71,9 @@ def knock_out_runs(frame: pd.DataFrame, wish: KnockoutWish, say: Callable[[str],
             found.left_out.append(f"{name} ({run.key}): {error}")
             outcome = "left out"
         say(f"[{place}/{len(runs)}] {name} ({run.key}): {outcome}")
+    if is_dense.any():
+        dense = ", ".join(dict.fromkeys(finished["label"][is_dense]))
+        found.left_out.append(f"{dense}: a dense run has no experts, so nothing can be taken away from it")
     return found
 
 
