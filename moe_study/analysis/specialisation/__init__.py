@@ -15,4 +15,6 @@ share_nulls    a band for every share
 hidden_states  what similarity of the hidden states explains by itself
 load           load and its evenness, entropy and margin, co-activation, committee
 agreement      routes beside other routes: saturation, paths, the label router, other seeds
+knockout       what breaks by domain when routes are changed, beside random experts of equal load
+knockout_points, knockout_sentences, knockout_report    the same over seeds, in words and in files
 """
