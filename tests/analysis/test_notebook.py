@@ -77,7 +77,7 @@ def test_the_notebook_of_experts_shows_what_was_found_and_tells_what_to_type(tmp
     names, displayed = cells_run(SPECIALISATION, tmp_path, monkeypatch)
     said = capsys.readouterr().out
     assert "probe planted, 1.2k tokens, 40 documents: information, shares" in said
-    assert "Do experts follow language?" in said and f"type: moe-study knockout {tmp_path}" in said
+    assert "Do experts follow language?" in said and f"type: moe-study knockout {tmp_path} --probe planted" in said
     assert len([shown for shown in displayed if isinstance(shown, Figure)]) >= 7
     row, profile = names["row"], names["profile"]
     assert (profile.layer, profile.expert) == (row["layer"], row["expert"]) and profile.domains[0].lift > 1
@@ -90,7 +90,10 @@ def test_the_notebook_of_experts_shows_knock_outs_and_says_where_a_trace_is_gone
     keep_knockout(folder, knockout("", 4, ["de", "en", "fr", "it"]))
     _, displayed = cells_run(SPECIALISATION, tmp_path, monkeypatch)
     said = capsys.readouterr().out
-    assert "planted: 8 of 32 are needed" in said and f"type: moe-study inspect {folder} --expert 0." in said
+    assert (
+        "planted: of 32 pairs of an expert and a domain, the expert is needed in 8" in said
+        and f"type: moe-study inspect {folder} --expert 0." in said
+    )
     assert [shown.data["change"].max() for shown in displayed if hasattr(shown, "data")] == [0.101]
 
 
