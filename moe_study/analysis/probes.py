@@ -16,11 +16,13 @@ import pandas as pd
 
 from moe_study.analysis.format import count
 from moe_study.analysis.frame import each
+from moe_study.analysis.specialisation.layer_trace import WEIGHTINGS
 from moe_study.analysis.specialisation.points import Point, measured_run, points_of, to_frame
 from moe_study.runs.findings import Finding, all_findings, finding_names
 from moe_study.runs.folder import RunFolder
 
 OWN = {"label": "of", "seed": "draws_seed", "of": "whose"}  # columns of findings that would clash with those of runs
+PICKS, GATE = WEIGHTINGS
 DIGITS = 6  # of a fingerprint, where a study has several probes of one name
 
 
@@ -88,7 +90,13 @@ class ProbeFindings:
 
     @functools.cached_property
     def shares(self) -> pd.DataFrame:
-        return self.table("shares")
+        """Shares of each run as its information weighs experts: alike, and by gate where every token has them all."""
+        by_gate = {
+            one.key for one in self.found.get("information", ()) if one.finding.table["weighted_by"].eq(GATE).any()
+        }
+        table = self.table("shares")
+        wanted = [GATE if key in by_gate else PICKS for key in table.get("key", ())]
+        return table[table["weighted_by"] == wanted] if len(table) else table
 
     @functools.cached_property
     def co_activation(self) -> pd.DataFrame:

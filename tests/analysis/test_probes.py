@@ -40,6 +40,20 @@ def test_findings_stand_under_one_another_with_the_names_of_their_runs(folders, 
     assert probe.over("shares") == "probe planted, 1.2k tokens, 40 documents"
 
 
+def test_shares_are_weighted_as_the_information_of_the_run_is(tmp_path):
+    """By gate where every token has every expert: its picks say nothing."""
+    folders = planted.plant(tmp_path, (planted.TOKEN_1,), (0.0,))
+    every = layers_of("topic", 1, layers=1, top=4)
+    for folder, layers in zip(folders, (layers_of("topic", 0, layers=1), every), strict=True):
+        keep_findings(folder, layers, ("information", "shares"))
+    (probe,) = probe_findings(done(load_frame(folders)))
+    assert probe.shares.groupby("seed")["weighted_by"].unique().map(list).to_dict() == {0: ["picks"], 1: ["gate"]}
+    row = probe.shares.query("seed == 1 and of == 'topic' and domain == 'topic 0' and expert == 2").iloc[0]
+    topic_T = np.asarray(every[0].document_labels["topic"][0])[every[0].document_T]
+    weights = every[0].weight_P[every[0].expert_P == 2]  # one of each token, in order
+    assert row["share"] == pytest.approx(weights[topic_T == 0].mean())
+
+
 def test_information_is_averaged_over_the_seeds_of_a_point(folders, layers):
     (probe,) = probe_findings(done(load_frame(folders)))
     row = probe.information.query("label == 'topic' and given == '' and layer == 0").iloc[0]

@@ -19,10 +19,12 @@ FEWEST = 10  # tokens of a pair by chance, for its lift to say something
 
 
 def co_activation_maps(pairs: pd.DataFrame, styles: dict[str, PointStyle], on: str) -> list[Figure]:
-    """Lift of every two experts over the mean of all pairs, of points whose tokens have two experts or more."""
+    """Lift of every two experts over the mean of all pairs, of points whose tokens have two experts or more,
+    but not all."""
     long = one_run(pairs)
-    together = long[(long["first"] != long["second"]) & (long["both"] > 0)]
-    names = [name for name in styles if name in set(together["label"])]
+    pairs_of = long[long["first"] != long["second"]].groupby("label")["both"].max()
+    always = long.groupby("label")["both"].agg(lambda both: both.min() == both.max())  # every token has every expert
+    names = [name for name in styles if pairs_of.get(name, 0) > 0 and not always[name]]
     long = long[long["label"].isin(names)]
     matrices = {
         name: {layer: _pairs(rows[rows["layer"] == layer]) for layer in layers}

@@ -13,7 +13,6 @@ from moe_study.analysis.plots.style import PointStyle
 from moe_study.analysis.probes import ProbeFindings
 from moe_study.analysis.study import Part
 
-PICKS = "picks"
 ON_VALIDATION = "windows of the validation set, the same at every step"
 
 
@@ -30,11 +29,10 @@ def _of_probe(probe: ProbeFindings, styles: dict[str, PointStyle]) -> Iterator[t
     if len(probe.information):
         yield "information", information_by_layer(probe.information, styles, probe.over("information"))
     if len(probe.shares):
-        shares = probe.shares[probe.shares["weighted_by"] == PICKS]
-        for of in shares["of"].unique():
+        for of in probe.shares["of"].unique():
             words = of, probe.over("shares"), of in probe.token_labels
-            yield f"shares-by-{_as_name(of)}", share_bars(shares, styles, *words)
-            yield f"lift-by-{_as_name(of)}", lift_maps(shares, styles, *words)
+            yield f"shares-by-{_as_name(of)}", share_bars(probe.shares, styles, *words)
+            yield f"lift-by-{_as_name(of)}", lift_maps(probe.shares, styles, *words)
     if len(probe.co_activation):
         yield "co-activation", co_activation_maps(probe.co_activation, styles, probe.over("co_activation"))
     if len(probe.knockout):

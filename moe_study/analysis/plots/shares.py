@@ -36,6 +36,7 @@ from moe_study.analysis.plots.style import (
     house_style,
     title,
 )
+from moe_study.analysis.probes import GATE
 
 MOST_BARS = 64  # in a panel; beyond, the heat map alone shows the shares
 BY_CHANCE = "one in twenty leaves its band by chance"
@@ -79,6 +80,7 @@ def share_bars(
                     seeds_note(long[long["label"].isin(page)]),
                     f"Grey: {_band(of_tokens)}",
                     f"Where bars end outside their bands, experts follow the {of}; {BY_CHANCE}",
+                    gate_note(long[long["label"].isin(page)]),
                     leak_note(page, styles),
                 ),
             )
@@ -129,6 +131,7 @@ def lift_maps(
         [
             on,
             seeds_note(long) if len(long) else "",
+            gate_note(long),
             most_used_note(experts),
             f"Experts stand in the order of the {of} that they favour, which makes a diagonal even of noise: only"
             f" cells outside the band say that an expert prefers a domain or avoids it, and {BY_CHANCE}",
@@ -136,6 +139,12 @@ def lift_maps(
         extend="both",
     )
     return heat_maps(matrices, styles, heat)
+
+
+def gate_note(shares: pd.DataFrame) -> str:
+    """Which points' experts are weighted by the gate."""
+    labels = shares[shares["weighted_by"] == GATE]["label"].unique()
+    return f"by gate weight, as every token has every expert: {', '.join(labels)}" if len(labels) else ""
 
 
 def _band(of_tokens: bool) -> str:

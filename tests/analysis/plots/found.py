@@ -51,7 +51,7 @@ def made_up_shares(label: str, experts: int, domains: int, layers: int) -> pd.Da
         "overall": 1 / (expert + 1),
     }
     where = {"layer": layer, "of": "topic", "domain": [f"topic {n:02}" for n in domain], "expert": expert}
-    return pd.DataFrame({**where, **numbers}).assign(label=label, point=label, key=label, seed=0)
+    return pd.DataFrame({**where, **numbers}).assign(label=label, point=label, key=label, seed=0, weighted_by="picks")
 
 
 def knockout(label: str, experts: int, domains: list[str], layers: int = 2, seed: int = 0) -> pd.DataFrame:

@@ -104,9 +104,11 @@ def test_points_of_few_and_of_many_experts_have_pages_of_their_own():
     ]
 
 
-def test_points_whose_tokens_have_one_expert_have_no_pairs():
-    one = table("co_activation", layers_of("topic"), "top-1")
+def test_points_whose_tokens_have_one_expert_or_all_have_no_pairs_to_show():
+    one = pd.concat(
+        [table("co_activation", layers_of("topic"), "top-1"), table("co_activation", layers_of("topic", top=4), "all")]
+    )
     two = table("co_activation", layers_of("topic", top=2), "top-2")
-    assert co_activation_maps(one, styles_of("top-1", "top-2"), ON) == []
-    (figure,) = co_activation_maps(pd.concat([one, two]), styles_of("top-1", "top-2"), ON)
+    assert co_activation_maps(one, styles_of("top-1", "top-2", "all"), ON) == []
+    (figure,) = co_activation_maps(pd.concat([one, two]), styles_of("top-1", "top-2", "all"), ON)
     assert [axes.get_ylabel() for axes in figure.axes if axes.get_title()] == ["top-2", ""]

@@ -59,6 +59,14 @@ def test_bars_have_the_colour_of_their_expert_and_the_legend_names_the_null(shar
     assert [text.get_text() for text in legend.get_texts()] == ["0", "1", "2", "3", "null"]
 
 
+def test_points_weighted_by_the_gate_are_named(shares):
+    for draw in (share_bars, lift_maps):
+        (figure,) = draw(shares.assign(weighted_by="gate"), styles_of("follows"), "topic", ON)
+        assert "By gate weight, as every token has every expert: follows" in " ".join(figure.get_supxlabel().split())
+        (figure,) = draw(shares, styles_of("follows"), "topic", ON)
+        assert "gate" not in figure.get_supxlabel()
+
+
 def test_too_many_bars_are_left_to_the_heat_map(shares):
     many = pd.concat([shares.assign(domain=shares["domain"] + f" {n}") for n in range(6)])  # 18 domains, 4 experts
     assert share_bars(many, styles_of("follows"), "topic", ON) == []
