@@ -35,6 +35,7 @@ TARGETS = {
     "startup train.py --help": Target(1.0, 0.7, START),
     "startup moe-study plan": Target(1.0, 0.7, START),
     "startup moe-study status": Target(1.0, 0.2, START),
+    "startup moe-study inspect": Target(5.0, 3.0, START),
     "startup first step of a toy run": Target(6.0, 4.0, "seconds from the command to the first step's record"),
     "specialise 3 layers of 200,000 tokens": Target(20.0, 10.0, "CPU seconds of one run's tables, 1,000 permutations"),
     "specialise a trained run": Target(20.0, 10.0, "CPU seconds of one run, traced and measured, 1,000 permutations"),
