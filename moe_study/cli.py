@@ -11,28 +11,39 @@ from collections.abc import Callable, Sequence
 
 from moe_study.commands import (
     audit,
+    cancel,
     inspect,
     knockout,
+    logs,
     plan,
     plots,
     prepare,
     remove,
+    retry,
     sparsify,
     specialise,
     status,
+    submit,
     train,
 )
 from moe_study.guard import guarded
 
 # In the order of --help.
-SUBCOMMANDS = (prepare, plan, train, status, remove, audit, inspect, specialise, knockout, sparsify, plots)
+SUBCOMMANDS = (
+    *(prepare, plan, train, submit, status, logs, retry, cancel, remove),
+    *(audit, inspect, specialise, knockout, sparsify, plots),
+)
 DESCRIPTION = """\
 Studies of mixture-of-experts language models.
 
   moe-study prepare data=parliament_news      download, tokenize and index a corpus
   moe-study plan +sweep=first_look            what a sweep would train, and what it would cost
   moe-study train -m +sweep=first_look        train its runs, as python train.py does in a clone
+  moe-study submit +sweep=first_look          send them to SLURM and return
   moe-study status --sweep first_look         what is done, running, failed and why
+  moe-study logs KEY -f                       what a run says
+  moe-study retry --failed                    send failed runs to SLURM again
+  moe-study cancel --sweep first_look         cancel the jobs of a sweep
   moe-study remove --failed                   free disk of runs, after showing what goes
   moe-study audit +sweep=first_look           which points look at later tokens, declared and measured
   moe-study inspect runs/KEY --text "..."     which expert takes which token, topic or language

@@ -43,6 +43,7 @@ class Submission:
     tasks: tuple[tuple[str, ...], ...]  # by index of the array: keys of the runs that one job trains
     attempts: dict[str, int]  # of each run, before
     max_attempts: int  # of a run in this submission, before its job does not requeue itself any more
+    settings: dict[str, Any]  # of the launcher, with which a run can be sent again
     pool: dict[str, Any]  # settings of the pool in a job of several runs
     code: str  # the copy of the code that its jobs import, in .code beside the submissions
     job_id: str | None = None  # of the array; None: not confirmed
@@ -110,8 +111,9 @@ def read_submission(folder: str | os.PathLike[str]) -> Submission:
 def read_submissions(runs_dir: str | os.PathLike[str]) -> list[Submission]:
     """All submissions of runs in `runs_dir`, the oldest first."""
     root = Path(runs_dir) / ".submissions"
-    names = sorted(entry.name for entry in os.scandir(root)) if root.is_dir() else []
-    return [read_submission(root / name) for name in names if (root / name / "record.json").exists()]
+    folders = [entry.path for entry in os.scandir(root)] if root.is_dir() else []
+    found = [read_submission(folder) for folder in folders if os.path.exists(os.path.join(folder, "record.json"))]
+    return sorted(found, key=lambda submission: submission.sent)
 
 
 @contextlib.contextmanager

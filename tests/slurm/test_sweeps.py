@@ -190,3 +190,21 @@ def test_code_that_is_edited_while_jobs_wait_changes_none_of_their_runs(cluster,
     code = [folder.provenance() for folder in by_seed(runs_dir).values()]
     assert code[0]["sources"] == code[1]["sources"] == code_of(ROOT / "moe_study")["sources"]
     assert not list((runs_dir / ".submissions" / ".code").iterdir())
+
+
+def test_one_run_is_retried_and_another_one_cancelled_by_their_keys(cluster, runs_dir, capsys, monkeypatch):
+    monkeypatch.chdir(runs_dir.parent)
+    sweep("unlucky", runs_dir, "run.seed=0,1,2", code=1)
+    (runs_dir / "luck").touch()
+    folders = by_seed(runs_dir)
+    assert main(["retry", folders[1].key[:6], "--runs-dir", str(runs_dir)]) == 0
+    wait_until(lambda: states(runs_dir)[1] is State.DONE, "the run to end")
+    assert states(runs_dir)[2] is State.FAILED
+    assert submissions(runs_dir) == 4
+    sweep("patient", runs_dir, "run.seed=7,8", "hydra.launcher.wait=false")
+    steps_done(runs_dir, (7, 8))
+    job = job_of(runs_dir, 7)
+    assert main(["cancel", by_seed(runs_dir)[7].key[:6], "--runs-dir", str(runs_dir)]) == 0
+    assert f"cancelled 1 jobs: {job}" in capsys.readouterr().out
+    wait_until(lambda: states(runs_dir)[7] is State.PREEMPTED, "the run to save itself")
+    assert states(runs_dir)[8] is State.RUNNING

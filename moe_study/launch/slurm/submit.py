@@ -61,6 +61,7 @@ class Sender:
             [[run.config for run in task] for task in tasks],
             {run.key: run.folder.status().attempts for run in runs},
             max_attempts=self.settings.attempts,
+            settings=to_plain(self.settings),
             pool=to_plain(self.pool),
             code=code.name,
         )

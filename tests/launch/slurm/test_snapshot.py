@@ -18,7 +18,7 @@ def test_a_copy_is_the_code_that_it_was_copied_from_and_is_made_once(tmp_path):
 
 def test_a_copy_goes_with_the_last_job_that_could_import_it(tmp_path):
     copy = take_snapshot(tmp_path)
-    submission = new_submission(str(tmp_path), "here", [], {}, max_attempts=1, pool={}, code=copy.name)
+    submission = new_submission(str(tmp_path), "here", [], {}, max_attempts=1, settings={}, pool={}, code=copy.name)
     drop_unused(tmp_path, [submission])
     assert copy.exists()
     drop_unused(tmp_path, [dataclasses.replace(submission, over=True)])
