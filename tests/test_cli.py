@@ -97,6 +97,50 @@ def test_status_counts_and_gives_reasons(capsys, some_runs):
     assert "step 4 of 10" in out
 
 
+def test_status_of_failed_runs_alone_ends_with_their_tracebacks(capsys, some_runs):
+    folder = run_in(some_runs, 1)
+    try:
+        raise ValueError("the true reason")
+    except ValueError as error:
+        folder.fail(error)
+    assert cli.main(["status", "--failed", str(some_runs)]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"failed    {folder.path}")
+    assert "log.txt" in first
+    assert others[0] == "    Traceback (most recent call last):"
+    assert others[-1] == "    ValueError: the true reason"
+    folder.preempt(3)
+    cli.main(["status", "--failed", str(some_runs)])
+    assert capsys.readouterr().out == "no run has failed\n"
+
+
+def test_status_as_json_has_every_run(capsys, some_runs):
+    assert cli.main(["status", "--json", str(some_runs)]) == 0
+    found = {run["key"]: run for run in json.loads(capsys.readouterr().out)}
+    states = {run_in(some_runs, seed).key: state for seed, state in enumerate(("done", "failed", "preempted"))}
+    assert {key: run["state"] for key, run in found.items()} == states
+    preempted = found[run_in(some_runs, 2).key]
+    assert (preempted["step"], preempted["total_steps"], preempted["attempts"]) == (4, 10, 1)
+    assert found[run_in(some_runs, 1).key]["error"]["message"].startswith("the true reason")
+
+
+def test_status_is_watched_until_nothing_is_under_way(capsys, some_runs, monkeypatch):
+    running = run_in(some_runs, 2)
+    plain = json.loads(running.status_file.read_text())
+    alive = {**plain, "state": "running", "host": "elsewhere", "updated": time.time()}
+    running.status_file.write_text(json.dumps(alive))
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        running.preempt(5)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert cli.main(["status", "--watch", str(some_runs)]) == 0
+    assert len(looks) == 1
+    assert "1 done, 1 failed, 1 preempted" in capsys.readouterr().out
+
+
 def test_status_says_why_a_run_was_cut_off_and_knows_of_clocks_that_are_ahead(capsys, some_runs):
     cut_off = run_in(some_runs, 2)
     cut_off.preempt(4, OSError(errno.ENOSPC, "No space left on device", "runs/x"))

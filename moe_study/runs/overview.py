@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, State, Status, list_runs
 from moe_study.runs.listing import runs_of_sweep
 
+LAST_LINES = 8  # of a traceback
 CLOCKS_AGREE = 2.0  # seconds that the clocks of two machines may differ without a word
 
 
@@ -75,6 +76,38 @@ def status_lines(found: Iterable[FoundRun]) -> Iterator[str]:
             yield f"  {state:<9} {run.folder.path}  {_detail(run)}"
     for run in by_state.get(State.DONE, []):
         yield from (f"  {State.DONE:<9} {run.folder.path}  {warning}" for warning in run.warnings)
+
+
+def failure_lines(found: Iterable[FoundRun]) -> Iterator[str]:
+    """Every failed or diverged run with the end of its traceback."""
+    failed = [run for run in found if run.state in (State.FAILED, State.DIVERGED)]
+    if not failed:
+        yield "no run has failed"
+    for run in failed:
+        yield f"{run.state:<9} {run.folder.path}  {_detail(run)}"
+        traceback = (run.status.error or {}).get("traceback", "").rstrip()
+        yield from (f"    {line}" for line in traceback.splitlines()[-LAST_LINES:])
+
+
+def to_plain_run(run: FoundRun) -> dict[str, Any]:
+    """What is known of a run, for programs."""
+    status = run.status
+    return {
+        "key": run.folder.key,
+        "state": run.state.value,
+        "folder": str(run.folder.path),
+        "log": str(run.folder.log_file) if run.folder.log_file.exists() else None,
+        "step": status.step,
+        "total_steps": status.total_steps,
+        "attempts": status.attempts,
+        "updated": status.updated or None,
+        "host": status.host,
+        "pid": status.pid,
+        "job": status.job,
+        "jobs": run.jobs or None,
+        "error": status.error,
+        "warnings": list(run.warnings),
+    }
 
 
 def _detail(run: FoundRun) -> str:
