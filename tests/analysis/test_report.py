@@ -37,6 +37,14 @@ def test_the_report_prints_table_sentences_and_where_files_lie(tmp_path, capsys)
     assert set(compared["verdict"]) <= {"lower", "higher", "same within the margin", "cannot be told apart"}
 
 
+def test_pictures_in_a_folder_of_their_own_are_listed_under_it(tmp_path, capsys, monkeypatch):
+    planted.plant(tmp_path / "runs", planted.FIRST_LOOK[:2], (0.0, 0.0))
+    pages = [f"wiki_topics/information-{page}{kind}" for page in (1, 2) for kind in (".png", ".svg")]
+    monkeypatch.setattr(report, "draw_all", lambda part, out: [out / name for name in ("perplexity.png", *pages)])
+    report.draw([tmp_path / "runs"], tmp_path / "plots")
+    assert f"{tmp_path / 'plots' / 'wiki_topics'}: as .png and .svg: information-*\n" in capsys.readouterr().out
+
+
 def test_the_report_leads_with_what_is_decided_then_with_what_is_not_and_then_the_table(tmp_path, capsys):
     planted.plant(tmp_path / "runs", seeds=range(4), noise_sd=0.02)
     report.draw([tmp_path / "runs"], tmp_path / "plots")
