@@ -5,6 +5,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PERPLEXITY, SPECIALISATION = (ROOT / "analysis" / f"{name}.ipynb" for name in ("perplexity", "specialisation"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     planted.plant(tmp_path / "runs")
     outputs = outputs_of(PERPLEXITY, tmp_path, monkeypatch)
@@ -70,6 +71,14 @@ def cells_run(notebook: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> tu
             lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
             exec("\n".join(lines), names)
     return names, displayed
+
+
+def test_the_notebook_of_perplexity_shows_the_table_and_every_picture(tmp_path, monkeypatch, capsys):
+    planted.plant(tmp_path)
+    _, displayed = cells_run(PERPLEXITY, tmp_path, monkeypatch)
+    assert "12 runs, 12 done" in capsys.readouterr().out
+    assert ["sequence top-2 †" in shown.data for shown in displayed if isinstance(shown, Markdown)] == [True]
+    assert len([shown for shown in displayed if isinstance(shown, Figure)]) == 6
 
 
 def test_the_notebook_of_experts_shows_what_was_found_and_tells_what_to_type(tmp_path, monkeypatch, capsys):

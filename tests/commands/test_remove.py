@@ -58,7 +58,7 @@ def test_nothing_goes_until_somebody_says_yes(runs_dir, runs, capsys):
     assert call(runs_dir, "--failed") == 1
     out = capsys.readouterr().out
     assert f"{runs['failed'].path}  failed" in out and "the whole run" in out
-    assert "1 to remove: 4.0" in out and " kB" in out  # a checkpoint, and all else
+    assert "1 to remove: 4." in out and " kB" in out  # a checkpoint of 4 kB, and all else, with the folder's name
     assert "nothing was removed; add --yes" in out
     assert states(runs_dir) == sorted(STATES)
 
