@@ -110,7 +110,7 @@ def test_runs_are_traced_measured_over_seeds_and_written(answered):
     assert lines[0].startswith("4 runs, 4 finished")
     assert [line[:5] for line in lines[1:5]] == [f"[{n}/4]" for n in range(1, 5)]
     assert lines.count("dense 1x: no experts, so there is nothing that they could follow") == 1
-    for heading in ("What is left of what experts follow", "Where do tokens go as a router by label", "How even is"):
+    for heading in ("What is left of what experts know", "Where do tokens go as a router by label", "How even is"):
         (place,) = [number for number, line in enumerate(lines) if line.startswith(heading)]
         names = [line.strip().partition(":")[0] for line in lines[place + 1 : place + 3]]
         assert sorted(name.endswith(" †") for name in names) == [False, True] and "token top-2" in names

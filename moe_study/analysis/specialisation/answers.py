@@ -10,7 +10,7 @@ import pandas as pd
 
 from moe_study.analysis.format import LEAK_MARK
 from moe_study.analysis.specialisation.over_runs import ENDS, RunFindings, over_seeds_of
-from moe_study.analysis.specialisation.points import MeasuredRun, Point, PointRow, Question, measured_run, points_of
+from moe_study.analysis.specialisation.points import MeasuredRun, PointRow, Question, measured_run, points_of
 from moe_study.analysis.specialisation.run_tables import CLUSTER, CONTROL, CONTROL_TOKENS, TOKEN_ID
 
 ALIKE = f"hidden states are alike (as many {CLUSTER}s of what routers read as experts, first {CONTROL_TOKENS:,} tokens)"
@@ -18,7 +18,7 @@ ALIKE = f"hidden states are alike (as many {CLUSTER}s of what routers read as ex
 
 def answers(runs: Sequence[RunFindings]) -> Iterator[str]:
     """A heading for each measure that was made, and a line for each point with experts under it."""
-    yield from _block(f"What is left of what experts follow where {ALIKE}?", control_lines(runs))
+    yield from _block(f"What is left of what experts know of labels where {ALIKE}?", control_lines(runs))
     for heading, name, line in MEASURES:
         table = over_seeds_of(runs, name)
         by_point = table.groupby("point", sort=False)
@@ -34,17 +34,20 @@ def _block(heading: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def control_lines(runs: Sequence[RunFindings]) -> Iterator[str]:
-    """What is left of the expert's information among tokens of one cluster, for what it is shown to know at all."""
+    """What is left of the expert's information among tokens of one cluster: of each label in the layer that knows most.
+
+    Where even there the expert's own may be nothing, there is nothing to ask. Intervals and nulls are taken each alone.
+    """
     controlled = [run for run in runs if CONTROL in run.tables and len(run.tables[CONTROL])]
     for point in points_of([_controlled(run) for run in controlled]):
         by_place = {(row.layer, row.question): row for row in point.rows}
-        parts = []
-        for (layer, question), own in by_place.items():
-            left_of = _left_of(question)
-            if left_of and _knows(point, own):
-                parts.append(_left(point, own, by_place[layer, left_of]))
+        most: dict[Question, PointRow] = {}  # what is left of it -> the expert's own
+        for row in sorted(point.rows, key=lambda row: row.over_seeds.excess.mean):
+            if (left := _left_of(row.question)) and _knows(row):
+                most[left] = row
+        parts = [_left(row, by_place[row.layer, left]) for left, row in most.items()]
         name = f"{point.label} {LEAK_MARK}" if point.leaks else point.label
-        yield f"{name}: {'; '.join(parts) or 'its experts are not shown to follow a label here'}"
+        yield f"{name}: {'; '.join(parts) or 'what its experts know of labels here may be nothing'}"
 
 
 def _controlled(run: RunFindings) -> MeasuredRun:
@@ -60,15 +63,16 @@ def _left_of(question: Question) -> Question | None:
     return Question(question.label, left[question.given]) if question.given in left else None
 
 
-def _knows(point: Point, own: PointRow) -> bool:
-    """Whether there is something of which something could be left; of one seed, above the band of its null."""
-    return own.shown if point.tested else own.over_seeds.value.mean > own.over_seeds.null_high
+def _knows(row: PointRow) -> bool:
+    """Whether the interval over seeds lies above zero and the mean above its null's band; of one seed, the latter."""
+    of = row.over_seeds
+    return not of.excess.low <= 0 and of.excess.mean > 0 and of.value.mean > of.null_high
 
 
-def _left(point: Point, own: PointRow, left: PointRow) -> str:
+def _left(own: PointRow, left: PointRow) -> str:
     label = own.question.label if own.question.given == "expert, " else f"{own.question.label} beyond {TOKEN_ID}"
-    remains = "left" if left.shown or not point.tested else "not shown to be left"
-    return f"of {_of(own)} about {label} in layer {own.layer}, {_of(left)} is {remains}"
+    remains = "is left" if _knows(left) else "is left, which may be nothing"
+    return f"of {_of(own)} about {label} in layer {own.layer}, {_of(left)} {remains}"
 
 
 def _of(row: PointRow) -> str:

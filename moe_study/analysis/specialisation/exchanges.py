@@ -8,7 +8,7 @@ Shapes: T tokens, D documents, G groups: the occurrences of one value (a token i
 
 import numpy as np
 
-from moe_study.analysis.specialisation.layer_trace import MISSING, Ints
+from moe_study.analysis.specialisation.layer_trace import MISSING, Ints, combined
 
 SIZE_RATIO = 1.5  # what counts as about one size; at most 2, see `GroupExchange.draw`
 DRAWS_OF_ONE_ORDER = 50
@@ -74,9 +74,8 @@ class GroupExchange:
         ring_of_G = [value_T[self.start_G], _size_class(self.size_G)]
         if alike:
             ring_of_G.append(length_class_D[document_T[self.start_G]])
-        _, self.ring_G, self.groups_of_ring = np.unique(
-            np.stack(ring_of_G), axis=1, return_inverse=True, return_counts=True
-        )
+        self.ring_G = combined(*ring_of_G)
+        self.groups_of_ring = np.bincount(self.ring_G)
         self.draws = 0
 
     @property

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.cluster import vq
 
 from moe_study.analysis.specialisation.information import information
-from moe_study.analysis.specialisation.layer_trace import MISSING, Ints, LayerTrace, assignments
+from moe_study.analysis.specialisation.layer_trace import MISSING, Ints, LayerTrace, assignments, combined
 from moe_study.analysis.specialisation.nulls import (
     PERMUTATIONS,
     Measured,
@@ -27,7 +27,7 @@ from moe_study.errors import DataError
 
 Array = NDArray[np.floating]
 
-STARTS = 5
+STARTS = 3
 TOKENS_TO_CLUSTER = 20_000
 PAIRS = 50_000
 SIMILARITY_BINS = 20
@@ -101,7 +101,7 @@ def hidden_state_control(
         left = document_label_given([layer], name, cluster_T, by, permutations, seed)[0]
     else:
         codes_T, _ = layer.label(name)
-        both_T = np.unique(np.stack([layer.token_T, cluster_T]), axis=1, return_inverse=True)[1]
+        both_T = combined(layer.token_T, cluster_T)
         ours, theirs, left = (
             token_label([each], codes_T, value_T, weighting, permutations, seed)[0].given
             for each, value_T, weighting in ((layer, None, by), (by_cluster, None, "picks"), (layer, both_T, by))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_study.analysis.specialisation.layer_trace import MISSING, Assignments, Ints, LayerTrace, assignments
+from moe_study.analysis.specialisation.layer_trace import MISSING, Assignments, Ints, LayerTrace, assignments, combined
 
 Array = NDArray[np.float64]
 
@@ -79,8 +79,7 @@ def information_given(picks: Assignments, codes_T: Ints, given_T: Ints) -> float
     given_P, code_P = np.asarray(given_T)[picks.token_P], np.asarray(codes_T)[picks.token_P]
 
     def cells(*keys: Ints) -> float:
-        _, cell_P = np.unique(np.stack(keys), axis=1, return_inverse=True)
-        return float(x_log_x(np.bincount(cell_P, picks.weight_P)).sum())
+        return float(x_log_x(np.bincount(combined(*keys), picks.weight_P)).sum())
 
     joint, by_label = cells(given_P, code_P, picks.expert_P), cells(given_P, code_P)
     return max(0.0, (joint - by_label - cells(given_P, picks.expert_P) + cells(given_P)) / total)

@@ -16,6 +16,7 @@ Floats = NDArray[np.floating]
 Labels = Mapping[str, tuple[Ints, tuple[str, ...]]]  # name -> (codes, what the codes stand for); -1 is "no label"
 
 MISSING = -1
+LARGEST = 2**31  # of numbers that can be multiplied by another code
 WEIGHTINGS = ("picks", "gate")
 
 
@@ -191,6 +192,17 @@ def assignments(layer: LayerTrace, by: str = "picks", kept_only: bool = False) -
         experts=layer.experts,
         unit=float(weight_P[0]) if alike else None,
     )
+
+
+def combined(*codes: Ints) -> Ints:
+    """One number for every combination of codes that occurs, in their order: the first codes count most."""
+    found = np.zeros(len(codes[0]), dtype=np.int64)
+    for code in codes:
+        code = np.asarray(code) - (code.min() if len(code) else 0)
+        found = found * (int(code.max(initial=0)) + 1) + code
+        if found.max(initial=0) > LARGEST:  # so that the next product fits
+            found = np.unique(found, return_inverse=True)[1]
+    return np.unique(found, return_inverse=True)[1]
 
 
 def position_label(position_T: Ints) -> tuple[Ints, tuple[str, ...]]:

@@ -89,7 +89,7 @@ def test_nothing_is_left_where_clusters_know_the_label_and_all_where_they_know_n
     assert [line.partition(":")[0] for line in lines] == ["explained", "unexplained †"]
     ours = over_seeds_of(runs, CONTROL).set_index(["point", "layer", "label", "of", "given"])["excess"]
     for line, point, remains in (
-        (lines[0], "explained", "is not shown to be left"),
+        (lines[0], "explained", "may be nothing"),
         (lines[1], "unexplained", "is left"),
     ):
         parts = line.partition(": ")[2].split("; ")
@@ -104,16 +104,16 @@ def test_labels_of_tokens_are_controlled_beyond_the_token_id():
     assert re.search(r"^speech: of 0\.\d{4} \[.*\] about part of speech beyond token id in layer 1, 0\.\d{4} ", line)
 
 
-def test_one_seed_is_described_where_it_leaves_its_null_and_its_numbers_have_no_interval(explained):
-    lines = list(answers(explained[:1]))
-    (line,) = control_lines(explained[:1])
+def test_one_seed_is_described_where_it_leaves_its_null_and_its_numbers_have_no_interval(unexplained):
+    lines = list(answers(unexplained[:1]))
+    (line,) = control_lines(unexplained[:1])
     assert "about language in layer 1" in line and line.endswith("is left") and "[" not in line
     assert not any("[" in line or "nan" in line for line in lines)
 
 
 def test_routes_that_follow_nothing_leave_nothing_to_ask():
     (line,) = control_lines(planted_runs("nothing", "random", names=()))
-    assert line == "random: its experts are not shown to follow a label here"
+    assert line == "random: what its experts know of labels here may be nothing"
 
 
 def test_a_planted_language_is_sent_as_a_label_router_would_and_lies_apart(runs):

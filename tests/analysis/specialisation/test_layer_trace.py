@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moe_study.analysis.specialisation.layer_trace import assignments, first_documents, position_label
+from moe_study.analysis.specialisation.layer_trace import assignments, combined, first_documents, position_label
 from moe_study.errors import DataError
 from tests.analysis.specialisation import naive
 
@@ -78,3 +78,12 @@ def test_first_documents_are_whole_and_keep_their_picks_and_labels(trace):
         np.testing.assert_array_equal(cut.picks_T, trace.picks_T[here_T])
         for name in ("topic", "part of speech"):
             np.testing.assert_array_equal(cut.label(name)[0], trace.label(name)[0][here_T])
+
+
+@pytest.mark.parametrize("largest", [3, 2**40])
+def test_combined_codes_number_the_combinations_in_their_order(random, largest):
+    codes = [random.integers(low, 4, size=200) for low in (0, -1, 2)]
+    codes[0] = codes[0] * largest - 2
+    expected = np.unique(np.stack(codes), axis=1, return_inverse=True)[1]
+    np.testing.assert_array_equal(combined(*codes), expected.ravel())
+    assert combined(np.zeros(0, dtype=int), np.zeros(0, dtype=int)).tolist() == []
