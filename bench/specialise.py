@@ -5,9 +5,10 @@
     python -m bench.specialise --runs runs                     trained runs too: a minute more
     python -m bench.specialise --runs runs --side-by-side      and all of them, by the clock of a quiet machine
 
-The first row: the CPU seconds in which all tables of one run are computed (information with the exchanged labellings of
-its nulls, shares with their bands, distances, ..., the hidden-state control), of a made-up trace as large as a real
-one: words by Zipf's law, most of them of one language; four languages, eight topics, a part of speech, positions.
+The first row: the CPU seconds in which one run's information is computed (every label alone, given the token id and
+given each other label, with the exchanged labellings of their nulls), of a made-up trace as large as a real one: words
+by Zipf's law, most of them of one language; four languages, eight topics, a part of speech, positions. The second: the
+same with all other tables, shares with their bands, distances, ..., the hidden-state control.
 
 With --runs, of finished runs of that folder that have experts: the CPU seconds of one run with all that `moe-study
 specialise` does for it, the trace, too; and the wall clock of all of them side by side on two cores, for 30 runs.
@@ -90,8 +91,14 @@ def made_up_layers(experts: int, vocabulary: int, tokens: int, top: int) -> dict
     return with_position(dict(enumerate(layers)))
 
 
-def made_up_row(layers: dict[int, LayerTrace], permutations: int, rounds: int) -> Row:
-    """CPU seconds of one run's tables."""
+def information_row(layers: dict[int, LayerTrace], permutations: int, rounds: int) -> Row:
+    """CPU seconds of one run's information."""
+    seconds = [_cpu_seconds(lambda: run_table("information", layers, permutations)) for _ in range(rounds)]
+    return {**spread(seconds), "unit": "s", "seconds_of": "CPU, one thread", "rounds": rounds}
+
+
+def all_row(layers: dict[int, LayerTrace], permutations: int, rounds: int) -> Row:
+    """CPU seconds of all of one run's tables."""
     cut = {number: first_documents(layer, CONTROL_TOKENS) for number, layer in layers.items()}
     states = np.random.default_rng(2).normal(size=(len(cut[0].token_T), WIDTH)).astype(np.float16)
 
@@ -161,8 +168,9 @@ def main() -> None:
         permutations=(arguments.permutations, PERMUTATIONS),
         gate=(arguments.by == "gate", False),
     )
-    name = f"specialise {LAYERS} layers of {arguments.tokens:,} tokens{settings}"
-    results.measure(name, lambda: made_up_row(layers, arguments.permutations, arguments.rounds))
+    size = f"{LAYERS} layers of {arguments.tokens:,} tokens{settings}"
+    results.measure(f"specialise {size}", lambda: information_row(layers, arguments.permutations, arguments.rounds))
+    results.measure(f"specialise all of {size}", lambda: all_row(layers, arguments.permutations, arguments.rounds))
     if arguments.runs is None:
         return
     wish = Wish(DEFAULT_PROBE, arguments.tokens, arguments.permutations)

@@ -26,7 +26,10 @@ ROWS = {
     "layer": ["layer 8x1, 1 sequences", "layer 64x8 global, 1 sequences"],
     "step": ["step nano 64x8, 1 sequences"],
     "memory": ["memory layer 8x1", "memory step nano 8x1, 1 sequences"],
-    "specialise": ["specialise 3 layers of 2,560 tokens, 64 vocabulary, 9 permutations"],
+    "specialise": [
+        "specialise 3 layers of 2,560 tokens, 64 vocabulary, 9 permutations",
+        "specialise all of 3 layers of 2,560 tokens, 64 vocabulary, 9 permutations",
+    ],
     "trace": ["trace nano 8x2, 1000 tokens"],
     "nanogpt_dense": ["dense over nanogpt nano of 64 symbols"],
 }
