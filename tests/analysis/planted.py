@@ -14,6 +14,7 @@ from moe_study.design.config import LogConfig, ModelConfig, OptimizerConfig, Run
 from moe_study.design.plain import to_plain
 from moe_study.design.routing import Balance, Context, Gate, RouterState, Routing, Selection, Unit
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times faster, where PyYAML was built with it
 LANGUAGES = ("de", "en", "fr", "it")
 TOPICS = ("news", "parliament")
 STEPS, EVERY = 400, 20
@@ -83,7 +84,7 @@ def plant_run(
     """One finished run whose validation loss is exactly `loss`."""
     folder = Path(root) / config.key
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config)))
+    (folder / "config.yaml").write_text(yaml.dump(to_plain(config), Dumper=DUMPER))
     set_status(folder, "done")
     routing = config.routing
     layers = range(config.model.layers) if routing.selection != Selection.DENSE else range(0)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,15 @@ from moe_study.runs.members import Launch, record_launch
 from tests.analysis import planted
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    return planted.plant(tmp_path_factory.mktemp("once"))
+
+
 @pytest.fixture
-def folders(tmp_path):
-    return planted.plant(tmp_path / "runs")
+def folders(tmp_path, once):
+    """The same for each test, to change as it likes."""
+    return [Path(shutil.copytree(folder, tmp_path / "runs" / folder.name)) for folder in once]
 
 
 def row_of(frame, folder):
