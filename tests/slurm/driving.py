@@ -34,7 +34,7 @@ class Command:
 
     def end(self, code: int = 0) -> str:
         """Wait for its end, which must have the exit code `code`; what it said."""
-        self.process.wait(timeout=240)
+        self.process.wait(timeout=500)
         assert self.process.returncode == code, self.said
         assert "Traceback" not in self.said
         return self.said

@@ -13,7 +13,7 @@ from tests.fixtures import tiny_data_config
 from tests.launch.driving import command, wait_until
 from tests.slurm.driving import Command, by_seed, job_of, jobs, slurm, states, steps_done, submissions
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def python_of(index):
 
 def on_this_machine(runs_dir, *arguments, steps):
     line, environment = command(None, runs_dir, ("-m", *arguments), steps)
-    subprocess.run(line, env=environment, cwd=runs_dir.parent, check=True, capture_output=True, timeout=280)
+    subprocess.run(line, env=environment, cwd=runs_dir.parent, check=True, capture_output=True, timeout=500)
     return numbers(runs_dir)
 
 

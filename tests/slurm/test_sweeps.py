@@ -101,8 +101,9 @@ def test_ctrl_c_leaves_the_jobs_running_and_says_so(cluster, runs_dir):
 def test_fire_and_forget_returns_after_submission(cluster, runs_dir, capsys):
     said = sweep("patient", runs_dir, "run.seed=range(3)", "hydra.launcher.wait=false", "hydra.launcher.limit=1")
     assert "3 jobs go on without this command" in said
+    wait_until(lambda: State.RUNNING in states(runs_dir).values(), "the first of them to run")
     assert main(["status", str(runs_dir)]) == 0
-    assert capsys.readouterr().out.count("waits (") == 2
+    assert capsys.readouterr().out.count(" waits (") == 2
     again = sweep("patient", runs_dir, "run.seed=range(3)", "hydra.launcher.wait=false")
     assert "0 to train now" in again
     assert sum(task.state == "RUNNING" for task in jobs(runs_dir) if task.lives) == 1  # the limit

@@ -108,7 +108,9 @@ def look(submissions: Sequence[Submission], scheduler: Scheduler, cluster: str) 
 def _in_words(task: QueuedTask) -> str:
     if task.state == UNKNOWN:
         return f"job {task.id}, of which nothing is known now" if task.job_id else "a job that may be on its way"
-    return f"job {task.id} waits ({task.reason})" if task.state == "PENDING" else f"job {task.id}"
+    if task.state != "PENDING":
+        return f"job {task.id}"
+    return f"job {task.id} waits" + (f" ({task.reason})" if task.reason not in ("", "None") else "")
 
 
 def _in_flight(submission: Submission) -> bool:
