@@ -20,7 +20,9 @@ def main() -> int:
     from moe_study.launch.slurm.task import Task
 
     folder, index = sys.argv[1:]
-    return guarded(lambda: Task(folder, int(index), HEARD).do())
+    code = guarded(lambda: Task(folder, int(index), HEARD).do())
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # one that comes while Python ends must not make the job fail
+    return code
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ class Task:
 
     def _wait_once_more(self, folders: Sequence[RunFolder]) -> int:
         """Requeue this job, unless SLURM has requeued or cancelled it: then it does not count as running any more."""
-        most = max(map(self._attempts, folders))
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)  # also those that did not get as far as a run
+        most = max(restarts + 1, *map(self._attempts, folders))
         if most >= self._submission.max_attempts:
             say(f"not requeued: {most} starts without an end; rerun the sweep's command to go on")
             return EXIT_PREEMPTED

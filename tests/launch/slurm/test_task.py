@@ -58,6 +58,18 @@ def test_a_job_does_not_requeue_itself_for_ever(world):
     assert again.state == "PENDING"
 
 
+def test_restarts_that_never_reach_the_run_are_counted_too(world, monkeypatch):
+    world.command(attempts=3).round()
+    _, job = first(world)
+    (submission,) = read_submissions(world.runs_dir)
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", job.array)
+    for restarts, state in ((0, "PENDING"), (1, "PENDING"), (2, "RUNNING")):  # the last one leaves the queue by itself
+        job.state = "RUNNING"
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        assert Task(str(submission.folder), 0, ["SIGUSR2"], world.scheduler).do() == EXIT_PREEMPTED
+        assert job.state == state
+
+
 def test_a_job_whose_scheduler_is_silent_leaves_its_run_saved(world):
     world.command().round()
     run, job = first(world)
