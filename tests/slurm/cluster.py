@@ -39,6 +39,8 @@ class Cluster:
     gpus: int = 4
     first_job_id: int | None = None  # None: one that no cluster of this second has had before
     max_array_size: int = 1001  # SLURM's own default; the highest index is one less
+    max_job_count: int = 10_000  # SLURM's own default: jobs of everybody, those that ended a moment ago included
+    remembers: int = 300  # seconds for which it knows of a job that has ended
     grace: int = 15  # seconds from the warning of a preempted job to its end
 
     @property
@@ -181,7 +183,8 @@ class Cluster:
             "GresTypes": "gpu",
             "SlurmdParameters": "config_overrides",  # believe the number of cores
             "KillWait": 3,
-            "MinJobAge": 300,
+            "MinJobAge": self.remembers,
+            "MaxJobCount": self.max_job_count,
             "ReturnToService": 2,
             "MaxArraySize": self.max_array_size,
             "FirstJobId": self.first_job_id or 1 + int(time.time()) % 60_000_000,

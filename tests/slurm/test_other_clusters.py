@@ -8,7 +8,7 @@ from moe_study.cli import main
 from moe_study.runs.folder import State
 from moe_study.runs.job_records import read_submissions
 from tests.launch.driving import wait_until
-from tests.slurm.driving import Command, by_seed, job_of, jobs, states, steps_done, sweep
+from tests.slurm.driving import Command, by_seed, job_of, jobs, states, steps_done, submissions, sweep
 
 pytestmark = pytest.mark.slurm
 
@@ -23,6 +23,14 @@ def test_arrays_are_cut_to_the_limit_of_the_cluster(start_cluster, runs_dir):
     sweep("quick", runs_dir, "run.seed=range(7)", "hydra.launcher.limit=2")
     assert sorted(len(submission.tasks) for submission in read_submissions(runs_dir)) == [1, 3, 3]
     assert set(states(runs_dir).values()) == {State.DONE}
+
+
+def test_a_cluster_that_is_full_gets_the_jobs_by_and_by(start_cluster, runs_dir):
+    start_cluster(max_job_count=5, remembers=2)
+    sweep("quick", runs_dir, "run.seed=range(9)")
+    assert set(states(runs_dir).values()) == {State.DONE}
+    assert max(len(submission.tasks) for submission in read_submissions(runs_dir)) <= 5
+    assert submissions(runs_dir) == 9
 
 
 def test_a_cluster_that_counts_its_jobs_anew_is_not_taken_for_the_old_one(start_cluster, runs_dir):

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from moe_study.errors import StudyError, reason_of
 from moe_study.runs.job_records import PREFIX
 
 TIMEOUT = 60.0  # seconds for a command to answer
+LOOK_EVERY = 2.0  # seconds between two looks at what it complains of meanwhile
 # A job in one of these will not run again; in any other it may. States that a later SLURM adds count as alive.
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
 )
 # How SLURM says that a user, or the whole cluster, has as many jobs as it may have now.
 NO_ROOM = re.compile(
-    r"job submit limit|MaxSubmitJob|SubmitJobLimit|MaxJobCount|temporarily unable to accept|Resource temporarily"
+    r"job submit limit|MaxSubmitJob|SubmitJobLimit|temporarily unable to accept|job queue full|Resource temporarily"
 )
 NOT_SENT = re.compile(r"Unable to contact|Socket timed out|Zero Bytes|Connection refused|Communication", re.IGNORECASE)
 
@@ -141,22 +143,37 @@ def _call(*command: str) -> str:
     # Inside of a job the variables of that job would give the new ones its size.
     environment = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name[:6] != "SLURM_"}
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             env=environment,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=TIMEOUT,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C must not leave a submission half done
-            check=False,
         )
     except OSError as error:
         raise SchedulerSilent(f"{command[0]} cannot be started: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise SchedulerSilent(f"{command[0]} has not answered for {TIMEOUT:g} s") from error
-    if done.returncode:
-        complaints = [line.partition("error: ")[2] or line for line in done.stderr.strip().splitlines()]
-        raise SchedulerSilent(f"{command[0]}: {reason_of(complaints[-1]) if complaints else 'failed without a word'}")
-    return done.stdout
+    output, complaint = _outcome(process, command[0])
+    if process.returncode:
+        raise SchedulerSilent(f"{command[0]}: {_last_line(complaint) or 'failed without a word'}")
+    return output.decode(errors="replace")
+
+
+def _outcome(process: "subprocess.Popen[bytes]", name: str) -> tuple[bytes, bytes]:
+    """What a command has printed when it ends; SchedulerSilent, and its end, where that takes too long."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return process.communicate(timeout=LOOK_EVERY)
+        except subprocess.TimeoutExpired as error:
+            complaint = _last_line(error.stderr or b"")
+            # sbatch waits for room by itself, silently and with all that it was asked to send.
+            if time.monotonic() > deadline or NO_ROOM.search(complaint):
+                process.kill()
+                process.communicate()
+                raise SchedulerSilent(f"{name} has not answered{f': {complaint}' if complaint else ''}") from error
+
+
+def _last_line(complaints: bytes) -> str:
+    lines = complaints.decode(errors="replace").strip().splitlines()
+    return reason_of(lines[-1].partition("error: ")[2] or lines[-1]) if lines else ""
