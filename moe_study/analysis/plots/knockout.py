@@ -27,8 +27,9 @@ def knockout_maps(changes: pd.DataFrame, styles: dict[str, PointStyle], of: str,
     names = [name for name in styles if name in set(long["label"])]
     if not names or not (largest := _round_up(float(long["change"].abs().max()))):
         return []
+    domains = sorted(long["domain"].unique())  # of all points, since one row of panels names them for all
     matrices = {
-        name: {layer: _changes(rows[rows["layer"] == layer]) for layer in layers}
+        name: {layer: _changes(rows[rows["layer"] == layer], domains) for layer in layers}
         for name, layers in layers_shown(long, names).items()
         for rows in [long[long["label"] == name]]
     }
@@ -53,11 +54,14 @@ def knockout_maps(changes: pd.DataFrame, styles: dict[str, PointStyle], of: str,
     return heat_maps(matrices, styles, heat)
 
 
-def _changes(rows: pd.DataFrame) -> Matrix:
+def _changes(rows: pd.DataFrame, domains: list[str]) -> Matrix:
     """One run and layer."""
     kept = _most_used(rows)
     columns = ("change", "null_low", "null_high", "needed")
-    wide = {column: kept.pivot(index="expert", columns="domain", values=column) for column in columns}
+    wide = {
+        column: kept.pivot(index="expert", columns="domain", values=column).reindex(columns=domains)
+        for column in columns
+    }
     order = by_favourite(wide["change"].to_numpy())
     change, low, high, needed = (wide[column].to_numpy()[order] for column in columns)
     return Matrix(
@@ -65,7 +69,7 @@ def _changes(rows: pd.DataFrame) -> Matrix:
         within_RC=(low <= change) & (change <= high),
         starred_RC=needed == True,  # noqa: E712  (a cell can be missing)
         rows=[str(expert) for expert in wide["change"].index.to_numpy()[order]],
-        columns=[str(domain) for domain in wide["change"].columns],
+        columns=domains,
     )
 
 

@@ -116,8 +116,9 @@ def lift_maps(
     """Expert by domain as lift: the domain's share of the expert over the expert's share of all tokens."""
     long = one_run(shares[shares["of"] == of])
     names = [name for name in styles if name in set(long["label"])]
+    domains = sorted(long["domain"].unique())  # of all points, since one row of panels names them for all
     matrices = {
-        name: {layer: _lifts(rows[rows["layer"] == layer]) for layer in layers}
+        name: {layer: _lifts(rows[rows["layer"] == layer], domains) for layer in layers}
         for name, layers in layers_shown(long, names).items()
         for rows in [long[long["label"] == name]]
     }
@@ -151,11 +152,11 @@ def _band(of_tokens: bool) -> str:
     return BAND_OF_TOKENS if of_tokens else BAND
 
 
-def _lifts(rows: pd.DataFrame) -> Matrix:
+def _lifts(rows: pd.DataFrame, domains: list[str]) -> Matrix:
     """One run and layer; experts that no token goes to have no lift."""
     kept = most_used(rows)
     wide = {
-        column: kept.pivot(index="expert", columns="domain", values=column)
+        column: kept.pivot(index="expert", columns="domain", values=column).reindex(columns=domains)
         for column in ("lift", "share", "null_low", "null_high")
     }
     order = by_favourite(wide["lift"].to_numpy())
@@ -166,7 +167,7 @@ def _lifts(rows: pd.DataFrame) -> Matrix:
         within_RC=(low <= share) & (share <= high),
         starred_RC=np.zeros(share.shape, dtype=bool),
         rows=[str(expert) for expert in lift.index.to_numpy()[order]],
-        columns=[str(domain) for domain in lift.columns],
+        columns=domains,
     )
 
 

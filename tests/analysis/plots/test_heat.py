@@ -6,7 +6,8 @@ import pytest
 
 from moe_study.analysis.plots.co_activation import chance_of_pairs, co_activation_maps
 from moe_study.analysis.plots.knockout import knockout_maps
-from tests.analysis.plots.found import ON, knockout, layers_of, styles_of, table
+from moe_study.analysis.plots.shares import lift_maps
+from tests.analysis.plots.found import ON, knockout, layers_of, made_up_shares, styles_of, table
 
 LANGUAGES = ["de", "en", "fr"]
 
@@ -112,3 +113,18 @@ def test_points_whose_tokens_have_one_expert_or_all_have_no_pairs_to_show():
     assert co_activation_maps(one, styles_of("top-1", "top-2", "all"), ON) == []
     (figure,) = co_activation_maps(pd.concat([one, two]), styles_of("top-1", "top-2", "all"), ON)
     assert [axes.get_ylabel() for axes in figure.axes if axes.get_title()] == ["top-2", ""]
+
+
+def test_a_point_without_some_domains_keeps_their_columns_free():
+    """One row of panels names the domains for all."""
+    changes = pd.concat([knockout("some", 3, ["en"]), knockout("all", 3, LANGUAGES)])
+    shares = made_up_shares("all", 3, 3, 1)
+    some = made_up_shares("some", 3, 3, 1)
+    some = some[some["domain"] == "topic 01"]
+    for figures in (
+        knockout_maps(changes, styles_of("some", "all"), "language", ON),
+        lift_maps(pd.concat([some, shares]), styles_of("some", "all"), "topic", ON),
+    ):
+        (figure,) = figures
+        drawn = figure.axes[0].collections[0].get_array().reshape(3, 3)
+        assert np.ma.getmaskarray(drawn).tolist() == [[True, False, True]] * 3
