@@ -17,7 +17,7 @@ from bench import table
 from bench.machine import ROOT
 from bench.targets import TWO_THREADS
 
-BENCHMARKS = ("layer", "step", "memory", "peers", "packing", "startup", "specialise", "trace")
+BENCHMARKS = ("layer", "step", "memory", "peers", "packing", "startup", "scale", "specialise", "trace")
 BY_THE_CLOCK_TOO = ("layer", "peers")  # in CPU seconds of one thread, then by the clock on two threads
 WITH_NANOGPT = "nanogpt_dense"  # only where its model has been fetched
 

@@ -19,6 +19,7 @@ MANY = "step with 512 experts over one with 8, at 65,536 tokens a micro-batch"
 PACKING = "100 tiny runs packed over one after another, wall clock"
 START = "seconds from the start of a command to its end"
 TRACE = "trace of a probe over a plain evaluation of as many tokens"
+SCALE = "CPU seconds of a command on a large sweep"
 MEMORY = "peak memory of a step beyond weights, gradients and optimizer state over the dense twin's"
 
 TARGETS = {
@@ -42,6 +43,11 @@ TARGETS = {
     "specialise 30 runs on two cores": Target(300.0, 150.0, "seconds of 30 runs, traced and measured side by side"),
     "trace micro 8x2": Target(1.25, 1.10, TRACE),
     "trace micro 8x2, 1000000 tokens": Target(1.25, 1.10, TRACE),
+    "scale: plan of 10,000 points": Target(30.0, 10.0, SCALE),
+    "scale: a finished sweep of 5,000 runs again": Target(20.0, 10.0, SCALE),
+    "scale: status of 5,000 runs": Target(3.0, 2.0, SCALE),
+    "scale: frame of 5,000 runs": Target(10.0, 5.0, SCALE),
+    "scale: plots of 500 runs at 100 points": Target(60.0, 30.0, SCALE),
     "packing 100 tiny runs": Target(0.70, 0.55, PACKING),
     "memory step micro 64x8": Target(1.50, 1.20, MEMORY),
     "h200 layer 8x2": Target(1.50, 1.20, LAYER),

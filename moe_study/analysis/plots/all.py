@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,6 +15,8 @@ from moe_study.analysis.plots.style import PointStyle, footer, point_styles, sav
 from moe_study.analysis.plots.work import experts_per_token
 from moe_study.analysis.study import Part
 from moe_study.analysis.table import APART, NO_RESULT
+
+MOST_POINTS = 30  # that a reader can tell apart in one picture
 
 
 def draw_all(part: Part, out: Path) -> list[Path]:
@@ -34,24 +37,47 @@ def draw_all(part: Part, out: Path) -> list[Path]:
 
 def figures(part: Part) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of every picture; see `draw_all`."""
-    styles = _styles(part)
-    yield from _with_footers(part, itertools.chain(_figures(part, styles), inside_pictures(part, styles)))
+    drawn = readable(part)
+    styles = _styles(drawn)
+    yield from _with_footers(part, drawn, itertools.chain(_figures(drawn, styles), inside_pictures(drawn, styles)))
 
 
 def figures_inside(part: Part) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of those alone that look inside the experts."""
-    yield from _with_footers(part, inside_pictures(part, _styles(part)))
+    drawn = readable(part)
+    yield from _with_footers(part, drawn, inside_pictures(drawn, _styles(drawn)))
+
+
+def readable(part: Part) -> Part:
+    """`part` with as many points as pictures can hold: the first of its table, and the reference."""
+    labels = list(part.table[part.table["standing"] != NO_RESULT]["label"])
+    if len(labels) <= MOST_POINTS:
+        return part
+    others = [label for label in labels if label != part.reference]
+    chosen = {part.reference, *others[: MOST_POINTS - 1]}
+    frame, table = (each[each["label"].isin(chosen)] for each in (part.frame, part.table))
+    return replace(part, frame=frame, table=table)
 
 
 def _styles(part: Part) -> dict[str, PointStyle]:
     return point_styles(part.runs, apart=frozenset(part.table[part.table["standing"] == APART]["label"]))
 
 
-def _with_footers(part: Part, drawn: Iterable[tuple[str, Figure]]) -> Iterator[tuple[str, Figure]]:
-    sentences = [*_absent_note(part), *part.mixed]
-    for name, figure in drawn:
+def _with_footers(
+    part: Part, drawn: Part, pictures: Iterable[tuple[str, Figure]]
+) -> Iterator[tuple[str, Figure]]:
+    sentences = [*_selection_note(part, drawn), *_absent_note(part), *part.mixed]
+    for name, figure in pictures:
         footer(figure, sentences)
         yield name, figure
+
+
+def _selection_note(part: Part, drawn: Part) -> list[str]:
+    """How many points are not drawn."""
+    points, shown = (each.runs["label"].nunique() for each in (part, drawn))
+    if shown == points:
+        return []
+    return [f"{shown} of {points} points: the first of the table, which has all, and {part.reference}"]
 
 
 def _absent_note(part: Part) -> list[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -175,7 +176,7 @@ def paired_differences(part: Part, styles: dict[str, PointStyle]) -> Figure:
         axes.set_ylim(min(heights, default=0) - 0.6, len(bars) - 0.4)
         axes.grid(axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel(f"loss minus that of {reference}, nats per token (left is better)")
+        axes.set_xlabel(textwrap.fill(f"loss minus that of {reference}, nats per token (left is better)", 60))
         note = f"dots: seeds; bars: {percent(LEVEL)} t intervals, each alone"
         if all(len(bar.seeds_S) == 1 for bar in bars):
             note = "one seed, so no interval"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from moe_study.analysis.frame import load_frame
+from moe_study.analysis.plots import all as all_plots
 from moe_study.analysis.plots.all import draw_all, figures
 from moe_study.analysis.plots.experts import share_by_domain, share_over_training
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
@@ -52,6 +53,23 @@ def part_of(frame):
 
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def test_pictures_hold_as_many_points_as_a_reader_can_tell_apart_and_say_so(part, monkeypatch):
+    everywhere = len(part.table)
+    monkeypatch.setattr(all_plots, "MOST_POINTS", 3)
+    few = all_plots.readable(part)
+    ranked = list(part.table["label"])
+    others = [label for label in ranked if label != part.reference][:2]
+    assert set(few.runs["label"]) == {part.reference, *others}
+    assert few.table.attrs == part.table.attrs
+    pictures = dict(figures(part))
+    assert {"perplexity", "differences", "loss-curves"} <= set(pictures)
+    for name, figure in pictures.items():
+        words = " ".join(" ".join(texts(figure)).split())
+        assert f"3 of {everywhere} points: the first of the table, which has all, and {part.reference}" in words, name
+    monkeypatch.setattr(all_plots, "MOST_POINTS", everywhere)
+    assert all_plots.readable(part) is part
 
 
 NAMES = ["from $5 to $10", "$\\frac$ & $^_", "100 % # {x}", "中文 text", "Ελλ \U0010fffd", "_hidden", "$x$"]

@@ -1,0 +1,136 @@
+"""How long do sweeps of thousands of runs keep one waiting, though nothing is trained?
+
+    python -m bench.scale                                   some minutes, and 1 GB of disk for a while
+    python -m bench.scale --rows "status of 5,000 runs"
+
+The CPU seconds of a whole command, which works on one core: on a quiet machine those of the clock on the wall. One tiny
+run is trained; its files are copied into the folders of all others under their own keys and configurations, with losses
+of their own, so that every command reads as many and as large files as it would after a real sweep.
+"""
+
+import functools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+from bench.common import Row, open_results, options, spread
+from bench.machine import ROOT
+from bench.tiny_runs import Size, TinyRuns
+from moe_study.design.config import RunConfig
+from moe_study.runs import stored_config
+from moe_study.runs.folder import RunFolder
+from moe_study.sweeps.plan import plan_overrides
+
+PLAN, AGAIN = "plan of 10,000 points", "a finished sweep of 5,000 runs again"
+STATUS, FRAME = "status of 5,000 runs", "frame of 5,000 runs"
+PLOTS = "plots of 500 runs at 100 points"
+ROWS = (PLAN, AGAIN, STATUS, FRAME, PLOTS)
+EXPERTS, SWITCH, PICKS = (4, 8, 16, 32, 64), (0.0, 0.01), (1, 2)
+COPIED = ("metrics.jsonl", "routing.parquet", "provenance.json", "tokenizer.json")  # the same for all
+
+
+class Finished:
+    """Sweeps whose runs are all done, below `folder`."""
+
+    def __init__(self, folder: Path, rounds: int) -> None:
+        self.rounds, self.tiny = rounds, TinyRuns(folder, Size(steps=200))
+        self.tiny.sweep("one", 3)  # dense, top-1, top-2
+        runs = [RunFolder(path) for path in (folder / "one").iterdir() if (path / "result.json").exists()]
+        self.like = next(run for run in runs if run.read_config().routing.k == 2)
+
+    def file(self, name: str, rates: int, seeds: int) -> Path:
+        """A sweep file of 20 * `rates` points by `seeds` seeds, whose runs lie below `name`."""
+        axes = {
+            "routing.num_experts": list(EXPERTS),
+            "routing.balance.switch": list(SWITCH),
+            "routing.k": list(PICKS),
+            "optimizer.lr": [round(1e-3 * 1.01**n, 8) for n in range(rates)],
+        }
+        content = {"base": self.tiny.base(name), "seeds": list(range(seeds)), "points": [axes]}
+        path = self.tiny.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
+
+    def finish(self, file: Path) -> None:
+        """Make all runs of a sweep file look trained."""
+        plan = plan_overrides([f"+sweep={file}"])
+        draw = random.Random(0)
+        for run in plan.runs:
+            self._finish(run.config, draw)
+        plan.record_members()
+
+    def _finish(self, config: RunConfig, draw: random.Random) -> None:
+        folder, like = RunFolder.of(config), self.like.path
+        folder.path.mkdir(parents=True)
+        for name in COPIED:
+            if (like / name).exists():
+                os.link(like / name, folder.path / name)
+        stored_config.write(folder.config_file, config)
+        result = json.loads((like / "result.json").read_text(encoding="utf-8"))
+        loss = result["validation_loss"] + draw.gauss(0, 0.02) + 0.01 * config.routing.k
+        changed = {"key": config.key, "validation_loss": loss, "validation_perplexity": 2.718281828459045**loss}
+        (folder.result_file).write_text(json.dumps(result | changed), encoding="utf-8")
+        shutil.copyfile(like / "status.json", folder.status_file)
+
+    def row(self, once: Callable[[], float]) -> Row:
+        """Seconds of `once`, one sample a round."""
+        seconds = [once() for _ in range(self.rounds)]
+        return {**spread(seconds), "unit": "s", "seconds_of": "CPU", "rounds": self.rounds}
+
+    def command(self, arguments: Sequence[str]) -> float:
+        """CPU seconds of a process, which must end well."""
+        before = os.times()
+        environment = {**self.tiny.environment, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=self.tiny.folder, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def commands_of(name: str, finished: Finished) -> Callable[[], float]:
+    """What measures one row; its sweep is made now, if it needs one."""
+    if name == PLAN:
+        file = finished.file("planned", rates=50, seeds=10)
+        return functools.partial(finished.command, ["-m", "moe_study.cli", "plan", f"+sweep={file}"])
+    if name == PLOTS:
+        file = finished.file("drawn", rates=5, seeds=5)
+        finished.finish(file)
+        return functools.partial(finished.command, ["-m", "moe_study.cli", "plots", "drawn", "--out", "plots"])
+    file = finished.file("done", rates=25, seeds=10)
+    if not (finished.tiny.folder / "done").exists():
+        finished.finish(file)
+    frame = "from pathlib import Path; from moe_study.analysis.frame import load_frame; load_frame([Path('done')])"
+    arguments = {
+        AGAIN: [str(ROOT / "train.py"), "-m", f"+sweep={file}"],
+        STATUS: ["-m", "moe_study.cli", "status", "done"],
+        FRAME: ["-c", frame],
+    }[name]
+    return functools.partial(finished.command, arguments)
+
+
+def measure(name: str, finished: Finished) -> Row:
+    """One row."""
+    return finished.row(commands_of(name, finished))
+
+
+def main() -> None:
+    arguments = options(__doc__, rounds=1, rows=ROWS).parse_args()
+    results = open_results(arguments)
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        finished = Finished(Path(folder), arguments.rounds)
+        for name in arguments.rows:
+            results.measure(f"scale: {name}", functools.partial(measure, name, finished))
+
+
+if __name__ == "__main__":
+    main()
