@@ -23,7 +23,7 @@ once; traces and what was measured stay in their folders, so the same command an
   moe-study specialise --sweep first_look --probe brown      part of speech of every word
 """
 LEFT_OUT = "left out: "
-BRIEF_TOKENS, BRIEF_PERMUTATIONS = 40_000, 299
+BRIEF_TOKENS, BRIEF_PERMUTATIONS = 30_000, 299
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
