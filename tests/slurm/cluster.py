@@ -25,6 +25,8 @@ from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 DAEMONS = ("munged", "slurmctld", "slurmd")  # in the order in which they start
+FOR_ACCOUNTING = ("slurmdbd", "mariadb-server-core")  # packages
+ACCOUNTING = ("mariadbd", "slurmdbd")  # daemons, after munged
 GPUS = ("null", "zero", "full", "random")  # devices below /dev that every machine has
 PATIENCE = 30.0  # seconds for a daemon to start or to end
 DEFAULT_FOLDER = Path(tempfile.gettempdir(), f"moe-study-slurm-{os.getuid()}")  # sockets need short paths
@@ -38,6 +40,8 @@ class Cluster:
     cores: int = 8
     gpus: int = 4
     first_job_id: int | None = None  # None: one that no cluster of this second has had before
+    accounting: bool = False  # with slurmdbd, so that sacct answers and limits by user are kept
+    max_submitted: int | None = None  # jobs of a user, with accounting
     max_array_size: int = 1001  # SLURM's own default; the highest index is one less
     max_job_count: int = 10_000  # SLURM's own default: jobs of everybody, those that ended a moment ago included
     remembers: int = 300  # seconds for which it knows of a job that has ended
@@ -50,7 +54,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start the daemons and wait until jobs can run; RuntimeError with what a daemon said if it does not."""
-        if missing := missing_programs():
+        if missing := missing_programs(self.accounting):
             raise RuntimeError(f"{', '.join(missing)} not found; {ADVICE}")
         self.stop()
         if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / "slurm.conf").exists():
@@ -61,6 +65,8 @@ class Cluster:
         self.folder.chmod(0o700)
         self._write_settings()
         self._start_munge()
+        if self.accounting:
+            self._start_accounting()
         for name in DAEMONS[1:]:
             self._call(name, "-f", str(self.folder / "slurm.conf"))
         wait_until(lambda: self._node_state() == "idle", "the node to become idle", self._logs)
@@ -69,7 +75,7 @@ class Cluster:
         """Cancel all jobs and end the daemons; nothing happens where none runs."""
         if self._pid("slurmctld") is not None:
             self.cancel_all()
-        for name in reversed(DAEMONS):
+        for name in (*reversed(DAEMONS[1:]), *reversed(ACCOUNTING), DAEMONS[0]):
             self._end(name)
 
     def stop_controller(self) -> None:
@@ -118,6 +124,48 @@ class Cluster:
         places = {"key-file": key, "seed-file": "munge.seed", "log-file": "log/munged.log"}
         places |= {"socket": "munge.sock", "pid-file": "munged.pid"}
         self._call("munged", "--force", *(f"--{name}={self.folder / place}" for name, place in places.items()))
+
+    def _start_accounting(self) -> None:
+        """A database, slurmdbd on top of it, and in that an account for this user."""
+        data, user = self.folder / "database", getpass.getuser()
+        options = ("--no-defaults", f"--user={user}", f"--datadir={data}")
+        self._call("mariadb-install-db", *options, "--auth-root-authentication-method=normal")
+        database, port = free_ports(2)
+        places = (f"--socket={self.folder}/db.sock", f"--pid-file={self.folder}/mariadbd.pid")
+        with open(self.folder / "log" / "mariadbd.log", "w", encoding="utf-8") as log:
+            command = (find("mariadbd"), *options, *places, f"--port={database}", "--bind-address=127.0.0.1")
+            subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        wait_until(lambda: (self.folder / "db.sock").exists(), "the database to start", self._logs)
+        settings = {
+            "DbdHost": "localhost",
+            "DbdAddr": "127.0.0.1",
+            "DbdPort": port,
+            "CommunicationParameters": "NoInAddrAny",
+            "SlurmUser": user,
+            "AuthType": "auth/munge",
+            "AuthInfo": f"socket={self.folder}/munge.sock",
+            "StorageType": "accounting_storage/mysql",
+            "StorageHost": "127.0.0.1",
+            "StoragePort": database,
+            "StorageUser": "root",
+            "PidFile": self.folder / "slurmdbd.pid",
+            "LogFile": self.folder / "log" / "slurmdbd.log",
+        }
+        file = self.folder / "slurmdbd.conf"
+        file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        file.chmod(0o600)
+        with open(self.folder / "slurm.conf", "a", encoding="utf-8") as more:
+            more.write(
+                "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
+                f"AccountingStoragePort={port}\nAccountingStoragePass={self.folder}/munge.sock\n"
+                "AccountingStorageEnforce=limits\n"
+            )
+        self._call("slurmdbd")
+        wait_until(lambda: self.run("sacctmgr", "-n", "list", "user", check=False) != "", "slurmdbd", self._logs)
+        self.run("sacctmgr", "--immediate", "add", "cluster", "scratch", check=False)
+        self.run("sacctmgr", "--immediate", "add", "account", "study")
+        limit = f"MaxSubmitJobs={-1 if self.max_submitted is None else self.max_submitted}"
+        self.run("sacctmgr", "--immediate", "add", "user", user, "account=study", "DefaultAccount=study", limit)
 
     def _call(self, daemon: str, *arguments: str) -> None:
         """Start a daemon, which goes into the background by itself."""
@@ -173,7 +221,7 @@ class Cluster:
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
             "JobAcctGatherType": "jobacct_gather/none",
-            "AccountingStorageType": "accounting_storage/none",
+            **({} if self.accounting else {"AccountingStorageType": "accounting_storage/none"}),
             "SelectType": "select/cons_tres",
             "SelectTypeParameters": "CR_Core",
             "SchedulerParameters": "batch_sched_delay=0,sched_interval=1,bf_interval=1",
@@ -191,7 +239,7 @@ class Cluster:
         }
 
 
-ADVICE = f"install them: apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+ADVICE = f"install them: apt-get install --no-install-recommends {' '.join((*PACKAGES, *FOR_ACCOUNTING))}"
 
 
 def find(program: str) -> str:
@@ -199,9 +247,10 @@ def find(program: str) -> str:
     return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))) or ""
 
 
-def missing_programs() -> list[str]:
+def missing_programs(accounting: bool = False) -> list[str]:
     """Those of SLURM and MUNGE that this machine lacks."""
-    return [program for program in (*DAEMONS, "sbatch", "squeue", "scontrol", "scancel", "sinfo") if not find(program)]
+    wanted = (*DAEMONS, "sbatch", "squeue", "scontrol", "scancel", "sinfo", *(ACCOUNTING if accounting else ()))
+    return [program for program in wanted if not find(program)]
 
 
 def free_ports(number: int) -> list[int]:

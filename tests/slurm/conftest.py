@@ -13,13 +13,18 @@ import pytest
 from tests.slurm.cluster import ADVICE, Cluster, missing_programs
 
 
-@contextlib.contextmanager
-def folder_for_a_cluster() -> Iterator[Path]:
-    if missing := missing_programs():
+def demand_slurm(accounting: bool = False) -> None:
+    """Skip the test where SLURM is not installed, and let it fail in CI."""
+    if missing := missing_programs(accounting):
         sentence = f"SLURM is not here ({', '.join(missing)}); {ADVICE}"
         if os.environ.get("CI"):
             pytest.fail(sentence)
         pytest.skip(sentence)
+
+
+@contextlib.contextmanager
+def folder_for_a_cluster() -> Iterator[Path]:
+    demand_slurm()
     folder = Path(tempfile.mkdtemp(prefix="moe-study-slurm-"))  # short, as the sockets in it want it
     try:
         yield folder
@@ -50,6 +55,7 @@ def start_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Clu
     with folder_for_a_cluster() as folder:
 
         def start(**settings: Any) -> Cluster:
+            demand_slurm(settings.get("accounting", False))
             cluster = Cluster(folder, **settings)
             cluster.start()
             for name, value in cluster.environment.items():

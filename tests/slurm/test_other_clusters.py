@@ -33,6 +33,17 @@ def test_a_cluster_that_is_full_gets_the_jobs_by_and_by(start_cluster, runs_dir)
     assert submissions(runs_dir) == 9
 
 
+def test_with_accounting_a_limit_on_a_users_jobs_is_kept_and_all_get_their_turn(start_cluster, runs_dir):
+    cluster = start_cluster(accounting=True, max_submitted=4)
+    said = sweep("unlucky", runs_dir, "run.seed=0,1,3,6,7,8,9,10,11", code=1)
+    expected = dict.fromkeys((0, 6, 7, 8, 9, 10, 11), State.DONE) | {1: State.FAILED, 3: State.STALE}
+    assert states(runs_dir) == expected
+    assert "1 of 9 runs failed" in said and "1 of 9 runs are unfinished" in said
+    assert submissions(runs_dir) == 9
+    accounted = cluster.run("sacct", "--noheader", "--parsable2", "--allocations", "--format=State").split()
+    assert sorted(accounted) == ["COMPLETED"] * 7 + ["FAILED"] * 2
+
+
 def test_a_cluster_that_counts_its_jobs_anew_is_not_taken_for_the_old_one(start_cluster, runs_dir):
     start_cluster(first_job_id=7)
     sweep("patient", runs_dir, "run.seed=0,1", "hydra.launcher.wait=false")
