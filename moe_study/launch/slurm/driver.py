@@ -73,7 +73,7 @@ class Driver:
             states = {run.key: survey.state_of(run.folder) for run in self.runs}
             self._tried |= {run.key for run in self.runs if survey.is_known(run.key)}
             to_send = [run for run in self._in_order() if self._is_to_send(run, states[run.key])]
-            self.live = sum(map(len, survey.live.values()))
+            self.live = len({task.id for run in self.runs for task in survey.live.get(run.key, ())})
             left = self._submit(to_send, survey) if to_send and survey.silence is None else bool(to_send)
         for run in to_send:
             if run.key in self._tried:
