@@ -61,7 +61,7 @@ def test_a_controller_that_is_away_for_a_while_disturbs_nobody(start_cluster, ru
     command = Command("patient", runs_dir, "run.seed=0,1")
     steps_done(runs_dir, (0, 1))
     cluster.stop_controller()
-    wait_until(lambda: "no answer from the scheduler" in command.said, "the driver to notice", 60)
+    wait_until(lambda: "the scheduler does not answer, and will be" in command.said, "the driver to notice", 60)
     assert main(["status", str(runs_dir)]) == 0
     assert "jobs count as alive, since the scheduler does not answer" in capsys.readouterr().out
     cluster.start_controller()

@@ -15,6 +15,8 @@ from moe_study.runs.status import State
 from moe_study.sweeps.plan import TO_RETRY, TO_START, PlannedRun
 
 LAST_LOOKS, LAST_PAUSE = 5, 1.0  # seconds
+# What a driver bears for a while, and says.
+SILENCE, DEAF, ROOM = (f"the scheduler {what}" for what in ("does not answer", "takes no jobs", "has no room for jobs"))
 LOOKS_BEFORE_GONE = 2  # that find no job for an unfinished run, which may just have written its last word elsewhere
 
 
@@ -43,7 +45,7 @@ class Driver:
     ended: dict[str, QueuedTask] = field(default_factory=dict)  # the last job to end, by key
     _tried: set[str] = field(default_factory=set)  # keys that this command has submitted, or has seen a job of
     _without_job: dict[str, int] = field(default_factory=dict)  # looks in a row, by key
-    _silent_since: float | None = None
+    _since: dict[str, float] = field(default_factory=dict)  # when a trouble began, one of the three above
 
     def __post_init__(self) -> None:
         self.missing = list(self.missing)
@@ -86,7 +88,7 @@ class Driver:
             record.write()
         if any(record.over for record in survey.news):
             drop_unused(self._runs_dir, read_submissions(self._runs_dir))
-        self._bear_silence(survey.silence)
+        self._bear(SILENCE, survey.silence)
         self.ended.update(survey.ended)
         return survey
 
@@ -128,9 +130,10 @@ class Driver:
                 self._bear_lack_of_room(len(tasks), survey, error)
                 return True
             except SchedulerSilent as error:
-                self._bear_silence(str(error))
+                self._bear(DEAF, str(error))
                 return True
             assert submission.job_id is not None
+            self._since.clear()
             self.sent.append(submission.job_id)
             self._tried.update(submission.keys)
             self.live += len(chunk)
@@ -145,20 +148,22 @@ class Driver:
                 f"{left} jobs are not sent, since the cluster takes no more now ({error}); rerun the command later,"
                 " or leave hydra.launcher.wait=false out"
             )
+        self._bear(ROOM, None if survey.live else str(error))  # our own jobs make room when they end
 
-    def _bear_silence(self, silence: str | None) -> None:
-        """Wait in peace for a scheduler that is away for a while; StudyError after too long."""
-        if silence is None:
-            self._silent_since = None
+    def _bear(self, trouble: str, complaint: str | None) -> None:
+        """Wait in peace while there is something to complain of; StudyError after too long. None: it is over."""
+        if complaint is None:
+            self._since.pop(trouble, None)
             return
         now = time.monotonic()
-        if self._silent_since is None:
-            self._silent_since = now
-            self.watch.say(f"no answer from the scheduler, which will be asked again: {silence}")
-        if now - self._silent_since > self.sender.settings.patience * 60:
+        if trouble not in self._since:
+            self._since[trouble] = now
+            self.watch.say(f"{trouble}, and will be asked again: {complaint}")
+        minutes = self.sender.settings.patience
+        if now - self._since[trouble] > minutes * 60:
             raise StudyError(
-                f"the scheduler has not answered for {self.sender.settings.patience:g} minutes ({silence}); its jobs go"
-                " on, and the same command joins them again"
+                f"{trouble} for {minutes:g} minutes ({complaint}); jobs that were sent go on, and rerunning the command"
+                " joins them again"
             )
 
     def _is_pending(self, states: dict[str, State], survey: Survey) -> bool:

@@ -46,7 +46,7 @@ class ScriptedScheduler:
     room: int = 10**6  # living jobs that it takes at most
     next_id: int = 1
     silent: bool = False
-    on_submit: str = ""  # what the next submission meets: "killed before", "killed after", "answer lost"
+    on_submit: str = ""  # what the next submission meets: "lost", "killed before", "killed after", "answer lost"
     tasks: list[ScriptedTask] = field(default_factory=list)
     sent: int = 0  # jobs
     unlisted: str | None = None  # a state that nobody has heard of, for all that live
@@ -62,6 +62,8 @@ class ScriptedScheduler:
         event, self.on_submit = self.on_submit, ""
         if event == "killed before":
             raise DriverKilled
+        if event == "lost":
+            raise SchedulerSilent("Socket timed out on send/recv operation")
         if int(last) >= self.max_array_size:
             raise Refused("Invalid job array specification")
         if self.living() + int(last) + 1 > self.room:

@@ -3,6 +3,7 @@
 import pytest
 
 from moe_study.errors import ConfigError, StudyError
+from moe_study.launch.slurm import survey
 from moe_study.launch.slurm.driver import deal
 from moe_study.launch.slurm.scheduler import NoRoom
 from moe_study.runs.folder import State
@@ -51,9 +52,30 @@ def test_patience_with_a_silent_scheduler_ends(runs_dir):
     world = World(runs_dir, 0)
     driver = world.command(patience=0.001)
     world.scheduler.silent = True
-    with pytest.raises(StudyError, match="its jobs go on, and the same command joins them again"):
+    with pytest.raises(StudyError, match=r"the scheduler does not answer for .* minutes"):
         driver.drive()
     assert world.scheduler.sent == 0
+
+
+def test_patience_with_a_scheduler_that_only_takes_no_jobs_ends_too(runs_dir, monkeypatch):
+    monkeypatch.setattr(survey, "IN_FLIGHT", 0.0)
+    world = World(runs_dir, 0)
+    driver = world.command(patience=0.001)
+    driver.sleep = lambda seconds: setattr(world.scheduler, "on_submit", "lost")
+    world.scheduler.on_submit = "lost"
+    with pytest.raises(StudyError, match=r"the scheduler takes no jobs for .* minutes"):
+        driver.drive()
+
+
+def test_patience_with_others_who_take_all_the_room_ends(runs_dir):
+    world = World(runs_dir, 0, room=2)
+    driver = world.command(patience=0.001)
+    driver.sleep = lambda seconds: world.work()
+    driver.round()
+    world.scheduler.room = 0
+    with pytest.raises(StudyError, match=r"the scheduler has no room for jobs for .* minutes"):
+        driver.drive()
+    assert world.scheduler.sent == 2
 
 
 def test_a_dead_job_ends_the_wait_and_is_told_of(runs_dir):
