@@ -82,3 +82,30 @@ def test_disturbed_runs(cluster, small, tmp_path):
     assert "2 to train now" in second
     assert min(folder.status().attempts for folder in folders.values()) > 1
     assert numbers(runs_dir) == on_this_machine(tmp_path / "alone", *seeds, steps=300)
+
+
+def test_two_ranks_train_a_run_that_one_can_take_over(cluster, small, tmp_path):
+    """Agreement to float tolerance, since sums over ranks come in another order."""
+    runs_dir, seed = tmp_path / "runs", ("run.seed=0", *small)
+    first = Command("slowly", runs_dir, *seed, "hydra.launcher.ranks=2", steps=120)
+    steps_done(runs_dir, (0,), 30)
+    folder = by_seed(runs_dir)[0]
+    slurm("scancel", "--batch", "--signal=USR2", job_of(runs_dir, 0))  # both save the same step, and go on
+    wait_until(lambda: folder.status().attempts == 2 and folder.state() is State.RUNNING, "the requeued job", 60)
+    assert folder.provenance()["arithmetic"]["ranks"] == 2
+    wait_until(lambda: folder.provenance().get("first_step", 0) >= 30, "both to resume", 60)
+    os.kill(rank_1(folder), signal.SIGKILL)
+    said = first.end(1)
+    assert "another process of this run is gone" in said
+    (runs_dir / "enough").touch()
+    Command("slowly", runs_dir, *seed, steps=120).end()
+    ((result, _),) = numbers(runs_dir).values()
+    ((alone, _),) = on_this_machine(tmp_path / "alone", *seed, steps=120).values()
+    assert result["validation_loss"] == pytest.approx(alone["validation_loss"], rel=1e-4)
+
+
+def rank_1(folder):
+    """The process beside the one that writes to the run's folder."""
+    first = folder.status().pid
+    others = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if b"slurm.ranks" in path.read_bytes()]
+    return next(int(process.name) for process in others if int(process.name) != first)

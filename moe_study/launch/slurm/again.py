@@ -8,9 +8,10 @@ from pathlib import Path
 from moe_study.errors import StudyError
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.slurm.driver import Driver, Watch
+from moe_study.launch.slurm.ranks import JOB_FILE
 from moe_study.launch.slurm.scheduler import Scheduler
 from moe_study.launch.slurm.settings import SlurmSettings
-from moe_study.launch.slurm.submit import JOB_FILE, Sender
+from moe_study.launch.slurm.submit import Sender
 from moe_study.launch.slurm.survey import ask
 from moe_study.runs.job_records import Submission, read_submissions
 from moe_study.runs.status import State

@@ -32,6 +32,11 @@ class SlurmSweep:
         self._pool, self._runs_per_job = PoolSettings.of(pool), pool["runs"]
         if not isinstance(self._runs_per_job, int) or isinstance(self._runs_per_job, bool) or self._runs_per_job < 1:
             raise ConfigError(f"job.runs={self._runs_per_job} must be at least 1")
+        if self._settings.ranks > 1 and self._runs_per_job > 1:
+            raise ConfigError(
+                f"job.runs={self._runs_per_job} puts several runs into a job, and hydra.launcher.ranks="
+                f"{self._settings.ranks} processes train one together: leave one of the two out"
+            )
         self._job = job
         self._scheduler = scheduler or Slurm()
         self._surveys: dict[Path, Survey] = {}  # by folder of runs; the last look

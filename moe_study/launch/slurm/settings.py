@@ -21,6 +21,7 @@ class SlurmSettings:
     attempts: int
     warning: int  # seconds
     minutes: int | None
+    ranks: int
     gpus: int | str
     cpus: int
     memory: str | None
@@ -35,7 +36,7 @@ class SlurmSettings:
     def of(cls, plain: Mapping[str, Any]) -> "SlurmSettings":
         """ConfigError for a value that no cluster could take."""
         settings: SlurmSettings = from_plain(cls, dict(plain), "hydra.launcher.")
-        for name in ("limit", "attempts", "minutes", "cpus"):
+        for name in ("limit", "attempts", "minutes", "ranks", "cpus"):
             value = getattr(settings, name)
             if value is not None and value < 1:
                 raise ConfigError(f"hydra.launcher.{name}={value} must be at least 1")
@@ -58,7 +59,7 @@ class SlurmSettings:
 
     def sbatch_options(self, devices: Iterable[str]) -> list[str]:
         """Options of sbatch for one job; `devices` are the run.device values of the runs."""
-        gpus = self.gpus if self.gpus != "auto" else int(set(devices) != {"cpu"})
+        gpus = self.gpus if self.gpus != "auto" else self.ranks * int(set(devices) != {"cpu"})
         given = {
             "partition": self.partition,
             "account": self.account,
@@ -67,7 +68,7 @@ class SlurmSettings:
             "time": self.minutes,
             "mem": self.memory,
             "gres": f"gpu:{gpus}" if gpus else None,
-            "cpus-per-task": self.cpus,
+            "cpus-per-task": self.ranks * self.cpus,
         }
         options = [f"--{name}={value}" for name, value in given.items() if value is not None]
         return ["--nodes=1", "--ntasks=1", *options, f"--signal=B:USR2@{self.warning}", "--requeue", *self.options]

@@ -11,13 +11,13 @@ from moe_study.design.plain import to_plain
 from moe_study.files import write_bytes_atomic, write_text_atomic
 from moe_study.launch.execute import Job
 from moe_study.launch.local.settings import PoolSettings
+from moe_study.launch.slurm.ranks import JOB_FILE
 from moe_study.launch.slurm.scheduler import Limits, Refused, Scheduler
 from moe_study.launch.slurm.settings import SlurmSettings
 from moe_study.launch.slurm.snapshot import take_snapshot
 from moe_study.runs.job_records import Submission, new_submission
 from moe_study.sweeps.plan import PlannedRun
 
-JOB_FILE = "job.pickle"  # an execute.Job, by reference to its function
 # Bash stays, as the process that SLURM warns (SIGUSR2): it passes the warning on until Python hears it, so that one
 # that comes while Python starts is neither lost nor deadly. SIGTERM goes to Python as well, and SLURM ends the job when
 # bash ends, so bash bears it.

@@ -15,8 +15,8 @@ from moe_study.launch.local.pool import run_pool
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.local.slots import threads_of_a_run
 from moe_study.launch.run_log import redirect_output
+from moe_study.launch.slurm.ranks import JOB_FILE, train_by_ranks
 from moe_study.launch.slurm.scheduler import Refused, Scheduler, SchedulerSilent, Slurm
-from moe_study.launch.slurm.submit import JOB_FILE
 from moe_study.launch.slurm.survey import Survey, look
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.job_records import read_submission, read_submissions
@@ -39,7 +39,7 @@ class Task:
         redirect: Callable[[RunFolder], None] = redirect_output,
     ) -> None:
         self._submission = read_submission(folder)
-        self._configs = self._submission.configs(index)
+        self._index, self._configs = index, self._submission.configs(index)
         self._heard = heard
         self._scheduler = scheduler or Slurm()
         self._redirect = redirect
@@ -61,17 +61,20 @@ class Task:
         return 0 if all(state in (State.DONE, State.DIVERGED) for state in states) else EXIT_FAILED
 
     def _train(self, wanted: Sequence[RunConfig], job: Job) -> None:
-        pool = PoolSettings.of(self._submission.pool)
+        pool, ranks = PoolSettings.of(self._submission.pool), self._submission.settings["ranks"]
         if len(self._configs) == 1:
             (config,) = wanted
             self._redirect(RunFolder.of(config))
+            if ranks > 1:
+                return train_by_ranks(self._submission.folder, self._index, ranks)
             execute(config, job, threads_of_a_run(pool, config.run.device))
-            return
+            return None
         runs = [PlannedRun(config.key, (), config, RunFolder.of(config).state()) for config in wanted]
         try:
             run_pool(runs, pool, job)
         except StudyError as error:  # stopped, or what the settings of the pool lack
             say(str(error))
+        return None
 
     def _is_ours(self, folder: RunFolder) -> bool:
         """Whether this job shall train the run: not one that is done, was tried since, or that a process has."""
