@@ -14,7 +14,7 @@ from moe_study.runs.job_records import read_submissions, records_locked
 from moe_study.runs.status import State
 from moe_study.sweeps.plan import TO_RETRY, TO_START, PlannedRun
 
-LAST_LOOKS, LAST_PAUSE = 5, 1.0  # seconds
+LAST_LOOKS, LAST_PAUSE = 15, 1.0  # seconds
 # What a driver bears for a while, and says.
 SILENCE, DEAF, ROOM = (f"the scheduler {what}" for what in ("does not answer", "takes no jobs", "has no room for jobs"))
 LOOKS_BEFORE_GONE = 2  # that find no job for an unfinished run, which may just have written its last word elsewhere
