@@ -36,6 +36,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", TINY)
+@pytest.mark.long
 def test_a_command_writes_its_rows_and_keeps_them(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,6 +68,7 @@ def parent(tmp_path: Path, names: list[str], seconds: float) -> gpu.Parent:
     return made
 
 
+@pytest.mark.long
 def test_a_row_that_takes_its_process_with_it_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_row_that_takes_its_process_with_it_leaves_the_others(
     assert rows == {"aborts": "its process ended with -6", "hangs": "it took more than 2 s"}
 
 
+@pytest.mark.long
 def test_it_ends_before_the_limit_and_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "LEAST_SECONDS", 1)
     monkeypatch.setattr(gpu, "TO_END", 1)
@@ -117,6 +119,7 @@ def test_one_difference_is_too_many() -> None:
 @pytest.mark.parametrize(
     ("signals", "code"), [("signal.SIG_DFL", -signal.SIGTERM), ("signal.SIG_IGN", -signal.SIGKILL)]
 )
+@pytest.mark.long
 def test_a_command_out_of_time_is_ended_with_all_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: str, code: int
 ) -> None:

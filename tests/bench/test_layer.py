@@ -48,17 +48,20 @@ def test_the_router_of_a_loaded_layer_takes_the_planted_picks() -> None:
         assert torch.equal(kept_per_expert(loaded(busy, setting)), expected_E)
 
 
+@pytest.mark.long
 def test_a_row_of_skew_says_how_uneven_the_load_was() -> None:
     loads = measure("skew 4:1 over balanced", 1, Setting(sequences=8))["busiest_over_mean"]
     assert loads["uneven"] == 4.0
     assert 1.0 <= loads["even"] < 1.2  # the busiest of 64 equally likely ones
 
 
+@pytest.mark.long
 def test_threshold_layers_keep_about_as_many_experts_as_asked() -> None:
     row = measure("threshold 2 over 8", 1, SMALL)
     assert abs(row["kept_per_token"] - 2) < 0.1 and abs(row["kept_per_token_of_twin"] - 8) < 0.1
 
 
+@pytest.mark.long
 def test_every_row_runs() -> None:
     few = Setting(sequences=2, length=32, width=32, dense_hidden=64)
     for name in ROWS:

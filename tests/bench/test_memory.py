@@ -106,6 +106,7 @@ def test_a_dense_layer_holds_what_its_formula_says() -> None:
     assert 3 * hidden + width == peak
 
 
+@pytest.mark.long
 def test_every_row_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     size = ModelConfig(layers=2, heads=2, width=32, context=16, vocab_size=50304)
     monkeypatch.setattr(step, "model_config", lambda name: size)

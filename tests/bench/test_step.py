@@ -19,6 +19,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "model_config", lambda name: TINY)
 
 
+@pytest.mark.long
 def test_every_row_runs_and_says_how_many_experts_a_token_had() -> None:
     for name, routing in routings(HIDDEN).items():
         row = over_dense(routing, 1, SETTING)

@@ -52,6 +52,7 @@ def test_all_layers_stand_as_rows_under_the_tokens(inspect: Inspect) -> None:
         assert all(len(set(mark.split(","))) == 2 for mark in marks)
 
 
+@pytest.mark.long
 def test_the_compiler_is_not_imported_for_an_answer(tmp_path: Path) -> None:
     """It took longer than all the rest of torch."""
     folder = untrained_run_of(tmp_path, TOP_2)

@@ -197,6 +197,7 @@ def test_weights_decay_and_biases_and_norms_do_not() -> None:
 
 
 @pytest.mark.parametrize("document_attention", [False, True])
+@pytest.mark.long
 def test_compiles_into_one_graph(document_attention: bool) -> None:
     model = dataclasses.replace(SMALL, document_attention=document_attention)
     gpt = GPT(model, DENSE, VOCABULARY, end_of_text=END)

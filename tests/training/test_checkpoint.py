@@ -163,7 +163,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoint_before(tmp_path, m
     assert checkpoint.load_newest(tmp_path)["step"] == 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_mixture_trains_as_a_plain_one_and_its_checkpoint_fits_both(tmp_path):
     """model.compile() in place, as the session does; torch.compile(model) would wrap, and rename parameters."""
     config = tiny_config(tmp_path)

@@ -97,7 +97,10 @@ def test_killed_and_started_again_in_fresh_processes(tmp_path, data, noisy):
     assert RunFolder.of(config).status().attempts == 2
 
 
-@pytest.mark.parametrize("routing", [NOISY, REDRAWN, BIASED], ids=["noisy", "redrawn", "biased"])
+LATER = [pytest.param(routing, marks=pytest.mark.long) for routing in (REDRAWN, BIASED)]
+
+
+@pytest.mark.parametrize("routing", [NOISY, *LATER], ids=["noisy", "redrawn", "biased"])
 def test_killed_at_three_steps_with_every_kind_of_state(tmp_path, data, routing):
     undisturbed, config = (make_config(tmp_path / name, data, routing) for name in "ab")
     assert forked(undisturbed) == 0

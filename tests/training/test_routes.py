@@ -137,11 +137,14 @@ def test_the_probe_is_the_same_at_every_step_and_seed_and_batch_size(traced, dat
 @pytest.mark.parametrize(
     "moment",
     [
-        at_step(16),
+        pytest.param(at_step(16), marks=pytest.mark.long),
         around(routes.RoutesOverTraining, "keep_if_due", when=lambda _, model, step: step == 7),
-        around(routes.RoutesOverTraining, "keep_if_due", before=True, when=lambda _, model, step: step == 14),
-        around(checkpoint, "save_final"),
-        around(run.RunFolder, "finish", before=True),
+        pytest.param(
+            around(routes.RoutesOverTraining, "keep_if_due", before=True, when=lambda _, model, step: step == 14),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(around(checkpoint, "save_final"), marks=pytest.mark.long),
+        pytest.param(around(run.RunFolder, "finish", before=True), marks=pytest.mark.long),
     ],
     ids=["between", "before the checkpoint of step 8", "before routes", "before the last", "before the result"],
 )

@@ -123,7 +123,7 @@ def test_a_token_budget_is_rounded_up_to_whole_steps(tmp_path, data):
     assert RunFolder.of(config).result()["steps"] == 6
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR2, marks=pytest.mark.long)])
 def test_a_stop_signal_saves_at_the_end_of_the_step_and_the_next_start_goes_on(tmp_path, data, number):
     undisturbed, config = (make_config(tmp_path / name, data, log={"checkpoint_every": 0}) for name in "ab")
     execute(undisturbed)

@@ -81,7 +81,10 @@ def test_signals_that_nohup_ignores_stay_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+LATER = [pytest.param(number, marks=pytest.mark.long) for number in (errno.EDQUOT, errno.EROFS)]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, *LATER])
 def test_a_run_that_a_full_disk_ended_is_resumed_by_the_same_command(tmp_path, data, monkeypatch, number):
     config = make_config(tmp_path / "a", data, log={"log_every": 1})
     folder = RunFolder.of(config)

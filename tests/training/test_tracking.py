@@ -107,7 +107,10 @@ def test_a_training_from_the_start_has_an_id_of_its_own_and_keeps_it_when_resume
     assert wandb.calls[2]["name"] == f"{config.key}-2"
 
 
-@pytest.mark.parametrize("broken", ["start", "log", "finish"])
+LATER = [pytest.param(broken, marks=pytest.mark.long) for broken in ("start", "finish")]
+
+
+@pytest.mark.parametrize("broken", ["log", *LATER])
 def test_whatever_wandb_does_the_run_is_the_same(tmp_path, data, wandb, broken):
     wandb.broken = broken
     config = make_config(tmp_path / "a", data, log={"wandb": "online"})
@@ -135,7 +138,7 @@ def test_records_become_flat_names():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_library_writes_an_offline_run(tmp_path, data):
     pytest.importorskip("wandb")
     config = make_config(tmp_path, data, log={"wandb": "offline"})

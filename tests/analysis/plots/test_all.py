@@ -267,6 +267,7 @@ def test_many_experts_become_heat_maps_on_pages_of_their_own(tmp_path):
     assert history[1].axes[0].collections[0].get_array().shape == (32, planted.STEPS // planted.EVERY + 1)
 
 
+@pytest.mark.long
 def test_many_points_are_laid_on_pages(tmp_path):
     points = [Routing(k=k, num_experts=n) for k in (1, 2) for n in (4, 5, 6, 8)]
     frame = load_frame(planted.plant(tmp_path, points, [0.0] * 8, seeds=(0,)))

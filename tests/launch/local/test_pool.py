@@ -84,7 +84,7 @@ def test_command_skips_done_and_failed_runs_and_retries_on_request(runs_dir):
     assert attempts == {0: 1, **dict.fromkeys((1, 2, 3, 4, 5), 2)}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_stopped_pool_lets_its_runs_save_themselves_and_goes_on_later(runs_dir, number):
     pool = start("patient", runs_dir, "-m", "run.seed=0,1,2", "hydra.launcher.workers=2")
     wait_until(lambda: Counter(states(runs_dir).values())[State.RUNNING] == 2, "two runs to start")
@@ -166,6 +166,7 @@ def test_process_on_a_gpu_that_saw_an_error_is_not_used_again(runs_dir, monkeypa
     assert processes[0] == processes[1] and processes[5] == processes[6]
 
 
+@pytest.mark.long
 def test_fork_server_starts_no_thread_and_looks_at_no_gpu():
     """A fork takes only the thread that asks for it (locks of others stay locked for ever), and no CUDA context."""
     script = (

@@ -262,6 +262,7 @@ def test_every_trained_parameter_gets_a_finite_gradient(routing: Routing) -> Non
 
 
 @pytest.mark.parametrize("name", ["lory", "strict smear", "prefix"])
+@pytest.mark.long
 def test_a_compiled_layer_gives_the_same(name: str) -> None:
     layer, x_BTD = build(POINTS[name]).float(), tokens().float()
     expected_BTD, _ = run(layer, x_BTD)

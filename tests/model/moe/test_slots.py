@@ -69,6 +69,7 @@ def test_every_trained_parameter_gets_a_finite_gradient(soft: Soft) -> None:
 
 
 @pytest.mark.parametrize("soft", [CHUNK, LAGGED, TOKENS_ACROSS], ids=name)
+@pytest.mark.long
 def test_a_compiled_layer_gives_the_same(soft: Soft) -> None:
     layer, x_BTD = build(soft).float(), tokens().float()
     expected_BTD, stats = run(layer, x_BTD, detail=True)

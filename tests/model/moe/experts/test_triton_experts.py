@@ -44,6 +44,7 @@ def test_the_cases_hold_in_the_interpreter() -> None:
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 
+@pytest.mark.long
 def test_training_does_not_import_the_kernels_unasked() -> None:
     kernels = "moe_study.model.moe.experts.triton_kernels"
     code = f"import sys, moe_study.training.run, moe_study.model.moe.layer; assert {kernels!r} not in sys.modules"

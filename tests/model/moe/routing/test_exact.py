@@ -44,6 +44,7 @@ def test_gradients_are_those_of_a_product() -> None:
     torch.library.opcheck(exact_product, (a, b))
 
 
+@pytest.mark.long
 def test_it_is_one_graph_under_torch_compile() -> None:
     a, b = torch.randn(3, 4, requires_grad=True), torch.randn(4, 5)
     compiled = torch.compile(lambda a, b: exact_product(a.sin(), b).cos(), backend="aot_eager", fullgraph=True)
