@@ -41,10 +41,10 @@ plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perple
 test: $(VENV)/installed-test ## Run the tests but those marked long (some minutes on two cores)
 	$(PYTEST) -m "not long and not slurm and not simulation"
 
-test-all: test ## Run the tests that CI runs: those marked long (whole sweeps, compilers, real corpora) and slurm, too
-	$(PYTEST) -m "long or slurm"
+test-all: test ## Run the tests that CI runs: those marked long (whole sweeps, compilers), slurm and simulation, too
+	$(PYTEST) -m "long or slurm or simulation"
 
-simulations: $(VENV)/installed-test ## Simulate false positives and coverage over thousands of cases (half an hour of two cores)
+simulations: $(VENV)/installed-test ## Simulate false positives and coverage over thousands of cases (ten minutes of two cores)
 	$(PYTEST) -m simulation
 
 slurm: ## Start a private SLURM on this machine, to try hydra/launcher=slurm with
