@@ -150,7 +150,10 @@ def test_too_little_text_leaves_ids_without_use() -> None:
 RUNS = [" ", "\n", "\t \n", "a", "7", "-", "_", "日", "=!", "ab1"]
 
 
-@pytest.mark.parametrize("run", RUNS)
+SLOWEST = ("-", "日")
+
+
+@pytest.mark.parametrize("run", [run if run in SLOWEST else pytest.param(run, marks=pytest.mark.long) for run in RUNS])
 def test_a_million_of_anything_in_a_row_is_encoded_and_trained_on_in_seconds(run: str, gpt2: Gpt2Tokenizer) -> None:
     text = "before " + run * (1_000_000 // len(run)) + " after"
     started = time.process_time()

@@ -110,15 +110,20 @@ def test_bad_command_line_is_one_sentence(runs_dir, arguments, said):
     ("arguments", "threads"),
     [
         ([], 1),
-        (["-m"], 1),
-        (["log.threads=2"], 2),
-        (["-m", "log.threads=2"], 2),
-        (["job.threads_per_run=3"], 3),
         (["-m", "job.threads_per_run=3"], 3),
-        (["hydra.launcher.threads_per_run=3"], 3),
         (["hydra.launcher.threads_per_run=3", "log.threads=2"], 2),
-        (["-m", "hydra/launcher=basic"], 1),
-        (["-m", "hydra/launcher=basic", "job.threads_per_run=3"], 3),
+        *(
+            pytest.param(arguments, threads, marks=pytest.mark.long)
+            for arguments, threads in (
+                (["-m"], 1),
+                (["log.threads=2"], 2),
+                (["-m", "log.threads=2"], 2),
+                (["job.threads_per_run=3"], 3),
+                (["hydra.launcher.threads_per_run=3"], 3),
+                (["-m", "hydra/launcher=basic"], 1),
+                (["-m", "hydra/launcher=basic", "job.threads_per_run=3"], 3),
+            )
+        ),
     ],
 )
 def test_a_run_has_as_many_threads_by_itself_as_in_a_sweep_or_a_job(runs_dir, monkeypatch, arguments, threads):

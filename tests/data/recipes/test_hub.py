@@ -64,7 +64,7 @@ class FakeHub(BaseHTTPRequestHandler):
 def hub(tmp_path: Path) -> Iterator[str]:
     FakeHub.folder, FakeHub.requests = tmp_path / "hub", []
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeHub) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it sees its end
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
