@@ -58,7 +58,7 @@ def test_it_plans_and_trains_from_any_folder_and_finds_sweeps_of_that_folder(ins
     planned = moe_study(installed, tmp_path, "plan", "+sweep=first_look")
     assert planned.returncode == 0, planned.stderr
     assert "to train" in planned.stdout
-    assert "2 run(s), 2 to train" in moe_study(installed, tmp_path, "plan", "+sweep=mine").stdout
+    assert "2 run(s) (2 missing), 2 to train" in moe_study(installed, tmp_path, "plan", "+sweep=mine").stdout
     (tmp_path / "texts").mkdir()
     for number in range(40):
         (tmp_path / "texts" / f"{number}.txt").write_text(f"Text number {number}, of some words. " * 40)

@@ -70,7 +70,8 @@ def pool_settings(**changes: Any) -> PoolSettings:
     return PoolSettings.of({**committed, **changes})
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    """Patience for a machine that does much else."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -40,8 +40,13 @@ def test_with_accounting_a_limit_on_a_users_jobs_is_kept_and_all_get_their_turn(
     assert states(runs_dir) == expected
     assert "1 of 9 runs failed" in said and "1 of 9 runs are unfinished" in said
     assert submissions(runs_dir) == 9
-    accounted = cluster.run("sacct", "--noheader", "--parsable2", "--allocations", "--format=State").split()
-    assert sorted(accounted) == ["COMPLETED"] * 7 + ["FAILED"] * 2
+
+    def accounted() -> list[str]:
+        return sorted(cluster.run("sacct", "--noheader", "--parsable2", "--allocations", "--format=State").split())
+
+    expected_states = ["COMPLETED"] * 7 + ["FAILED"] * 2
+    wait_until(lambda: len(accounted()) == 9 and set(accounted()) <= {*expected_states}, "the last job to be accounted")
+    assert accounted() == expected_states
 
 
 def test_a_cluster_that_counts_its_jobs_anew_is_not_taken_for_the_old_one(start_cluster, runs_dir):
