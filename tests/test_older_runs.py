@@ -76,6 +76,7 @@ def test_older_runs_are_listed_with_their_values(runs: Path, capsys: pytest.Capt
     assert sorted(frame["key"]) == sorted(path.name for path in WRITTEN.iterdir())
 
 
+@pytest.mark.long
 def test_older_runs_are_drawn(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plots", str(runs), "--out", str(tmp_path / "plots")]) == 0
     assert any((tmp_path / "plots").rglob("*.png"))

@@ -60,6 +60,7 @@ def check_curve(points, folder, trained):
     assert points[0]["loss"] != points[-1]["loss"]
 
 
+@pytest.mark.long
 def test_a_dense_run_is_split_and_compared_with_a_random_split(folders, capsys):
     folder = folders[0]
     assert main(["sparsify", str(folder.path), "--control", "random", "--thresholds", "1,0.1,0.5,0.9"]) == 0

@@ -148,7 +148,10 @@ def kill_while_preparing(config: DataConfig, stage: str) -> None:
     assert result.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("stage", STAGES)
+LATER_STAGES = [pytest.param(stage, marks=pytest.mark.long) for stage in STAGES[1:]]
+
+
+@pytest.mark.parametrize("stage", [STAGES[0], *LATER_STAGES])
 def test_killed_at_any_stage_it_is_not_taken_for_whole_and_ends_the_same(tmp_path: Path, stage: str) -> None:
     config = tiny_data_config(tmp_path, tokenizer=BPE)
     kill_while_preparing(config, stage)
@@ -233,7 +236,7 @@ except DataError as error:
 """
 
 
-@pytest.mark.parametrize("limit", [2_000, 9_000])
+@pytest.mark.parametrize("limit", [2_000, pytest.param(9_000, marks=pytest.mark.long)])
 def test_a_disk_without_room_is_one_sentence_and_loses_nothing(tmp_path: Path, limit: int) -> None:
     """Files may not grow beyond the limit: the same errors, at other places, as on a disk that fills up."""
     config = tiny_data_config(tmp_path)

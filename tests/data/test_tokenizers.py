@@ -116,6 +116,7 @@ def test_a_bpe_learns_its_corpus(bpe: BpeTokenizer) -> None:
     assert max(bpe.encode(text)) < 400
 
 
+@pytest.mark.long
 def test_training_a_bpe_twice_gives_the_same_bytes() -> None:
     """In processes of their own, with other hash seeds and numbers of threads."""
     code = (

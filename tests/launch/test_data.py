@@ -82,7 +82,7 @@ def test_removed_data_is_not_other_data(tmp_path, data):
     assert about_other_data([config]) is None
 
 
-@pytest.mark.parametrize("mode", [(), ("-m",)])
+@pytest.mark.parametrize("mode", [(), pytest.param(("-m",), marks=pytest.mark.long)])
 def test_train_refuses_and_plan_warns(tmp_path, data, mode, capsys):
     one, other = data
     runs_dir = tmp_path / "runs"

@@ -72,12 +72,14 @@ def test_warnings_of_new_results_are_counted_at_the_end(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("plugin", ["hydra/launcher=basic", "hydra/sweeper=basic"])
+@pytest.mark.long
 def test_hydras_own_launcher_and_sweeper_work_too(runs_dir, plugin):
     done = train("quick", runs_dir, "-m", "run.seed=0,1", plugin)
     assert done.returncode == 0, done.stderr
     assert by_seed(runs_dir) == {0: State.DONE, 1: State.DONE}
 
 
+@pytest.mark.long
 def test_hydras_own_sweeper_reports_a_failed_run(runs_dir):
     done = train("unlucky", runs_dir, "-m", "run.seed=0,1", "hydra/sweeper=basic")
     assert done.returncode == 1

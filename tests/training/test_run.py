@@ -253,6 +253,7 @@ def test_missing_data_too_small_a_vocabulary_and_a_missing_gpu_are_sentences(tmp
         execute(make_config(tmp_path, data, device="cuda"))
 
 
+@pytest.mark.long
 def test_evaluation_and_checkpoints_are_no_training_time(tmp_path, data, monkeypatch):
     for owner, name in ((run, "evaluate"), (run.checkpoint, "save")):
         original = getattr(owner, name)

@@ -76,6 +76,7 @@ NAMES = ["from $5 to $10", "$\\frac$ & $^_", "100 % # {x}", "中文 text", "Ελ
 TOPICS = [f"topic {number}" for number in range(len(NAMES))]
 
 
+@pytest.mark.long
 def test_names_are_never_markup_and_characters_without_a_font_are_one_sentence(tmp_path):
     """A topic, a language, a point or a corpus may be named in any way that a file can be named."""
     part = part_of(load_frame(planted.plant(tmp_path / "runs", (planted.TOKEN_2,), (0.0,), topics=TOPICS)))
@@ -274,6 +275,7 @@ def test_many_points_are_laid_on_pages(tmp_path):
     assert {"experts-by-topic-1", "experts-by-topic-2"} <= names_of(frame)
 
 
+@pytest.mark.long
 def test_only_dense_points_and_one_point_alone_can_be_drawn(tmp_path):
     dense = load_frame(planted.plant(tmp_path / "dense", planted.FIRST_LOOK[:2], (0.0, 0.1)))
     assert names_of(dense) == {"perplexity", "differences", "loss-curves"}

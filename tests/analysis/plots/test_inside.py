@@ -65,6 +65,7 @@ def test_one_run_with_one_finding_is_drawn(tmp_path):
     assert [name for name, _ in figures_inside(part_of(folders))] == ["planted/co-activation"]
 
 
+@pytest.mark.long
 def test_many_experts_layers_and_points_are_drawn_without_a_warning(tmp_path, recwarn):
     """Experts that nothing is routed to, domains of few tokens: NaN in many places."""
     many = dataclasses.replace(planted.TOKEN_2, num_experts=70)

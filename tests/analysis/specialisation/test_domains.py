@@ -99,6 +99,7 @@ def coverage(simulations, resamples, documents=40, taste=1.0):
     return np.mean(holds, axis=0), true
 
 
+@pytest.mark.long
 def test_intervals_over_documents_hold_the_true_distance():
     rates, true = coverage(40, 100)
     assert min(true) > 0.2

@@ -170,6 +170,7 @@ def test_intervals_over_seeds_hold_the_mean_excess_in_93_to_97_of_100():
     assert 0.93 <= rate <= 0.97
 
 
+@pytest.mark.long
 def test_intervals_over_seeds_hold_the_mean_excess():
     excess = excess_over_seeds(400)
     assert covered(excess.reshape(80, 5), excess.mean()) > 0.95 - 4 * np.sqrt(0.05 * 0.95 / 80)

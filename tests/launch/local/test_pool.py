@@ -99,6 +99,7 @@ def test_stopped_pool_lets_its_runs_save_themselves_and_goes_on_later(runs_dir, 
     assert min(folder.result()["resumed_from"] for folder in list_runs(runs_dir)) > 2
 
 
+@pytest.mark.long
 def test_runs_that_do_not_listen_are_killed_after_the_grace(runs_dir):
     pool = start("deaf", runs_dir, "-m", "run.seed=0,1", "hydra.launcher.workers=2", "hydra.launcher.grace=0.5")
     wait_until(lambda: len(list(runs_dir.glob("*/deaf"))) == 2, "two runs to start")
