@@ -92,6 +92,7 @@ def test_two_ranks_train_a_run_that_one_can_take_over(cluster, small, tmp_path):
     folder = by_seed(runs_dir)[0]
     slurm("scancel", "--batch", "--signal=USR2", job_of(runs_dir, 0))  # both save the same step, and go on
     wait_until(lambda: folder.status().attempts == 2 and folder.state() is State.RUNNING, "the requeued job", 60)
+    wait_until(lambda: "arithmetic" in (folder.provenance() or {}), "the job to look at its machine", 60)
     assert folder.provenance()["arithmetic"]["ranks"] == 2
     wait_until(lambda: folder.provenance().get("first_step", 0) >= 30, "both to resume", 60)
     os.kill(rank_1(folder), signal.SIGKILL)

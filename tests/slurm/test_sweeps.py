@@ -195,6 +195,7 @@ def test_code_that_is_edited_while_jobs_wait_changes_none_of_their_runs(cluster,
 
 def test_one_run_is_retried_and_another_one_cancelled_by_their_keys(cluster, runs_dir, capsys, monkeypatch):
     monkeypatch.chdir(runs_dir.parent)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # jobs take the environment along, and need the toy job's module
     sweep("unlucky", runs_dir, "run.seed=0,1,2", code=1)
     (runs_dir / "luck").touch()
     folders = by_seed(runs_dir)
