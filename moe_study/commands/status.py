@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moe_study.launch.slurm.survey import Survey
     from moe_study.runs.overview import FoundRun
 
 DESCRIPTION = "Say what has become of the runs in a folder."
@@ -39,29 +40,35 @@ def run(options: argparse.Namespace) -> None:
     if options.watch:
         _watch(options)
         return
-    found, lines = _look(options)
+    found, jobs = _look(options)
     if options.json:
         print(json.dumps([to_plain_run(run) for run in found], indent=2, ensure_ascii=False))
         return
-    for line in failure_lines(found) if options.failed else lines:
+    for line in failure_lines(found) if options.failed else _overview(found, jobs):
         print(line)
 
 
-def _look(options: argparse.Namespace) -> tuple[Sequence["FoundRun"], list[str]]:
-    """All runs, and what is to be said of them."""
+def _look(options: argparse.Namespace) -> tuple[Sequence["FoundRun"], "Survey | None"]:
+    """All runs, and what the scheduler says, where there is one to ask."""
     from moe_study.launch.slurm.survey import ask_here
-    from moe_study.runs.mixed import mixed
-    from moe_study.runs.overview import find_states, status_lines
-    from moe_study.runs.status import State
+    from moe_study.runs.overview import find_states
 
     jobs = ask_here(options.runs_dir)
-    found = find_states(options.runs_dir, options.sweep, jobs)
+    return find_states(options.runs_dir, options.sweep, jobs), jobs
+
+
+def _overview(found: Sequence["FoundRun"], jobs: "Survey | None") -> list[str]:
+    """What is to be said of all runs."""
+    from moe_study.runs.mixed import mixed
+    from moe_study.runs.overview import status_lines
+    from moe_study.runs.status import State
+
     lines = list(status_lines(found))
     mixtures = mixed(run.folder for run in found if run.state is State.DONE)
     lines += [f"note: {mixture.sentence()}" for mixture in mixtures]
     if jobs is not None and jobs.silence is not None:
         lines.append(f"note: jobs count as alive, since the scheduler does not answer: {jobs.silence}")
-    return found, lines
+    return lines
 
 
 def _watch(options: argparse.Namespace) -> None:
@@ -69,17 +76,15 @@ def _watch(options: argparse.Namespace) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from moe_study.launch.slurm.survey import ask_here
     from moe_study.runs.status import State
 
-    pause = PAUSE if ask_here(options.runs_dir) is None else PAUSE_OF_SCHEDULER
     with Live(auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
-            found, lines = _look(options)
-            live.update(Text("\n".join(lines)), refresh=True)
+            found, jobs = _look(options)
+            live.update(Text("\n".join(_overview(found, jobs))), refresh=True)
             if not any(run.state in (State.RUNNING, State.QUEUED) for run in found):
                 return
             try:
-                time.sleep(pause)
+                time.sleep(PAUSE if jobs is None else PAUSE_OF_SCHEDULER)
             except KeyboardInterrupt:
                 return

@@ -36,8 +36,7 @@ class RankLost(MachineError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train one model; ALONE has no others, and its collective calls do
-    nothing."""
+    """This process among those that train one model; ALONE has no others, and its collective calls do nothing."""
 
     rank: int = 0
     size: int = 1

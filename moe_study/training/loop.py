@@ -142,7 +142,7 @@ class Trainer:
 
         Of all ranks, so that others can go on from it; all call it together.
         """
-        self.routing.collect(self.ranks)
+        self.routing.collect(self.ranks, self.device)
         return {
             "step": self.step,
             "tokens": self.tokens,

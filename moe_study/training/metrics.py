@@ -82,21 +82,18 @@ class RoutingWindow:
 
     def __init__(self) -> None:
         self._sums = RoutingSums()
-        self._device = torch.device("cpu")
 
     def add(self, stats: Sequence[RoutingStats]) -> None:
         """Count one forward pass."""
         for layer in stats:
-            self._device = layer.kept_E.device
             known = torch.isfinite(layer.entropy)  # it is measured in some passes only
             entropy = torch.where(known, layer.entropy, 0.0).double() * layer.tokens
             self._sums.add(layer, {"entropy": entropy, "entropy_tokens": known.double() * layer.tokens})
 
-    def collect(self, ranks: Ranks) -> None:
+    def collect(self, ranks: Ranks, device: torch.device) -> None:
         """Bring what all ranks have counted to the first; the others have none then. All call it together."""
         if ranks.size == 1:
             return
-        device = self._device
         parts = ranks.gathered(self._sums.on(torch.device("cpu")))
         self._sums = RoutingSums()
         for part in parts if ranks.first else ():

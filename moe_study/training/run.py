@@ -200,7 +200,7 @@ class Session:
 
     def _record_routing(self) -> None:
         step = self.trainer.step
-        self.trainer.routing.collect(self.ranks)
+        self.trainer.routing.collect(self.ranks, self.device)
         self.recorder.record(*({"kind": "routing", "step": step, **part} for part in self.trainer.routing.read()))
 
     def _evaluate(self, *, detail: bool) -> Evaluation:
