@@ -15,8 +15,7 @@ import pandas as pd
 
 from moe_study.analysis.labels import add_labels
 from moe_study.design.config import RunConfig
-from moe_study.design.identity import SEED, completed, is_of_point, point_of, settings_of
-from moe_study.design.normal import normalised
+from moe_study.design.identity import SEED, completed, described, is_of_point
 from moe_study.design.plain import flatten, from_plain
 from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.runs.activations import COLUMNS as ACTIVATION_COLUMNS
@@ -202,8 +201,7 @@ def _settings(folder: RunFolder) -> dict[str, Any]:
     except ConfigError as error:
         raise DataError(f"{folder.config_file} is damaged: {error}; restore it, or move {folder.path} away") from error
     try:
-        config = normalised(from_plain(RunConfig, whole))
-        settings, identity, point = settings_of(config), config.key, point_of(config)
+        settings, identity, point = described(from_plain(RunConfig, whole))
     except ConfigError:
         settings, identity = flatten(whole), folder.key
         point = _hash({name: value for name, value in settings.items() if is_of_point(name)})

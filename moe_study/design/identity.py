@@ -11,15 +11,15 @@ When a setting is added: a row in `ABSENT`, and one in unused.py. When a default
 says what to do.
 """
 
-import copy
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from moe_study.design.data_config import DataConfig
 from moe_study.design.data_options import PLACE_NAMES, identity_options
-from moe_study.design.normal import normalised
+from moe_study.design.normal import normalised, normalised_typed
 from moe_study.design.plain import flatten, to_plain
 from moe_study.design.routing import Selection, mixture_layers
 from moe_study.design.unused import is_used
@@ -51,6 +51,22 @@ def is_of_point(name: str) -> bool:
     return "." in name and name != SEED and not is_outside(name)
 
 
+class Described(NamedTuple):
+    """What analysis asks of a run's configuration."""
+
+    settings: dict[str, Any]  # all of them by dotted name, each in its one spelling
+    key: str
+    point: str
+
+
+def described(config: Any) -> Described:
+    """All at once of a valid RunConfig that from_plain has made: its one spelling is found only once."""
+    normal = normalised_typed(config)
+    settings = settings_of(normal)
+    hashed = _hashed(normal, settings)
+    return Described(settings, _digest(hashed), _digest_of_point(hashed))
+
+
 def key_of(config: Any) -> str:
     """The identity of a valid RunConfig: KEY_DIGITS hexadecimal digits."""
     return _digest(identity(config))
@@ -58,7 +74,17 @@ def key_of(config: Any) -> str:
 
 def point_of(config: Any) -> str:
     """As the key, without the seed: runs that differ in it alone are one point."""
-    return _digest({name: value for name, value in identity(config).items() if name != SEED})
+    return _digest_of_point(identity(config))
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """What the key hashes, by dotted name: the settings that have a part in what `config` trains."""
+    normal = normalised(config)
+    return _hashed(normal, settings_of(normal))
+
+
+def _digest_of_point(settings: Mapping[str, Any]) -> str:
+    return _digest({name: value for name, value in settings.items() if name != SEED})
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
@@ -66,14 +92,9 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
 
 
-def identity(config: Any) -> dict[str, Any]:
-    """What the key hashes, by dotted name: the settings that have a part in what `config` trains."""
-    normal = normalised(config)
-    settings = {
-        name: value
-        for name, value in settings_of(normal).items()
-        if not is_outside(name) and is_used(normal, name)
-    }
+def _hashed(normal: Any, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a configuration in its one spelling, of which `whole` is all settings."""
+    settings = {name: value for name, value in whole.items() if not is_outside(name) and is_used(normal, name)}
     settings |= _one_network(normal, settings)
     before = {name: value(settings) for name, value in ABSENT.items() if name in settings}
     return {
@@ -127,20 +148,26 @@ def completed(plain: Mapping[str, Any], todays: Any) -> dict[str, Any]:
     `todays` is any RunConfig of this version. ConfigError for a setting that is missing and not in ABSENT: every
     version wrote it, so the file is not whole.
     """
-    whole = copy.deepcopy(dict(plain))
-    known = flatten(whole)
-    for name in flatten(to_plain(todays)):
+    whole, known = dict(plain), flatten(plain)
+    for name in _names(todays.__class__):
         if name in known or name.startswith(("log.", "data.options")):
             continue
         if name not in ABSENT:
             raise ConfigError(f"{name} is missing, which every version of moe_study has written")
-        _set(whole, name, ABSENT[name](known))
+        whole = _with(whole, name, ABSENT[name](known))
     return whole
 
 
-def _set(nested: dict[str, Any], name: str, value: Any) -> None:
+@functools.cache
+def _names(config_type: type) -> tuple[str, ...]:
+    """The dotted names of all settings."""
+    return tuple(flatten(to_plain(config_type())))
+
+
+def _with(nested: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """`nested` with one more setting; none below what is not a mapping."""
     head, _, rest = name.partition(".")
     if not rest:
-        nested[head] = value
-    elif isinstance(nested.setdefault(head, {}), dict):
-        _set(nested[head], rest, value)
+        return {**nested, head: value}
+    below = nested.get(head, {})
+    return {**nested, head: _with(below, rest, value)} if isinstance(below, Mapping) else dict(nested)

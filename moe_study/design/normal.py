@@ -20,8 +20,12 @@ def normalised(config: Config) -> Config:
 
     A configuration that lacks a tokenizer's size or a budget has no meaning, and is left open there.
     """
-    typed = from_plain(type(config), to_plain(config))  # 1 for a fraction becomes 1.0, a list a tuple
-    resolved = with_values(typed, dict(_resolved(typed)))
+    return normalised_typed(from_plain(type(config), to_plain(config)))  # 1 for a fraction becomes 1.0, a list a tuple
+
+
+def normalised_typed(config: Config) -> Config:
+    """The same of one that from_plain has made, whose values are of their types already."""
+    resolved = with_values(config, dict(_resolved(config)))
     plain_defaults = type(config)()
     normal: Config = with_values(resolved, {name: value_at(plain_defaults, name) for name in unused(resolved)})
     return normal
@@ -31,7 +35,6 @@ def _resolved(config: Any) -> Iterator[tuple[str, Any]]:
     """The settings that can be left open or written in several ways, as they are meant."""
     model, routing, run = config.model, config.routing, config.run
     yield "model.ffn_size", model.hidden
-    yield "model.init_std", model.weight_std
     yield "model.init_std", model.weight_std
     if config.task != "images" and config.data.tokenizer.is_sized:
         yield "model.vocab_size", config.vocab_size

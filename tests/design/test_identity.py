@@ -1,5 +1,6 @@
 """Keys: one for each thing that is trained, whatever its spelling, and none that moves when an axis is added."""
 
+import copy
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from moe_study.design import identity
 from moe_study.design.accounting import num_params
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig, read_record
-from moe_study.design.identity import ABSENT, is_outside, key_of, point_of, settings_of
+from moe_study.design.identity import ABSENT, described, is_outside, key_of, point_of, settings_of
 from moe_study.design.matching import Match, resolve_match
 from moe_study.design.normal import normalised
 from moe_study.design.plain import flatten, to_plain, value_at, with_values
@@ -209,6 +210,12 @@ def test_two_runs_have_two_keys(name: str) -> None:
     assert (point_of(one) == point_of(other)) is (name == "the seed")
 
 
+@pytest.mark.parametrize("config", [toy(), DIGITS, *(one for pair in TWO_RUNS.values() for one in pair)])
+def test_what_is_described_at_once_is_what_each_says_alone(config: RunConfig) -> None:
+    read = read_record(to_plain(config))
+    assert described(read) == (settings_of(normalised(config)), config.key, point_of(config))
+
+
 @pytest.mark.parametrize("quantity", ["total_params", "active_params", "flops"])
 def test_a_matched_twin_is_the_dense_model_of_that_size(quantity: str) -> None:
     twin, _ = resolve_match(toy(Routing(k=2, num_experts=8)), Match(quantity))
@@ -396,6 +403,14 @@ def test_what_an_older_run_lacks_has_the_value_it_was_trained_with() -> None:
     plain = to_plain(toy())
     del plain["task"], plain["model"]["patch"], plain["run"]["dispatch"], plain["routing"]["soft"]["normalise"]
     assert read_record(plain) == toy()
+
+
+def test_completing_a_record_leaves_it_as_it_was() -> None:
+    plain = to_plain(toy())
+    del plain["routing"]["soft"]["normalise"]
+    before = copy.deepcopy(plain)
+    assert identity.completed(plain, RunConfig())["routing"]["soft"]["normalise"] is True
+    assert plain == before
 
 
 def test_a_setting_that_every_version_wrote_is_not_made_up() -> None:

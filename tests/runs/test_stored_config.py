@@ -49,3 +49,36 @@ def test_a_setting_that_this_version_does_not_know_is_named(file):
     with pytest.raises(StudyError, match=r"config\.yaml does not fit this version of moe_study: .*routing\.colour"):
         stored_config.read(file)
     assert stored_config.read_plain(file)["routing"]["colour"] == "blue"
+
+
+WHOLE = yaml.safe_dump(to_plain(CONFIG), sort_keys=False)
+BY_HAND = {
+    "in another order": yaml.safe_dump(to_plain(CONFIG)),
+    "a comment": WHOLE.replace("model:", "# mine\nmodel:"),
+    "a document's mark": f"---\n{WHOLE}...\n",
+    "Windows' line ends": WHOLE.replace("\n", "\r\n"),
+    "an anchor and its alias": WHOLE.replace("seed: 0", "seed: &nought 0").replace("log:", "note: *nought\nlog:"),
+    "quotes over several lines": WHOLE.replace("runs_dir: elsewhere", 'runs_dir: "else\nrun: where"'),
+    "brackets over several lines": "note: [a,\nb: c]\n" + WHOLE,
+    "a section twice": WHOLE + "optimizer:\n  lr: 1.0\n",
+    "no section at all": "note:nothing\n" + WHOLE,
+    "one line": WHOLE.replace("task: language", "task: language # by hand"),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_file_read_by_sections_says_what_it_says_as_a_whole(file, name):
+    file.write_text(BY_HAND[name], newline="")
+    try:
+        expected = yaml.safe_load(BY_HAND[name])
+    except yaml.YAMLError:
+        with pytest.raises(DataError, match="is not YAML"):
+            stored_config.read_plain(file)
+    else:
+        assert stored_config.read_plain(file) == expected
+
+
+def test_what_a_reader_changes_is_its_own(file):
+    stored_config.read_plain(file)["optimizer"]["betas"].append(3)
+    stored_config.read_plain(file)["routing"]["k"] = 3
+    assert stored_config.read_plain(file) == to_plain(CONFIG)
