@@ -4,18 +4,24 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from moe_study.analysis import table
+import pandas as pd
+
 from moe_study.analysis.comparison import Comparison
 from moe_study.analysis.frame import done
 from moe_study.analysis.plots.all import draw_all
 from moe_study.analysis.study import Part, Study, read_study
-from moe_study.analysis.table_text import to_markdown, to_text
+from moe_study.analysis.table_text import NOTES, marks_by_label, table_cells, to_text
+from moe_study.analysis.tables_out import Cells, cells_of, write_table
 from moe_study.analysis.wording import HOW_TO_READ, best_first, sentence, to_frame
 from moe_study.errors import StudyError
 from moe_study.files import write_text_atomic
 
 SHOWN = 20  # comparisons printed of those that are not decided; all of them stand in comparisons.csv
 MOST_ABSENT = 40  # runs without a result that are printed; the files name all
+COMPARED = (  # what people read of comparisons; the other columns stand in comparisons.csv
+    *("question", "point", "against", "verdict", "mean", "low_tested", "high_tested", "level_tested"),
+    *("n", "p_holm", "p_same_holm", "margin", "seeds_needed"),
+)
 PAGE = re.compile(r"-\d+$")  # of a picture with several pages
 
 
@@ -98,18 +104,22 @@ def _without(part: Part, c: Comparison) -> str:
 
 
 def _write(study: Study, part: Part, out: Path) -> list[Path]:
-    """The texts of one part; every run without a result is named in each."""
+    """The answers and tables of one part; every run without a result is named in each."""
     absent = [f"without a result: {run.sentence}" for run in study.absent]
-    comparisons = to_frame([*part.comparisons, *part.others], part.absent, part.leaking)
-    texts = {
-        "answers.md": "\n".join([*(_as_item(line) for line in answers(study)), *absent]) + "\n",
-        "table.md": to_markdown(part.table, [*part.mixed, *absent]) + "\n",
-        "table.csv": table.to_csv(part.table),
-        "comparisons.csv": comparisons.to_csv(index=False),
-    }
-    for name, text in texts.items():
-        write_text_atomic(out / name, text)
-    return [out / name for name in texts]
+    write_text_atomic(out / "answers.md", "\n".join([*(_as_item(line) for line in answers(study)), *absent]) + "\n")
+    written = [out / "answers.md"]
+    for name, frame, cells in tables(part, absent):
+        written += write_table(out, name, frame, cells)
+    return written
+
+
+def tables(part: Part, absent: Sequence[str] = ()) -> Iterator[tuple[str, pd.DataFrame, Cells]]:
+    """(name, with all digits, as people read it) of every table of a part; `absent` are notes on missing runs."""
+    yield "table", part.table, table_cells(part.table, [*part.mixed, *absent])
+    compared = to_frame([*part.comparisons, *part.others], part.absent, part.leaking)
+    marks = marks_by_label(part.table)
+    notes = [f"{mark} {NOTES[mark]}" for mark in NOTES if any(mark in held for held in marks.values())]
+    yield "comparisons", compared, cells_of(compared, columns=COMPARED, marks=marks, notes=[*notes, *absent])
 
 
 def _as_item(line: str) -> str:
@@ -128,9 +138,15 @@ def _print_list(heading: str, lines: Sequence[str]) -> None:
 
 
 def _print_files(written: Sequence[Path]) -> None:
+    """Folder by folder, what stands there in one form alone, and then the names that stand there in several."""
     for folder in dict.fromkeys(path.parent for path in written):
-        here = [path for path in written if path.parent == folder]
-        pictures = dict.fromkeys(PAGE.sub("-*", path.stem) for path in here if path.suffix == ".png")
-        others = [path.name for path in here if path.suffix not in (".png", ".svg")]
-        groups = [", ".join(others), f"as .png and .svg: {', '.join(pictures)}"]
-        print(f"{folder}: {'; '.join(group for group, names in zip(groups, (others, pictures), strict=True) if names)}")
+        forms: dict[str, list[str]] = {}
+        for path in (path for path in written if path.parent == folder):
+            forms.setdefault(path.stem, []).append(path.suffix)
+        names: dict[str, list[str]] = {}
+        for stem, suffixes in forms.items():
+            if len(suffixes) == 1:
+                names.setdefault("", []).append(stem + suffixes[0])
+            else:
+                names.setdefault(f"as {', '.join(suffixes[:-1])} and {suffixes[-1]}: ", []).append(PAGE.sub("-*", stem))
+        print(f"{folder}: {'; '.join(form + ', '.join(dict.fromkeys(stems)) for form, stems in names.items())}")

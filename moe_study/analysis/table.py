@@ -71,11 +71,6 @@ def perplexity_table(
     return table
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """The table as CSV with all digits; the notes are the columns standing, leaks, mixes_batch and absent_*."""
-    return table.to_csv(index=False)
-
-
 def _by_label(absent: Iterable[AbsentRun]) -> dict[str, list[AbsentRun]]:
     found: dict[str, list[AbsentRun]] = {}
     for run in absent:

@@ -1,4 +1,4 @@
-"""The perplexity table in columns, for terminals and markdown, with its notes."""
+"""The perplexity table in columns as people read it, with its notes and marks."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +19,7 @@ from moe_study.analysis.format import (
 )
 from moe_study.analysis.frame import each
 from moe_study.analysis.table import APART
+from moe_study.analysis.tables_out import Cells, markdown
 
 NOTES = {
     LEAK_MARK: "routing reads later tokens, so this is not an autoregressive perplexity; not ranked",
@@ -29,26 +30,32 @@ NOTES = {
 
 def to_text(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """The table for a terminal, with its notes and `notes` underneath."""
-    table = table[table["is_point"]]
-    header, rows = _cells(table)
-    lines = list(aligned([header, *rows], right=range(1, len(header))))
+    cells = table_cells(table, notes)
+    lines = list(aligned([cells.header, *cells.rows], right=range(1, len(cells.header))))
     rule = "-" * max(map(len, lines))
-    standings = table["standing"].to_list()
     body = []
     for place, line in enumerate(lines[1:]):
-        if place and standings[place] != standings[place - 1]:
-            body.append(rule)
-        body.append(line)
-    return "\n".join([lines[0], rule, *body, "", *_notes(table), *notes])
+        body += [rule] * (place in cells.rules) + [line]
+    return "\n".join([lines[0], rule, *body, "", *cells.notes])
 
 
 def to_markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """The table as GitHub markdown, with its notes and `notes` underneath."""
+    return markdown(table_cells(table, notes))
+
+
+def table_cells(table: pd.DataFrame, notes: Sequence[str] = ()) -> Cells:
+    """The table as people read it, whatever the format; a rule where another standing begins."""
     table = table[table["is_point"]]
     header, rows = _cells(table)
-    lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in rows]
-    return "\n".join([*lines, "", *(f"{note}  " for note in [*_notes(table), *notes])])
+    standings = table["standing"].to_list()
+    rules = [place for place in range(1, len(rows)) if standings[place] != standings[place - 1]]
+    return Cells(header, rows, [*_notes(table), *notes], rules=rules)
+
+
+def marks_by_label(table: pd.DataFrame) -> dict[str, str]:
+    """The marks of every point that has some, for other tables that name points."""
+    return {row.label: found for row in each(table) if (found := marks(row))}
 
 
 def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

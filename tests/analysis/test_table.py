@@ -8,8 +8,9 @@ from scipy import stats
 from moe_study.analysis.absent import absent_runs
 from moe_study.analysis.format import aligned, count, duration, number, percent
 from moe_study.analysis.frame import load_frame
-from moe_study.analysis.table import perplexity_table, to_csv
+from moe_study.analysis.table import perplexity_table
 from moe_study.analysis.table_text import to_markdown, to_text
+from moe_study.analysis.tables_out import to_csv
 from tests.analysis import planted
 
 
@@ -101,7 +102,7 @@ def test_markdown_has_one_row_per_point_and_equal_columns(frame):
 
 def test_csv_keeps_all_digits_and_the_marks(frame):
     table = perplexity_table(frame)
-    back = pd.read_csv(io.StringIO(to_csv(table)))
+    back = pd.read_csv(io.BytesIO(to_csv(table)))
     assert np.array_equal(back["loss"], table["loss"])
     assert back.set_index("label")["leaks"].to_dict()["sequence top-2"]
 
@@ -201,7 +202,7 @@ def test_a_point_without_any_result_has_a_row_that_says_why(folders):
     assert last["absent_states"] == "0:diverged 1:diverged 2:diverged"
     assert last["absent_reasons"].count("diverged at step 30 of 400: Diverged: not finite") == 3
     assert "0 of 3" in to_text(table) and "nan" not in to_text(table).lower()
-    back = pd.read_csv(io.StringIO(to_csv(table))).set_index("label")
+    back = pd.read_csv(io.BytesIO(to_csv(table))).set_index("label")
     assert back.loc["token top-1", "standing"] == "no result" and np.isnan(back.loc["token top-1", "loss"])
     assert np.isnan(back.loc["token top-1", "leaks"])  # what its routing reads was not measured
 
