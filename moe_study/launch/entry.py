@@ -71,6 +71,8 @@ def train_one(composed: DictConfig, overrides: Sequence[str], settings: PoolSett
     """Train one run in the foreground unless it is done; prints where it lies, returns the exit code."""
     if composed.sweep is not None:
         raise ConfigError(f"a sweep has many runs: add -m, as in python train.py -m +sweep={composed.sweep}")
+    if composed.scale is not None:
+        raise ConfigError(f"scale={composed.scale} chooses the size of a sweep: add -m +sweep=NAME")
     retry_failed = flag({"retry_failed": composed.retry_failed}, "retry_failed")
     config = run_config(composed)
     if rank_of_environment() > 0:  # rank 0 decides and tells

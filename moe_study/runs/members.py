@@ -8,7 +8,8 @@ state of what it names. A sweep's members are the runs of all launches of the fo
     {"launches": [{"overrides": [], "runs": [KEY, ...], "comparisons": [...]},
                   {"overrides": ["run.seed=4"], "runs": [KEY, ...], "comparisons": [...]}]}
 
-The last launch is at the end. Older files hold a list of keys, which is read as a launch of the file as it stood.
+The last launch is at the end. A sweep at one of its scales is a sweep of its own, NAME@SCALE. Older files hold a list
+of keys, which is read as a launch of the file as it stood.
 """
 
 import os
@@ -95,11 +96,18 @@ class Members:
 
 
 def read_members(runs_dir: str | os.PathLike[str], sweep: str) -> Members:
-    """The members of `sweep`; StudyError when it was never launched into `runs_dir`, or its list is damaged."""
+    """The members of `sweep`; of one that was launched at a single scale, its name alone will do.
+
+    StudyError when it was never launched into `runs_dir`, or at several scales, or its list is damaged.
+    """
     path = _file(runs_dir, sweep)
     plain = read_json(path)
     if plain is None:
         others = list_sweeps(runs_dir)
+        if at_scales := [other for other in others if other.rpartition("@")[0] == sweep]:
+            if len(at_scales) == 1:
+                return read_members(runs_dir, at_scales[0])
+            raise StudyError(f"{sweep} was launched at several scales; say which: {' or '.join(at_scales)}")
         there = f" ({', '.join(others)} {'was' if len(others) == 1 else 'were'})" if others else ""
         raise StudyError(
             f"no sweep {sweep} was launched into {runs_dir}{there}; run python train.py -m +sweep={sweep} first"

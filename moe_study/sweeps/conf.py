@@ -11,7 +11,7 @@ from moe_study.design.plain import to_plain
 from moe_study.errors import ConfigError
 
 CONFIG_NAME = "config"
-SETTINGS = ("sweep", "skip_invalid", "retry_failed", "job")  # of the command, not of a run
+SETTINGS = ("sweep", "scale", "skip_invalid", "retry_failed", "job")  # of the command, not of a run
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = PACKAGE / "shipped"  # copies of conf/ and sweeps/ in an installed package; setup.py makes them
 _OURS = Path("conf", "hydra", "sweeper", "plan.yaml")  # tells our conf/ from that of another program with Hydra

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Glob, Sweep
 from tqdm import tqdm
 
 from moe_study.design.accounting import flops_per_token
@@ -133,19 +134,32 @@ class Plan:
 
 
 def plan_command(composer: Composer, arguments: Sequence[str], root: Path) -> Plan:
-    """The plan of a command line: `sweep=NAME` reads a sweep file, other overrides go to every point.
+    """The plan of a command line: `sweep=NAME` reads a sweep file, `scale=NAME` chooses one of its scales, and other
+    overrides go to every point.
 
     A misspelt key or choice raises at once; a point that has no meaning is listed in the plan.
     """
     overrides = composer.parse(arguments)
     settings = {o.key_or_group: o.value() for o in overrides if is_setting(o.key_or_group)}
-    grid = Grid(None, ({},)) if settings.get("sweep") is None else read_grid(str(settings["sweep"]), root)
+    grid = _grid(settings.get("sweep"), settings.get("scale"), root)
     of_runs = [o for o in overrides if not is_setting(o.key_or_group)]
     added = sorted(str(o.input_line) for o in of_runs if not is_outside_the_key(o.key_or_group))
     plan = plan_grid(composer, with_overrides(grid, of_runs), flag(settings, "skip_invalid"))
     if plan.lost_comparisons and all(override.startswith("run.seed=") for override in added):
         raise ConfigError("\n".join(plan.lost_comparisons))  # the file alone says so: no override has moved its points
     return dataclasses.replace(plan, added=tuple(added))
+
+
+def _grid(sweep: Any, scale: Any, root: Path) -> Grid:
+    """What the settings `sweep` and `scale` of a command line mean."""
+    if sweep is None:
+        if scale is not None:
+            raise ConfigError(f"scale={scale} chooses the size of a sweep; add +sweep=NAME")
+        return Grid(None, ({},))
+    for name, value in (("sweep", sweep), ("scale", scale)):
+        if isinstance(value, Sweep | Glob | list | dict):
+            raise ConfigError(f"{name} takes one name, and each sweep and scale has a command of its own")
+    return read_grid(str(sweep), root, None if scale is None else str(scale))
 
 
 def plan_point(composer: Composer, overrides: Sequence[str]) -> Plan:

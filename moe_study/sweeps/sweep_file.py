@@ -15,6 +15,10 @@
       - pair: [{routing: token_top2}, {routing: token_top1}]
         why: Do two experts beat one?
         margin: 0.02                                # of this comparison
+    scale: cpu                                      # which of the scales is meant without scale=NAME
+    scales:                                         # changes after those of base, for each size; see scales.py
+      gpu: {recipe: gpu}
+      cpu: {recipe: pico, run.tokens: 200_000}
 
 Keys and values are those of the command line (see values.py); in `points` a list is a list of alternatives, so that a
 value which is itself a list is written twice: routing.layers: [[0, 2], [1]]. Each side of a comparison names so many
@@ -32,10 +36,11 @@ from hydra.core.override_parser.types import Override
 
 from moe_study.errors import ConfigError
 from moe_study.sweeps.comparisons import Question, read_questions
+from moe_study.sweeps.scales import at_scale, joined, names_of, split
 from moe_study.sweeps.values import as_text, read_yaml
 
 SWEEPS = "sweeps"  # the folder of sweep files
-KEYS = ("base", "seeds", "points", "exclude", "skip_invalid", "margin", "compare")
+KEYS = ("base", "seeds", "points", "exclude", "skip_invalid", "margin", "compare", "scale", "scales")
 
 Point = dict[str, str]  # override key -> value as it stands on the command line
 
@@ -51,20 +56,15 @@ class Grid:
     questions: tuple[Question, ...] = ()
 
 
-def read_grid(name: str, root: Path) -> Grid:
+def read_grid(name: str, root: Path, scale: str | None = None) -> Grid:
     """The grid of sweeps/NAME.yaml below `root`, or of the file `name`; ConfigError says what is wrong in it.
 
-    Its name is the file's path below sweeps/ (recipe/init), or the name of a file that lies elsewhere.
+    `scale`, or what follows an @ in `name`, chooses one of its scales. Its name is the file's path below sweeps/
+    (recipe/init), or the name of a file that lies elsewhere, with @SCALE where it has scales.
     """
-    path = find_sweep(name, root)
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold some of {', '.join(KEYS)}")
-    for key in content:
-        if key not in KEYS:
-            close = difflib.get_close_matches(str(key), KEYS, n=1)
-            advice = f"did you mean {close[0]}?" if close else f"use {', '.join(KEYS)}"
-            raise ConfigError(f"{path}: unknown key {key}; {advice}")
+    path, scale = _chosen(name, scale, root)
+    content = _content(path)
+    content, scale = at_scale(content, scale, path)
     base = {key: _text(key, value, path) for key, value in _mapping(content, "base", path).items()}
     blocks = _list_of_mappings(content, "points", path) or [{}]
     seeds = content.get("seeds")
@@ -82,7 +82,26 @@ def read_grid(name: str, root: Path) -> Grid:
     if not isinstance(skip, bool):
         raise ConfigError(f"{path}: skip_invalid must be true or false, not {skip!r}")
     exclude = _list_of_mappings(content, "exclude", path)
-    return Grid(_name_of(path, root), tuple(points), tuple(exclude), skip, read_questions(content, path))
+    full_name = joined(_name_of(path, root), scale)
+    return Grid(full_name, tuple(points), tuple(exclude), skip, read_questions(content, path))
+
+
+def scales_of(name: str, root: Path) -> list[str]:
+    """The names of the scales of the sweep `name`; none where its file has no `scales:`."""
+    path = find_sweep(name, root)
+    return names_of(_content(path), path)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold some of {', '.join(KEYS)}")
+    for key in content:
+        if key not in KEYS:
+            close = difflib.get_close_matches(str(key), KEYS, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"use {', '.join(KEYS)}"
+            raise ConfigError(f"{path}: unknown key {key}; {advice}")
+    return content
 
 
 def sweep_names(root: Path) -> list[str]:
@@ -90,6 +109,16 @@ def sweep_names(root: Path) -> list[str]:
     folder = root / SWEEPS
     paths = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def _chosen(name: str, scale: str | None, root: Path) -> tuple[Path, str | None]:
+    """The file that `name` means, and which of its scales is asked for, by `scale` or behind an @."""
+    sweep, of_name = split(name)
+    if of_name is None or Path(name).is_file() or any(name in sweep_names(place) for place in _places(root)):
+        return find_sweep(name, root), scale
+    if scale not in (None, of_name):
+        raise ConfigError(f"sweep={name} and scale={scale} name two scales; leave one of them out")
+    return find_sweep(sweep, root), of_name
 
 
 def find_sweep(name: str, root: Path) -> Path:

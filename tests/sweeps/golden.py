@@ -3,6 +3,8 @@
     python -m tests.sweeps.golden        # write the file anew, after test_golden.py has said why
 """
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,19 +15,41 @@ from moe_study.design.identity import SEED, is_outside, settings_of
 from moe_study.design.plain import to_plain
 from moe_study.sweeps.compose import Composer, open_composer
 from moe_study.sweeps.conf import project_root
-from moe_study.sweeps.plan import plan_command
+from moe_study.sweeps.plan import Plan, plan_command, plan_grid
+from moe_study.sweeps.sweep_file import read_grid, scales_of, sweep_names
 
 FILE = Path(__file__).with_name("golden_keys.json")
 Entry = list[dict[str, Any]]  # of each point: its overrides, its keys by seed, and its settings where unlike DEFAULTS
+Scaled = dict[str, Any]  # of a sweep at one of its scales: how many points and comparisons, and a hash of the keys
 DEFAULTS = "defaults"
 
 
 def entries() -> list[str]:
-    """What is committed: conf/routing/*.yaml, and sweeps/**/*.yaml by the sweep's name."""
+    """What is committed: conf/routing/*.yaml, and sweeps/**/*.yaml, without scales, by the sweep's name."""
     root = project_root()
     routings = sorted(path.stem for path in (root / "conf" / "routing").glob("*.yaml"))
-    sweeps = sorted(path.relative_to(root / "sweeps").with_suffix("") for path in (root / "sweeps").rglob("*.yaml"))
-    return [f"routing={name}" for name in routings] + [f"+sweep={name.as_posix()}" for name in sweeps]
+    sweeps = [name for name in sweep_names(root) if not scales_of(name, root)]
+    return [f"routing={name}" for name in routings] + [f"+sweep={name}" for name in sweeps]
+
+
+def scaled_entries() -> list[str]:
+    """Sweeps with scales, each at each of them, as NAME@SCALE."""
+    root = project_root()
+    return [f"{name}@{scale}" for name in sweep_names(root) for scale in scales_of(name, root)]
+
+
+def plan_of_one_seed(composer: Composer, name: str) -> Plan:
+    """The plan of a sweep with its first seed alone, since planning takes its time for every run."""
+    grid = read_grid(name, project_root())
+    first = grid.points[0].get(SEED)
+    points = tuple(point for point in grid.points if point.get(SEED) == first)
+    return plan_grid(composer, dataclasses.replace(grid, points=points))
+
+
+def summary(plan: Plan) -> Scaled:
+    """What is held of a sweep at one of its scales."""
+    digest = hashlib.sha256(" ".join(sorted(run.key for run in plan.runs)).encode()).hexdigest()
+    return {"points": len(plan.runs), "comparisons": len(plan.comparisons), "keys": digest[:16]}
 
 
 def golden(composer: Composer, entry: str, defaults: dict[str, Any]) -> Entry:
@@ -52,7 +76,7 @@ def lines(held: dict[str, Any]) -> Iterator[str]:
     yield "{"
     for number, (entry, points) in enumerate(held.items()):
         comma = "," if number < len(held) - 1 else ""
-        if isinstance(points, dict):
+        if isinstance(points, dict):  # defaults, a sweep at a scale
             yield f"{json.dumps(entry)}: {json.dumps(points)}{comma}"
             continue
         yield f"{json.dumps(entry)}: ["
@@ -65,9 +89,10 @@ def main() -> None:
     with open_composer() as composer:
         defaults = full(composer.run_config([]))
         held = {DEFAULTS: defaults} | {entry: golden(composer, entry, defaults) for entry in entries()}
+        held |= {name: summary(plan_of_one_seed(composer, name)) for name in scaled_entries()}
     FILE.write_text("\n".join(lines(held)) + "\n", encoding="utf-8")
     keys = sum(len(point["keys"]) for entry in entries() for point in held[entry])
-    print(f"{FILE}: {keys} keys of {len(entries())} files")
+    print(f"{FILE}: {keys} keys of {len(entries())} files, and {len(scaled_entries())} hashes of sweeps at a scale")
 
 
 if __name__ == "__main__":
