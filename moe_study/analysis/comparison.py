@@ -10,9 +10,11 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from moe_study.analysis.frame import done
 from moe_study.analysis.pairs import Pair, Settings, differing_settings, settings_of
@@ -43,6 +45,7 @@ class Verdict(StrEnum):
     NOT_PLANNED = "not planned"  # measured, but not tested: a description
 
 
+OneTested = TypeVar("OneTested", bound="Tested")
 DECIDED = (Verdict.LOWER, Verdict.HIGHER, Verdict.SAME)
 
 
@@ -57,38 +60,32 @@ class Asked:
     late: bool = False  # stated when results of it were there already
     written: str = ""  # both sides as the sweep file has them, where it has
 
+    @property
+    def labels(self) -> frozenset[str]:
+        return frozenset((self.point, self.against))
 
-@dataclass(frozen=True)
-class Comparison:
-    """`point` minus `against`, in nats per token: negative is better.
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """A mean over seeds, in nats per token, and what a family of tests says of it; negative is better.
 
     `difference` stands alone, with an interval at the plain level. p values are Holm-adjusted over the family, and
     `interval` and `same_interval` have the levels at which Holm's procedure decided: the one excludes 0 exactly where
-    a difference is called, the other lies within the margin exactly where the two are called the same. Outside of a
-    family (family = 0) p values and both intervals are NaN.
+    a difference is called, the other lies within the margin exactly where it is called none. Outside of a family
+    (family = 0) p values and both intervals are NaN.
     """
 
-    asked: Asked
     difference: PairedDifference
     margin: float
-    differs_in: tuple[str, ...]  # settings in which the two configurations differ
     p: float
     p_same: float
     interval: Interval
     same_interval: Interval
-    family: int = 0  # comparisons that were tested together
-
-    @property
-    def point(self) -> str:
-        return self.asked.point
-
-    @property
-    def against(self) -> str:
-        return self.asked.against
+    family: int = 0  # hypotheses that were tested together
 
     @property
     def verdict(self) -> Verdict:
-        """What this pair of points shows by itself: no noise of other points has a say in it."""
+        """What these seeds show by themselves: no noise of other points has a say in it."""
         d = self.difference
         if d.n < MIN_SEEDS_FOR_INTERVAL:
             return Verdict.ONE_PAIR if d.n else Verdict.NO_PAIR
@@ -109,6 +106,36 @@ class Comparison:
             return None
         d, alphas = self.difference, (1 - self.interval.level, (1 - self.same_interval.level) / 2)
         return seeds_needed(d.mean, d.sd, self.margin, *alphas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Tested):
+    """The loss of `point` minus that of `against`."""
+
+    asked: Asked
+    differs_in: tuple[str, ...]  # settings in which the two configurations differ
+
+    @property
+    def point(self) -> str:
+        return self.asked.point
+
+    @property
+    def against(self) -> str:
+        return self.asked.against
+
+
+def untested(values_S: ArrayLike, margin: float, level: float = LEVEL) -> dict[str, Any]:
+    """The fields of a Tested before any test, from the values seed by seed; `p_same` is that of the values alone."""
+    values = np.asarray(values_S, dtype=float)
+    nothing = Interval(len(values), np.nan, np.nan, np.nan, np.nan, np.nan)
+    return {
+        "difference": paired_difference(values, np.zeros(len(values)), level),
+        "margin": margin,
+        "p": np.nan,
+        "p_same": float(equivalence_p(values, margin)),
+        "interval": nothing,
+        "same_interval": nothing,
+    }
 
 
 def compare(
@@ -150,21 +177,11 @@ def _measured(losses: pd.DataFrame, settings: Settings, asked: Asked, margin: fl
     if {asked.point, asked.against} <= set(losses.index):
         both = losses.loc[[asked.point, asked.against]].dropna(axis=1).to_numpy()
         differs_in = differing_settings(settings, asked.point, asked.against)
-    untested = Interval(both.shape[1], np.nan, np.nan, np.nan, np.nan, np.nan)
-    return Comparison(
-        asked,
-        paired_difference(both[0], both[1], level),
-        margin,
-        differs_in,
-        p=np.nan,
-        p_same=float(equivalence_p(both[0] - both[1], margin)),
-        interval=untested,
-        same_interval=untested,
-    )
+    return Comparison(asked=asked, differs_in=differs_in, **untested(both[0] - both[1], margin, level))
 
 
-def as_one_family(measured: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons tested together: every p value pays for all of those that have an interval."""
+def as_one_family(measured: Sequence[OneTested]) -> list[OneTested]:
+    """All that is tested in one report, tested together: every p value pays for all of those that have an interval."""
     if not measured:
         return []
     level = measured[0].difference.level
@@ -181,7 +198,7 @@ def as_one_family(measured: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def _tested(c: Comparison, p: float, p_same: float, alpha: float, alpha_same: float, family: int) -> Comparison:
+def _tested(c: OneTested, p: float, p_same: float, alpha: float, alpha_same: float, family: int) -> OneTested:
     intervals = at_level(c.difference, 1 - alpha), at_level(c.difference, 1 - 2 * alpha_same)
     return replace(c, p=p, p_same=p_same, interval=intervals[0], same_interval=intervals[1], family=family)
 

@@ -5,8 +5,17 @@ from collections.abc import Iterable
 import pandas as pd
 
 from moe_study.analysis.comparison import Asked
+from moe_study.analysis.effects.contrasts import Contrast
+from moe_study.analysis.effects.equal_cost import AskedAtCost
 from moe_study.analysis.frame import done
 from moe_study.runs.members import Members, PlannedComparison
+
+Request = Asked | Contrast | AskedAtCost  # what a report can be asked to test
+
+
+def planned_requests(members: Members, frame: pd.DataFrame) -> list[Request]:
+    """All that is planned of the runs in `frame`."""
+    return [*planned_comparisons(members, frame)]
 
 
 def planned_comparisons(members: Members, frame: pd.DataFrame) -> list[Asked]:

@@ -10,6 +10,7 @@ one.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,10 +165,8 @@ def seeds_needed(
     comparison is tested at `alpha` for a difference and at `alpha_same` for equality within `margin`: a rough guide
     where both come from few seeds.
     """
-    if not (np.isfinite(mean) and np.isfinite(sd)):
+    if not np.isfinite(mean):
         return None
-    if sd == 0:
-        return 2
 
     def decides(n: int) -> bool:
         return (
@@ -175,6 +174,15 @@ def seeds_needed(
             or power_of_sameness(mean, sd, n, margin, alpha_same) >= power
         )
 
+    return least_seeds(decides, sd)
+
+
+def least_seeds(decides: Callable[[int], bool], sd: float) -> int | None:
+    """The least n for which `decides(n)`, which holds from some n on; None beyond MOST_SEEDS, or without an `sd`."""
+    if not np.isfinite(sd):
+        return None
+    if sd == 0:
+        return 2
     low, high = 1, 2  # `low` does not decide
     while not decides(high):
         if high >= MOST_SEEDS:

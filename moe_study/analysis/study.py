@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,17 +18,28 @@ from moe_study.analysis.comparison import (
     MARGIN,
     Asked,
     Comparison,
+    Tested,
     as_one_family,
     losses_by_seed,
     measure,
 )
+from moe_study.analysis.effects.contrasts import Contrast, Effect, contrasts_of, effects
+from moe_study.analysis.effects.costs import Cost, costs_of_points
+from moe_study.analysis.effects.equal_cost import AskedAtCost, EqualCost, at_equal_cost, default_requests
+from moe_study.analysis.effects.families import Family, families
+from moe_study.analysis.effects.fronts import Front, front
+from moe_study.analysis.effects.grids import Grid, find_grids
+from moe_study.analysis.effects.leak_price import LeakPrice, leak_prices
+from moe_study.analysis.effects.power import Power, powers
 from moe_study.analysis.frame import done, load_frame, not_done
 from moe_study.analysis.labels import add_labels
-from moe_study.analysis.pairs import default_questions, default_reference
-from moe_study.analysis.planned import planned_comparisons
+from moe_study.analysis.pairs import default_questions, default_reference, settings_of
+from moe_study.analysis.planned import Request, planned_requests
 from moe_study.analysis.probes import ProbeFindings, probe_findings
 from moe_study.analysis.specialisation.over_training import saturation_over_training
-from moe_study.analysis.table import perplexity_table
+from moe_study.analysis.table import RANKED, perplexity_table
+from moe_study.design.config import RunConfig
+from moe_study.design.plain import flatten, to_plain
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.members import Members, read_members
@@ -46,6 +58,8 @@ class Part:
     table: pd.DataFrame
     comparisons: tuple[Comparison, ...]  # those that were tested
     others: tuple[Comparison, ...]  # not planned: described, without a test
+    effects: tuple[Effect, ...]  # main effects and interactions that were planned, and so tested with the comparisons
+    equal_costs: tuple[EqualCost, ...]  # comparisons at equal cost that were planned, and so tested with them
     margin: float
     mixed: tuple[str, ...]  # sentences on runs of different making
     problems: list[str] = field(default_factory=list)  # of files that pictures need; filled when these are read
@@ -68,6 +82,58 @@ class Part:
     def leaking(self) -> frozenset[str]:
         """Labels of the points that read later tokens."""
         return frozenset(self.table[self.table["leaks"].eq(True)]["label"])
+
+    @functools.cached_property
+    def costs(self) -> pd.DataFrame:
+        """Points down, costs (Cost) across: means over runs."""
+        return costs_of_points(self.runs)
+
+    @functools.cached_property
+    def families(self) -> tuple[Family, ...]:
+        """Points that differ in size alone, as ladders; see effects/families.py."""
+        return families(self.runs)
+
+    @functools.cached_property
+    def grids(self) -> tuple[Grid, ...]:
+        """Crossed factors among the points; see effects/grids.py."""
+        return find_grids(settings_of(self.runs), flatten(to_plain(RunConfig())))
+
+    @functools.cached_property
+    def other_effects(self) -> tuple[Effect, ...]:
+        """Main effects and interactions of `grids` that nobody planned: described, without a test."""
+        known = {effect.contrast.labels for effect in self.effects}
+        found = [contrast for grid in self.grids for contrast in contrasts_of(grid) if contrast.labels not in known]
+        return tuple(effects(found, self.losses, self.leaking, self.margin, LEVEL))
+
+    @functools.cached_property
+    def other_equal_costs(self) -> tuple[EqualCost, ...]:
+        """Every point at the curve of every other family that nobody planned: described, without a test."""
+        known = {(one.cost, one.asked.labels) for one in self.equal_costs}
+        asked = [a for a in default_requests(self.families, self.costs) if (a.cost, a.labels) not in known]
+        return tuple(at_equal_cost(asked, self.losses, self.costs, self.leaking, self.margin, LEVEL))
+
+    @functools.cached_property
+    def fronts(self) -> tuple[Front, ...]:
+        """The Pareto front of the ranked points by each cost that is known; all others are set apart."""
+        standings = dict(zip(self.table["label"], self.table["standing"], strict=True))
+        known = [cost for cost in Cost if self.costs[cost].gt(0).any()]
+        return tuple(front(cost, self.losses, self.costs, standings, RANKED) for cost in known)
+
+    @functools.cached_property
+    def powers(self) -> tuple[Power, ...]:
+        """Of each comparison that was tested, and last of a typical one."""
+        family = max((one.family for one in self.tested), default=0)
+        return powers(self.comparisons, family, self.margin, LEVEL)
+
+    @functools.cached_property
+    def leak_prices(self) -> tuple[LeakPrice, ...]:
+        """Of each leaking point whose causal twin was trained."""
+        return leak_prices(self.runs, self.comparisons, self.margin, LEVEL)
+
+    @property
+    def tested(self) -> tuple[Tested, ...]:
+        """All that was tested in this part."""
+        return (*self.comparisons, *self.effects, *self.equal_costs)
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
@@ -102,13 +168,18 @@ class Study:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Those that were tested: one family over all parts."""
+        """Those that were tested: of one family over all parts."""
         return [c for part in self.parts for c in part.comparisons]
 
     @property
+    def tested(self) -> list[Tested]:
+        """All that was tested: comparisons, planned effects and planned comparisons at equal cost, as one family."""
+        return [one for part in self.parts for one in part.tested]
+
+    @property
     def family(self) -> int:
-        """Comparisons that had an interval, and paid for one another."""
-        return max((c.family for c in self.comparisons), default=0)
+        """Hypotheses that had an interval, and paid for one another."""
+        return max((one.family for one in self.tested), default=0)
 
     @functools.cached_property
     def absent(self) -> tuple[AbsentRun, ...]:
@@ -148,27 +219,38 @@ def study_of(
     """The Study of a frame (see load_frame); `plans` say which comparisons were planned of its runs."""
     if margin is not None and not 0 < margin < float("inf"):
         raise StudyError(f"the margin must be more than 0 nats per token, not {margin:g}")
-    parts, planned = [], []
+    parts, asked = [], []
     for name, runs in evaluation_sets(frame):
-        asked = [one for members in plans for one in planned_comparisons(members, runs)]
-        planned.append([replace(one, margin=margin or one.margin) for one in asked])
-        parts.append(_part(name, runs, _known_reference(runs, reference), rank_leaking, margin or _one_margin(asked)))
-    planned = _in_the_parts_that_can_answer(planned, parts)
+        own = [_with_margin(one, margin) for members in plans for one in planned_requests(members, runs)]
+        asked.append(own)
+        parts.append(_part(name, runs, _known_reference(runs, reference), rank_leaking, _one_margin(own)))
+    asked = _in_the_parts_that_can_answer(asked, parts)
     automatic = [_automatic(part, rank_leaking) for part in parts]
-    is_planned = any(planned)
-    tested = _tested(parts, planned if is_planned else automatic)
-    others = [_not_among(a, p) if is_planned else [] for a, p in zip(automatic, planned, strict=True)]
+    is_planned = any(asked)
+    tested = _tested(parts, asked if is_planned else automatic)
+    others = [_not_among(a, p) if is_planned else [] for a, p in zip(automatic, asked, strict=True)]
     compared = [
-        replace(part, comparisons=tuple(found), others=tuple(measure(part.frame, rest, part.margin, LEVEL)))
+        replace(
+            part,
+            comparisons=tuple(one for one in found if isinstance(one, Comparison)),
+            effects=tuple(one for one in found if isinstance(one, Effect)),
+            equal_costs=tuple(one for one in found if isinstance(one, EqualCost)),
+            others=tuple(measure(part.frame, rest, part.margin, LEVEL)),
+        )
         for part, found, rest in zip(parts, tested, others, strict=True)
     ]
     return Study(frame, tuple(compared), is_planned)
 
 
+def _with_margin(asked: Request, margin: float | None) -> Request:
+    return asked if margin is None else replace(asked, margin=margin)
+
+
 def _part(name: str, frame: pd.DataFrame, reference: str, rank_leaking: bool, margin: float) -> Part:
     """A part before its comparisons, which are tested together with those of the others."""
     table = perplexity_table(frame, reference, rank_leaking)
-    return Part(name, frame, reference, table, comparisons=(), others=(), margin=margin, mixed=_mixed(frame))
+    nothing: dict[str, Any] = dict.fromkeys(("comparisons", "others", "effects", "equal_costs"), ())
+    return Part(name, frame, reference, table, margin=margin, mixed=_mixed(frame), **nothing)
 
 
 def evaluation_sets(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -205,22 +287,22 @@ def _known_reference(part: pd.DataFrame, reference: str | None) -> str:
     return reference if reference is not None else default_reference(part)
 
 
-def _one_margin(asked: Sequence[Asked]) -> float:
+def _one_margin(asked: Sequence[Request]) -> float:
     """The margin that all planned comparisons share, if they do: the one to draw."""
     margins = {one.margin for one in asked if one.margin is not None}
     return margins.pop() if len(margins) == 1 else MARGIN
 
 
-def _automatic(part: Part, rank_leaking: bool) -> list[Asked]:
+def _automatic(part: Part, rank_leaking: bool) -> list[Request]:
     questions = default_questions(part.frame, part.reference, rank_leaking)
     return [Asked(*pair, question) for question, pairs in questions.items() for pair in pairs]
 
 
-def _in_the_parts_that_can_answer(planned: list[list[Asked]], parts: Sequence[Part]) -> list[list[Asked]]:
-    """Each planned comparison in the parts with finished runs of both sides; in the first part where none has them."""
+def _in_the_parts_that_can_answer(planned: list[list[Request]], parts: Sequence[Part]) -> list[list[Request]]:
+    """Each planned request in the parts with finished runs of all its points; in the first part where none has them."""
 
-    def answers(part: Part, asked: Asked) -> bool:
-        return {asked.point, asked.against} <= set(part.losses.index)
+    def answers(part: Part, asked: Request) -> bool:
+        return asked.labels <= set(part.losses.index)
 
     kept = [[one for one in asked if answers(part, one)] for part, asked in zip(parts, planned, strict=True)]
     answered = {one.written for asked in kept for one in asked}
@@ -230,16 +312,27 @@ def _in_the_parts_that_can_answer(planned: list[list[Asked]], parts: Sequence[Pa
     return [first, *kept[1:]]
 
 
-def _tested(parts: Sequence[Part], asked: Sequence[Sequence[Asked]]) -> list[list[Comparison]]:
-    """The comparisons of every part, tested together."""
-    measured = [measure(part.frame, pairs, part.margin, LEVEL) for part, pairs in zip(parts, asked, strict=True)]
-    found = iter(as_one_family([c for group in measured for c in group]))
+def _tested(parts: Sequence[Part], asked: Sequence[Sequence[Request]]) -> list[list[Tested]]:
+    """What was asked of every part, tested together."""
+    measured = [_measured(part, requests) for part, requests in zip(parts, asked, strict=True)]
+    found = iter(as_one_family([one for group in measured for one in group]))
     return [[next(found) for _ in group] for group in measured]
 
 
-def _not_among(asked: Sequence[Asked], planned: Sequence[Asked]) -> list[Asked]:
-    known = {frozenset((one.point, one.against)) for one in planned}
-    return [one for one in asked if frozenset((one.point, one.against)) not in known]
+def _measured(part: Part, requests: Sequence[Request]) -> list[Tested]:
+    pairs = [one for one in requests if isinstance(one, Asked)]
+    contrasts = [one for one in requests if isinstance(one, Contrast)]
+    at_cost = [one for one in requests if isinstance(one, AskedAtCost)]
+    return [
+        *measure(part.frame, pairs, part.margin, LEVEL),
+        *effects(contrasts, part.losses, part.leaking, part.margin, LEVEL),
+        *at_equal_cost(at_cost, part.losses, part.costs, part.leaking, part.margin, LEVEL),
+    ]
+
+
+def _not_among(asked: Sequence[Request], planned: Sequence[Request]) -> list[Asked]:
+    known = {one.labels for one in planned if isinstance(one, Asked)}
+    return [one for one in asked if isinstance(one, Asked) and one.labels not in known]
 
 
 def _mixed(part: pd.DataFrame) -> tuple[str, ...]:

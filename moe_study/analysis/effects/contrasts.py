@@ -1,0 +1,148 @@
+"""Main effects and interactions of a grid, seed by seed, so that seeds are blocks and what they share cancels.
+
+A main effect is the loss at one level of a factor minus that at its first level, averaged over the other factor's
+levels and the blocks at which both stand. An interaction is a difference of differences: what the change of one factor
+does at a level of the other, minus what it does at that other's first level, averaged over blocks. Each is one number
+per seed, and its interval is Student's t over them: exact for normal noise, of whatever size in each cell (a mixed
+model's z intervals cover too rarely at four or five seeds). A seed that lacks one of the runs has no value.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from moe_study.analysis.comparison import LEVEL, Tested, untested
+from moe_study.analysis.effects.grids import Grid
+
+
+@dataclass(frozen=True)
+class Change:
+    """One factor from its first level to another."""
+
+    factor: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One effect of a grid: which points count, and with which weights."""
+
+    grid: Grid
+    changes: tuple[Change, ...]  # one: a main effect; two: an interaction
+    weights: tuple[tuple[str, float], ...]  # (label, weight); they sum to 0
+    over: int  # pairs (main effect) or squares (interaction) of points that are averaged
+    question: str = ""
+    margin: float | None = None  # nats per token; None: that of the report
+    late: bool = False  # stated when results of it were there already
+    written: str = ""  # as the sweep file has it, where it has
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return frozenset(label for label, _ in self.weights)
+
+    @property
+    def is_interaction(self) -> bool:
+        return len(self.changes) > 1
+
+    @property
+    def name(self) -> str:
+        return " x ".join(change.factor for change in self.changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Tested):
+    """A contrast with its value over seeds, in nats per token: negative is better."""
+
+    contrast: Contrast
+    seeds: tuple[int, ...]
+    leaks: bool  # one of its points reads later tokens
+
+    @property
+    def is_interaction(self) -> bool:
+        return self.contrast.is_interaction
+
+    @property
+    def name(self) -> str:
+        return self.contrast.name
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return tuple(label for label, _ in self.contrast.weights)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Cells of its grid that no point fills."""
+        return self.contrast.grid.missing
+
+
+def contrasts_of(grid: Grid) -> Iterator[Contrast]:
+    """Every main effect against the first level of its factor, then every interaction of two factors."""
+    for place, factor in enumerate(grid.factors):
+        for level in factor.levels[1:]:
+            pairs = _pairs(grid, place, factor.levels[0], level)
+            if pairs:
+                yield Contrast(grid, (Change(factor.name, factor.levels[0], level),), _weights(pairs), len(pairs))
+    if len(grid.factors) == 2:
+        yield from _interactions(grid)
+
+
+def _pairs(grid: Grid, place: int, before: str, after: str) -> list[dict[str, float]]:
+    """+1 and -1 for each pair of points that differ in one factor's level alone."""
+    found = []
+    for cell, label in grid.cells.items():
+        if cell[1 + place] == after:
+            other = grid.cells.get((*cell[: 1 + place], before, *cell[2 + place :]))
+            if other is not None:
+                found.append({label: 1.0, other: -1.0})
+    return found
+
+
+def _interactions(grid: Grid) -> Iterator[Contrast]:
+    first, second = grid.factors
+    plain = first.levels[0], second.levels[0]
+    for one in first.levels[1:]:
+        for two in second.levels[1:]:
+            squares = []
+            for block in grid.blocks:
+                corners = [(one, two), (one, plain[1]), (plain[0], two), plain]
+                labels = [grid.cells.get((block, *corner)) for corner in corners]
+                if None not in labels:
+                    squares.append(dict(zip(map(str, labels), (1.0, -1.0, -1.0, 1.0), strict=True)))
+            if squares:
+                changes = Change(first.name, plain[0], one), Change(second.name, plain[1], two)
+                yield Contrast(grid, changes, _weights(squares), len(squares))
+
+
+def _weights(parts: Sequence[dict[str, float]]) -> tuple[tuple[str, float], ...]:
+    """The mean of several contrasts as one weight for each point."""
+    total: dict[str, float] = {}
+    for part in parts:
+        for label, weight in part.items():
+            total[label] = total.get(label, 0.0) + weight / len(parts)
+    return tuple((label, weight) for label, weight in total.items() if weight)
+
+
+def effects(
+    contrasts: Iterable[Contrast],
+    losses: pd.DataFrame,
+    leaking: frozenset[str] = frozenset(),
+    margin: float = 0.01,
+    level: float = LEVEL,
+) -> list[Effect]:
+    """The values of `contrasts` over the seeds that have all of their runs, without any test.
+
+    `losses` has points (labels) down and seeds across.
+    """
+    return [_effect(contrast, losses, leaking, contrast.margin or margin, level) for contrast in contrasts]
+
+
+def _effect(contrast: Contrast, losses: pd.DataFrame, leaking: frozenset[str], margin: float, level: float) -> Effect:
+    labels, weights = [label for label, _ in contrast.weights], np.array([weight for _, weight in contrast.weights])
+    values, seeds = np.empty(0), tuple[int, ...]()
+    if labels and set(labels) <= set(losses.index):
+        known = losses.loc[labels].dropna(axis=1)
+        values, seeds = weights @ known.to_numpy(), tuple(map(int, known.columns))
+    return Effect(contrast=contrast, seeds=seeds, leaks=bool(set(labels) & leaking), **untested(values, margin, level))

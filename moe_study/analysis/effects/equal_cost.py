@@ -1,0 +1,203 @@
+"""The loss of a point against a family of others at the same cost, where no twin of that cost was trained.
+
+Seed by seed, the family's losses are joined by straight lines over the logarithm of cost, and the point's loss is
+compared with the line at the point's own cost. So the difference is paired, and its interval holds the noise of the
+point and of the two ends of the line. It does not hold how the true curve bends between them (`bend` estimates that
+where the family has a third point), nor the noise of a measured time. Nothing is extrapolated: beyond the last point of
+a family stands a sentence, but for a point so close to it that it is its twin (TWIN_TOLERANCE).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+
+from moe_study.analysis.comparison import LEVEL, Tested, untested
+from moe_study.analysis.effects.costs import Cost, known_costs
+from moe_study.analysis.effects.families import Family
+from moe_study.analysis.pairs import TWIN_TOLERANCE
+from moe_study.analysis.statistics import Floats
+
+SAME_COST = 0.01  # costs that differ by less are one place on a curve
+
+
+class Refused(StrEnum):
+    """Why a comparison at equal cost says nothing."""
+
+    NOT = ""
+    BEYOND = "beyond"  # the point is cheaper or dearer than all of the family: nothing is extrapolated
+    UNKNOWN = "unknown"  # no finished run tells what the point, or any of the family, costs
+    DISORDER = "disorder"  # measured times do not grow with the FLOPs of the family: no curve goes along them
+
+
+@dataclass(frozen=True)
+class AskedAtCost:
+    """A comparison at equal cost that somebody wants: the loss of `point` minus that of the curve of `points`."""
+
+    cost: Cost
+    point: str
+    family: str  # its name
+    points: tuple[str, ...]  # labels that make the curve
+    question: str = ""
+    margin: float | None = None  # nats per token; None: that of the report
+    late: bool = False  # stated when results of it were there already
+    written: str = ""  # as the sweep file has it, where it has
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return frozenset((self.point, *self.points))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualCost(Tested):
+    """The loss of a point minus that of a family's curve at the point's cost."""
+
+    asked: AskedAtCost
+    at: float  # cost of the point; NaN where nobody knows it
+    span: tuple[float, float]  # costs of the family's cheapest and dearest point
+    ends: tuple[str, ...]  # labels between which the curve was taken: one (its twin), two, or none
+    weight: float  # of the second end
+    bend: float  # nats per token by which the curve may bend away from the line, by a third point; NaN without one
+    seeds: tuple[int, ...]
+    leaks: bool  # the point, or one of the family, reads later tokens
+    refused: Refused = Refused.NOT
+
+    @property
+    def cost(self) -> Cost:
+        return self.asked.cost
+
+    @property
+    def point(self) -> str:
+        return self.asked.point
+
+    @property
+    def family_name(self) -> str:
+        return self.asked.family
+
+    @property
+    def stretch(self) -> float:
+        """By how much of its cost the point lies beyond the family, if it does."""
+        low, high = self.span
+        return max(low / self.at - 1, self.at / high - 1, 0.0)
+
+
+def default_requests(found: Sequence[Family], costs: pd.DataFrame) -> Iterator[AskedAtCost]:
+    """Every point against every family of two costs or more that it is not of, at each cost."""
+    for cost in Cost:
+        known = known_costs(costs, cost)
+        for family in found:
+            points = tuple(point for point in family.points if point in known)
+            if len(_places(points, known)) > 1 and not _in_disorder(points, costs, cost):
+                others = (point for other in found if other is not family for point in other.points if point in known)
+                yield from (AskedAtCost(cost, point, family.name, points) for point in others)
+
+
+def at_equal_cost(
+    asked: Iterable[AskedAtCost],
+    losses: pd.DataFrame,
+    costs: pd.DataFrame,
+    leaking: frozenset[str] = frozenset(),
+    margin: float = 0.01,
+    level: float = LEVEL,
+) -> list[EqualCost]:
+    """The differences that are `asked` for, without any test.
+
+    `losses` has points (labels) down and seeds across, `costs` is that of costs_of_points. Where several points of a
+    family have one cost, each seed's mean over them stands there.
+    """
+    return [_measured(one, losses, costs, leaking, one.margin or margin, level) for one in asked]
+
+
+def _measured(
+    asked: AskedAtCost, losses: pd.DataFrame, costs: pd.DataFrame, leaking: frozenset[str], margin: float, level: float
+) -> EqualCost:
+    known = known_costs(costs, asked.cost)
+    at = known.get(asked.point, np.nan)
+    groups = _places(asked.points, known)
+    span = (groups[0][0], groups[-1][0]) if groups else (np.nan, np.nan)
+    place, weight = _where(at, [cost for cost, _ in groups])
+    refused = Refused.NOT if place is not None else Refused.BEYOND if groups and at > 0 else Refused.UNKNOWN
+    if _in_disorder(asked.points, costs, asked.cost):
+        place, refused = None, Refused.DISORDER
+    used = groups[place : place + (2 if weight else 1)] if place is not None else []
+    values, seeds = np.empty(0), tuple[int, ...]()
+    bend = np.nan
+    if used and asked.point in losses.index:
+        lines = [losses.loc[list(labels)].mean(axis=0, skipna=False).to_numpy() for _, labels in used]
+        curve = lines[0] if len(lines) == 1 else (1 - weight) * lines[0] + weight * lines[1]
+        difference = losses.loc[[asked.point]].to_numpy()[0] - curve
+        values, seeds = _without_gaps(difference, losses)
+        bend = _bend(groups, losses, at, place, weight)
+    return EqualCost(
+        asked=asked,
+        at=at,
+        span=span,
+        ends=tuple(" and ".join(labels) for _, labels in used),
+        weight=weight,
+        bend=bend,
+        seeds=seeds,
+        leaks=bool({asked.point, *asked.points} & leaking),
+        refused=refused,
+        **untested(values, margin, level),
+    )
+
+
+def _in_disorder(points: Iterable[str], costs: pd.DataFrame, cost: Cost) -> bool:
+    """Whether points of more FLOPs took less time: then their times tell about the machine, and not about them."""
+    if cost is not Cost.SECONDS:
+        return False
+    known = costs.loc[[point for point in points if point in costs.index]].sort_values(Cost.FLOPS, kind="stable")
+    return not known[Cost.SECONDS].dropna().is_monotonic_increasing
+
+
+def _without_gaps(values_S: Floats, losses: pd.DataFrame) -> tuple[Floats, tuple[int, ...]]:
+    known = ~np.isnan(values_S)
+    return values_S[known], tuple(int(seed) for seed in losses.columns[known])
+
+
+def _places(points: Iterable[str], costs: Mapping[str, float]) -> list[tuple[float, tuple[str, ...]]]:
+    """(cost, labels) of each place on the curve of `points`, cheapest first."""
+    found: list[tuple[float, tuple[str, ...]]] = []
+    for label in sorted((point for point in points if point in costs), key=lambda label: (costs[label], label)):
+        if found and costs[label] <= (1 + SAME_COST) * found[-1][0]:
+            found[-1] = (found[-1][0], (*found[-1][1], label))
+        else:
+            found.append((costs[label], (label,)))
+    return found
+
+
+def _where(at: float, places: Sequence[float]) -> tuple[int | None, float]:
+    """(the place at or before `at`, the weight of the next one); no place where that would be extrapolation."""
+    if not places or np.isnan(at):
+        return None, 0.0
+    if at <= places[0]:
+        return (0 if places[0] <= (1 + TWIN_TOLERANCE) * at else None), 0.0
+    if at >= places[-1]:
+        return (len(places) - 1 if at <= (1 + TWIN_TOLERANCE) * places[-1] else None), 0.0
+    place = int(np.searchsorted(places, at, side="right")) - 1
+    low, high = np.log(places[place]), np.log(places[place + 1])
+    return place, float((np.log(at) - low) / (high - low))
+
+
+def _bend(
+    groups: Sequence[tuple[float, tuple[str, ...]]], losses: pd.DataFrame, at: float, place: int | None, weight: float
+) -> float:
+    """How far the parabola through a third point lies from the line at `at`: the larger of those with either neighbour.
+
+    Of mean losses; (x - a)(x - b) times the divided difference of second order.
+    """
+    if place is None or not weight:
+        return 0.0 if place is not None else np.nan
+    x = np.log([cost for cost, _ in groups])
+    y = np.array([losses.loc[list(labels)].to_numpy().mean() for _, labels in groups])
+    thirds = [third for third in (place - 1, place + 2) if 0 <= third < len(groups)]
+    a, b, here = x[place], x[place + 1], np.log(at)
+    gaps = [abs((here - a) * (here - b) * _second_difference(x, y, place, third)) for third in thirds]
+    return float(np.nanmax(gaps)) if gaps and not np.all(np.isnan(gaps)) else np.nan
+
+
+def _second_difference(x: Floats, y: Floats, place: int, third: int) -> float:
+    a, b, c = place, place + 1, third
+    return float(((y[c] - y[a]) / (x[c] - x[a]) - (y[b] - y[a]) / (x[b] - x[a])) / (x[c] - x[b]))

@@ -1,0 +1,199 @@
+"""Crossed factors among the points of a study: which settings were varied against which others.
+
+A factor is a set of settings that change together from one point to another (unit and context, say), its levels are
+their values. Two factors are crossed where points stand at two levels of each and agree in all else; the rest of their
+settings is a block. So a product of three factors has a grid for each two of them, whose blocks are the levels of the
+third. Only what is complete or nearly so counts as a grid: rows and columns with fewer than half of their cells go, and
+at most a quarter of what stays may be missing. What is missing is named, and never filled in.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moe_study.analysis.pairs import Settings, differing_settings
+
+MOST_SETTINGS = 3  # of one factor: what differs in more is another kind of point
+MOST_MISSING = 0.25  # of a grid's cells
+MOST_POINTS = 150  # beyond, a part is not searched: it would take minutes
+
+Level = str  # the values of a factor's settings, in words
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Settings that change together, and the levels that they have, the plainest first."""
+
+    settings: tuple[str, ...]
+    levels: tuple[Level, ...]
+
+    @property
+    def name(self) -> str:
+        return ", ".join(setting.partition(".")[2] or setting for setting in self.settings)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Points by the levels of one factor or two, in one block or several that agree in all else."""
+
+    factors: tuple[Factor, ...]
+    cells: Mapping[tuple[str, ...], str]  # (block, level of each factor) -> label; a missing cell has no entry
+
+    @property
+    def name(self) -> str:
+        return " x ".join(factor.name for factor in self.factors)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cell[0] for cell in self.cells))
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return tuple(self.cells.values())
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The cells that no point fills, in words."""
+        levels = [factor.levels for factor in self.factors]
+        gone = [cell for cell in itertools.product(self.blocks, *levels) if cell not in self.cells]
+        return tuple(self._words(cell) for cell in gone)
+
+    def _words(self, cell: Sequence[str]) -> str:
+        words = [f"{factor.name} {level}" for factor, level in zip(self.factors, cell[1:], strict=True)]
+        return " with ".join(words) + (f" ({cell[0]})" if cell[0] and len(self.blocks) > 1 else "")
+
+
+def find_grids(settings: Settings, plain: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """The grids of two factors among points (see pairs.settings_of), the largest first; `plain` has the defaults.
+
+    A grid all of whose points stand in a larger one of the same or fewer settings is left out.
+    """
+    labels = list(settings)
+    if len(labels) > MOST_POINTS:
+        return ()
+    apart = {
+        frozenset((one, other)): frozenset(differing_settings(settings, one, other))
+        for one, other in itertools.combinations(labels, 2)
+    }
+    candidates = sorted({s for s in apart.values() if len(s) <= MOST_SETTINGS}, key=lambda s: (len(s), sorted(s)))
+    found = []
+    for one, other in itertools.combinations(candidates, 2):
+        if not one & other:
+            found += _grids_of(_ordered(one, plain), _ordered(other, plain), labels, apart, settings, plain)
+    found.sort(key=lambda grid: (-len(grid.cells), sum(len(f.settings) for f in grid.factors), grid.name))
+    kept: list[Grid] = []
+    for grid in found:
+        if not any(_is_part(grid, larger) for larger in kept):
+            kept.append(grid)
+    return tuple(kept)
+
+
+def _grids_of(
+    one: tuple[str, ...],
+    other: tuple[str, ...],
+    labels: Sequence[str],
+    apart: Mapping[frozenset[str], frozenset[str]],
+    settings: Settings,
+    plain: Mapping[str, Any],
+) -> list[Grid]:
+    """The grid of two factors over all blocks that have it; none or one."""
+    both, left = {*one, *other}, list(labels)
+    cells: dict[tuple[str, ...], str] = {}
+    while left:
+        first = left[0]
+        block = [label for label in left if label == first or apart[frozenset((first, label))] <= both]
+        left = [label for label in left if label not in block]
+        own = {(_level(settings[p], one), _level(settings[p], other)): p for p in block}
+        own = _without_sparse(own)
+        if own:
+            cells |= {(first, *levels): label for levels, label in own.items()}
+    if not cells:
+        return []
+    factors = tuple(
+        Factor(names, _levels((cell[1 + place] for cell in cells), names, settings, cells, plain))
+        for place, names in enumerate((one, other))
+    )
+    grid = Grid(factors, cells)
+    whole = len(grid.blocks) * len(factors[0].levels) * len(factors[1].levels)
+    return [grid] if len(cells) >= (1 - MOST_MISSING) * whole else _block_by_block(grid)
+
+
+def _block_by_block(grid: Grid) -> list[Grid]:
+    """Where blocks have different levels, each nearly complete one stands for itself."""
+    found = []
+    for block in grid.blocks:
+        own = {cell: label for cell, label in grid.cells.items() if cell[0] == block}
+        factors = tuple(
+            Factor(factor.settings, tuple(level for level in factor.levels if any(c[1 + i] == level for c in own)))
+            for i, factor in enumerate(grid.factors)
+        )
+        whole = len(factors[0].levels) * len(factors[1].levels)
+        if len(own) >= (1 - MOST_MISSING) * whole:
+            found.append(Grid(factors, own))
+    return found
+
+
+def _without_sparse(cells: dict[tuple[Level, Level], str]) -> dict[tuple[Level, Level], str]:
+    """Without rows and columns that have fewer than half of their cells; nothing where less than 2 x 2 stays."""
+    while True:
+        rows, columns = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
+        if len(rows) < 2 or len(columns) < 2:
+            return {}
+        thin = [
+            {level for level in rows if _is_thin([(level, column) in cells for column in columns])},
+            {level for level in columns if _is_thin([(row, level) in cells for row in rows])},
+        ]
+        if not any(thin):
+            return cells
+        cells = {cell: label for cell, label in cells.items() if cell[0] not in thin[0] and cell[1] not in thin[1]}
+
+
+def _is_thin(filled: Sequence[bool]) -> bool:
+    """Whether a row or column lacks most of its cells, or has one alone, which no contrast can use."""
+    return sum(filled) < max(2, len(filled) / 2)
+
+
+def _level(settings: Mapping[str, Any], names: Iterable[str]) -> Level:
+    return ", ".join(value_words(settings[name]) for name in names)
+
+
+def value_words(value: Any) -> str:
+    """A value of a setting as people write it."""
+    if value is None or value != value:
+        return "unset"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _levels(
+    found: Iterable[Level],
+    names: Sequence[str],
+    settings: Settings,
+    cells: Mapping[tuple[str, ...], str],
+    plain: Mapping[str, Any],
+) -> tuple[Level, ...]:
+    """Each level once: numbers by size, else that of the defaults first, then by name."""
+    values = {_level(settings[label], names): [settings[label][name] for name in names] for label in cells.values()}
+
+    def order(level: Level) -> tuple[Any, ...]:
+        numbers = [v for v in values[level] if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) == len(values[level]):
+            return (0, tuple(numbers), level)
+        return (1, (sum(v != plain.get(name) for v, name in zip(values[level], names, strict=True)),), level)
+
+    return tuple(sorted(dict.fromkeys(found), key=order))
+
+
+def _ordered(names: frozenset[str], plain: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings of a factor in the order of the configuration."""
+    order = {name: place for place, name in enumerate(plain)}
+    return tuple(sorted(names, key=lambda name: (order.get(name, len(order)), name)))
+
+
+def _is_part(grid: Grid, larger: Grid) -> bool:
+    """Whether a larger grid of the same factors, or of parts of them, has all points of this one."""
+    own, others = ({frozenset(f.settings) for f in g.factors} for g in (grid, larger))
+    alike = all(any(a <= b or b <= a for b in others) for a in own)
+    return alike and set(grid.points) <= set(larger.points)
