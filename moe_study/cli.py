@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from moe_study.commands import (
     audit,
     cancel,
+    export,
     inspect,
     knockout,
     logs,
@@ -31,7 +32,7 @@ from moe_study.guard import guarded
 # In the order of --help.
 SUBCOMMANDS = (
     *(prepare, plan, train, submit, status, logs, retry, cancel, remove),
-    *(audit, inspect, specialise, knockout, sparsify, plots),
+    *(audit, inspect, specialise, knockout, sparsify, plots, export),
 )
 DESCRIPTION = """\
 Studies of mixture-of-experts language models.
@@ -51,6 +52,7 @@ Studies of mixture-of-experts language models.
   moe-study knockout --sweep first_look       what breaks without an expert, and for which language
   moe-study sparsify runs/KEY                 a dense run with some of its experts off: perplexity against FLOPs
   moe-study plots --sweep first_look          table and pictures of the finished runs
+  moe-study export runs/KEY                   a finished run as a folder that Hugging Face transformers opens
 """
 
 

@@ -17,6 +17,10 @@ class DataError(StudyError):
     """Data that is missing, damaged or not what it was when a run began."""
 
 
+class MissingLibrary(StudyError, ImportError):
+    """An optional library that is not installed; the message names the extra that brings it."""
+
+
 def reason_of(error: BaseException | str) -> str:
     """What an error says in its first line, since CUDA's and others' go on with hints; its kind where it is mute."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

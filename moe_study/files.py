@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,35 @@ def atomic_file(path: str | os.PathLike[str], kind: type[StudyError] = StudyErro
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(path.parent)
+        _sync(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str], kind: type[StudyError] = StudyError) -> Iterator[Path]:
+    """A folder to write files into, which appears under `path` only if the block ends without an error.
+
+    It takes the place of a folder that is there already. As with `atomic_file`, a failed block leaves nothing behind;
+    a killed process leaves at most folders whose names hold TEMPORARY_MARK.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{threading.get_ident()}"
+    before = temporary.with_name(f"{temporary.name}-before")
+    with clear_os_errors(path, kind):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                _sync(file)
+            if path.exists():
+                path.rename(before)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if before.exists() and not path.exists():
+                before.rename(path)
+            raise
+        _sync(path.parent)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], content: bytes) -> None:
@@ -101,10 +130,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise StudyError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; some file systems cannot sync a folder, and then the rename alone must do."""
+def _sync(path: Path) -> None:
+    """Make a file or a rename in a folder durable; where a file system cannot, the rename alone must do."""
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

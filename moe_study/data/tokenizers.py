@@ -140,14 +140,17 @@ def _cut(text: str, long_run: re.Pattern[str], longest: int) -> list[str]:
 
 
 class BpeTokenizer(Tokenizer):
-    """A byte-level BPE with GPT-2's pre-tokenizer, trained here (Hugging Face tokenizers)."""
+    """A byte-level BPE with GPT-2's pre-tokenizer, trained here (Hugging Face tokenizers).
+
+    definition  what it was made from, JSON as Hugging Face tokenizers read it
+    """
 
     end_of_text = 0
 
     def __init__(self, definition: str, vocab_size: int) -> None:
         from tokenizers import Tokenizer as Trained
 
-        self.vocab_size = vocab_size
+        self.vocab_size, self.definition = vocab_size, definition
         self._trained = Trained.from_str(definition)
         self._trained.encode_special_tokens = True  # "<|endoftext|>" in a text is text
 
@@ -156,7 +159,7 @@ class BpeTokenizer(Tokenizer):
         return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
     def token_bytes(self) -> list[bytes]:
-        letters = _byte_of_letter()
+        letters = byte_of_letter()
         pieces = [b""] * self.vocab_size
         for token, i in self._trained.get_vocab(with_added_tokens=True).items():
             if i != self.end_of_text:
@@ -164,7 +167,7 @@ class BpeTokenizer(Tokenizer):
         return pieces
 
 
-def _byte_of_letter() -> dict[str, int]:
+def byte_of_letter() -> dict[str, int]:
     """GPT-2's spelling of bytes: printable ones stand for themselves, the others for letters from 256 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]

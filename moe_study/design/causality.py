@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from moe_study.design.config import RunConfig
 from moe_study.design.routing import (
     FIXED_ROUTERS,
+    ChoiceScope,
     Context,
     Gate,
     Group,
@@ -67,6 +68,16 @@ def depends_on_length(routing: Routing, context: int, sequences: int | None = No
         or _shuffle(routing, n, size) != CAUSAL
         for n in _expert_counts(routing)
     )
+
+
+def decides_alone(routing: Routing) -> bool:
+    """Whether a token's decision reads that token and nothing else, so that it is the same in any company.
+
+    Others can be causal and yet need what came before: a mean over it, or who had come first under a capacity.
+    """
+    own = routing.unit is Unit.TOKEN and routing.context is Context.OWN and routing.selection is not Selection.SOFT
+    chooses = routing.selection is Selection.EXPERT_CHOICE and routing.choice_scope is not ChoiceScope.CUTOFF
+    return own and not chooses and routing.capacity.factor is None and not routing.shuffle
 
 
 def _expert_counts(routing: Routing) -> Iterator[int]:

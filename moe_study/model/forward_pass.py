@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from moe_study.model.cache import Cache
 from moe_study.model.moe.routing.intervention import Intervention
 
 
@@ -80,6 +81,7 @@ class ForwardPass:
     dispatch: str = "auto"  # which implementation runs the experts (run.dispatch): auto | grouped | triton
     interventions: Mapping[int, Intervention] = field(default_factory=dict)  # by the layer that decides; causal tests
     reducer: Reducer = ONE_PROCESS  # in training on several ranks another
+    cache: Cache | None = None  # where a text is gone on with: `tokens_BT` are the new ones
     shared_decision: Any = None  # scope=global: set by the first mixture layer, followed by the others
     aux: dict[str, list[Tensor]] = field(default_factory=dict)  # unweighted balancing terms by name
     aux_loss: list[Tensor] = field(default_factory=list)  # weighted: what is added to the loss

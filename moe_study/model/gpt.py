@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing
 from moe_study.errors import ConfigError
+from moe_study.model.cache import Cache
 from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer
 from moe_study.model.initialisation import Embedding, initialise
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
@@ -68,14 +69,15 @@ class GPT(Transformer):
         per_token: bool = False,
         interventions: Mapping[int, Intervention] | None = None,
         reducer: Reducer = ONE_PROCESS,
+        cache: Cache | None = None,
     ) -> Output:
-        """One pass over whole sequences, T at most the context length.
+        """One pass over whole sequences, T at most the context length; with a cache, over what goes on with them.
 
         `targets_BT`: next tokens, -1 where there is none; without it there is no loss, and the logits are
         returned. `label_B`: each sequence's language or topic, for routing by label. `detail`: collect
         routing statistics by sequence. `routes`: also where each token goes, as `stats[i].routes`. `per_token`:
         also return every position's loss. `interventions`: by block, what changes the decision that is made there.
-        `reducer`: what sums over ranks that train together.
+        `reducer`: what sums over ranks that train together. `cache`: what earlier passes left behind (model/cache.py).
         """
         if tokens_BT.shape[1] > self.context:
             raise ValueError(f"{tokens_BT.shape[1]} tokens do not fit a context of {self.context}")
@@ -87,6 +89,7 @@ class GPT(Transformer):
             dispatch=self.dispatch,
             interventions=interventions or {},
             reducer=reducer,
+            cache=cache,
         )
         x_ND = self._hidden(tokens_BT, forward_pass).flatten(0, 1)
         loss = token_loss_BT = logits_BTV = None
@@ -111,17 +114,27 @@ class GPT(Transformer):
 
     def _hidden(self, tokens_BT: Tensor, forward_pass: ForwardPass) -> Tensor:
         """Normalised hidden states after the last block, (B, T, D)."""
-        if self.end_of_text is None:
-            mask_B1TS = None
-            positions_TD = self.position_embedding.weight[: tokens_BT.shape[1]]
-            x_BTD = self.token_embedding(tokens_BT) + positions_TD
-        else:
-            positions_BT, mask_B1TS = document_layout(tokens_BT, self.end_of_text)
-            x_BTD = self.token_embedding(tokens_BT) + self.position_embedding(positions_BT)
-        x_BTD = self.dropout(x_BTD)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, mask_B1TS, forward_pass)
+        cache = forward_pass.cache
+        tokens_BS = tokens_BT if cache is None else cache.begin(tokens_BT)
+        positions_TD, mask_B1TS = self._layout(tokens_BS, cache)
+        x_BTD = self.dropout(self.token_embedding(tokens_BT) + positions_TD)
+        for number, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, mask_B1TS, forward_pass, None if cache is None else cache.past(number))
+        if cache is not None:
+            cache.end()
         return self.norm(x_BTD)
+
+    def _layout(self, tokens_BS: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
+        """Position embeddings of the new tokens, (T, D) or (B, T, D), and what each attends to; None: all before it."""
+        continues = cache is not None and not cache.is_new
+        if self.end_of_text is not None:
+            positions_BT, mask_B1TS = document_layout(tokens_BS, self.end_of_text)
+            if continues:
+                positions_BT, mask_B1TS = cache.of_new(positions_BT), cache.of_new(mask_B1TS.squeeze(1)).unsqueeze(1)
+            return self.position_embedding(positions_BT), mask_B1TS
+        if continues:
+            return self.position_embedding(cache.position_BT), cache.not_later_BTS().unsqueeze(1)
+        return self.position_embedding.weight[: tokens_BS.shape[1]], None
 
 
 def document_layout(tokens_BT: Tensor, end_of_text: int) -> tuple[Tensor, Tensor]:

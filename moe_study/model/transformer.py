@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_study.design.config import ModelConfig
+from moe_study.model.cache import Past
 from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer, RoutingStats
 from moe_study.model.initialisation import Linear
 
@@ -39,9 +40,14 @@ class Attention(nn.Module):
         self.out = Linear(model.width, model.width, bias=model.bias, residual=True)
         self.dropout = nn.Dropout(model.dropout)
 
-    def forward(self, x_BTD: Tensor, mask_B1TS: Tensor | None) -> Tensor:
-        """`mask_B1TS` says what may be attended to, causality included; None: everything, or all that is not later."""
+    def forward(self, x_BTD: Tensor, mask_B1TS: Tensor | None, past: Past | None = None) -> Tensor:
+        """`mask_B1TS` says what may be attended to, causality included; None: everything, or all that is not later.
+
+        `past`: keys and values of earlier tokens, which are attended to as well (S positions); those of x join them.
+        """
         q_BTD, k_BTD, v_BTD = self.qkv(x_BTD).chunk(3, -1)
+        if past is not None:
+            k_BTD, v_BTD = past.keys.extend(k_BTD), past.values.extend(v_BTD)
         q_BHTd, k_BHTd, v_BHTd = (
             part_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part_BTD in (q_BTD, k_BTD, v_BTD)
         )
@@ -66,8 +72,10 @@ class Block(nn.Module):
         self.norm_ffn = nn.LayerNorm(model.width, bias=model.bias)
         self.ffn = ffn
 
-    def forward(self, x_BTD: Tensor, mask_B1TS: Tensor | None, forward_pass: ForwardPass) -> Tensor:
-        x_BTD = x_BTD + self.attn(self.norm_attn(x_BTD), mask_B1TS)
+    def forward(
+        self, x_BTD: Tensor, mask_B1TS: Tensor | None, forward_pass: ForwardPass, past: Past | None = None
+    ) -> Tensor:
+        x_BTD = x_BTD + self.attn(self.norm_attn(x_BTD), mask_B1TS, past)
         return x_BTD + self.ffn(self.norm_ffn(x_BTD), forward_pass)
 
 

@@ -15,8 +15,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from moe_study.design.causality import decides_alone
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import RouterKind, Routing
+from moe_study.model.cache import Cache
 from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer, RoutingStats, TokenRoutes
 from moe_study.model.moe.base import MixtureOfExperts
 from moe_study.model.moe.experts.dispatch import expert_ffn
@@ -48,6 +50,7 @@ class DiscreteRouter(nn.Module):
     def __init__(self, model: ModelConfig, routing: Routing, layer: int, experts: int, vocab_size: int) -> None:
         super().__init__()
         self.routing, self.layer, self.experts = routing, layer, experts
+        self.alone = decides_alone(routing)
         self.router: nn.Module
         if routing.router is RouterKind.HASH:
             self.router = HashRouter(vocab_size, experts, routing)
@@ -60,7 +63,9 @@ class DiscreteRouter(nn.Module):
         self.limit = CapacityLimit(routing, experts, model.context) if routing.capacity.factor is not None else None
 
     def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> Dispatch:
-        router_input = make_router_input(x_BTD, self.routing)
+        cache = None if self.alone else forward_pass.cache  # where a token's decision needs what came before it
+        read_BSD = x_BTD if cache is None else cache.past(self.layer).states.extend(x_BTD)
+        router_input = make_router_input(read_BSD, self.routing)
         mean_entropy = torch.full((), math.nan, device=x_BTD.device)
         scored = None
         if isinstance(self.router, ScoringRouter):
@@ -72,7 +77,8 @@ class DiscreteRouter(nn.Module):
             if forward_pass.detail:
                 mean_entropy = entropy(logits_RE.detach())
         else:
-            decision = self._fixed(x_BTD, forward_pass)
+            tokens_BS = forward_pass.tokens_BT if cache is None else cache.tokens_BS
+            decision = self._fixed(x_BTD.dtype, tokens_BS, forward_pass.label_B)
         if intervene := forward_pass.interventions.get(self.layer):
             decision = intervene(self._decided(decision, scored))
         if self.routing.shuffle:
@@ -80,6 +86,8 @@ class DiscreteRouter(nn.Module):
         wanted, block = decision, router_input.block
         if self.limit is not None:
             decision = self.limit(decision, x_BTD.shape[0])
+        if cache is not None and not cache.is_new:
+            decision, block = _of_new_tokens(decision, block, cache), 1
         plan = make_dispatch_plan(decision, self.experts, block)
         routes = routes_of_decision(scored, wanted, decision, block) if forward_pass.routes else None
         return Dispatch(plan, wanted.mask().sum() * block, mean_entropy, routes)
@@ -99,11 +107,11 @@ class DiscreteRouter(nn.Module):
         scores_RE = self.select.scores(logits_RE, self.balancer.bias)
         return Decided(decision, self.experts, scores_RE, partial(self.select.decide, logits_RE))
 
-    def _fixed(self, x_BTD: Tensor, forward_pass: ForwardPass) -> RoutingDecision:
-        source = forward_pass.tokens_BT if isinstance(self.router, HashRouter) else forward_pass.label_B
+    def _fixed(self, dtype: torch.dtype, tokens_BT: Tensor, label_B: Tensor | None) -> RoutingDecision:
+        source = tokens_BT if isinstance(self.router, HashRouter) else label_B
         if source is None:
             raise ValueError("routing by label needs label_B")
-        return fixed_decision(self.router(source), torch.promote_types(x_BTD.dtype, torch.float32))
+        return fixed_decision(self.router(source), torch.promote_types(dtype, torch.float32))
 
     def begin_step(self, step: int) -> None:
         if isinstance(self.router, ScoringRouter):
@@ -114,6 +122,17 @@ class DiscreteRouter(nn.Module):
         if isinstance(self.router, ScoringRouter):
             self.balancer.end_step()
             self.select.end_step(reducer)
+
+
+def _of_new_tokens(decision: RoutingDecision, block: int, cache: Cache) -> RoutingDecision:
+    """Of decisions for all blocks so far, one for each token of the present pass."""
+    sequences = len(cache.position_BT)
+
+    def chosen(value_RK: Tensor) -> Tensor:
+        value_BSK = value_RK.repeat_interleave(block, 0).unflatten(0, (sequences, -1))
+        return cache.of_new(value_BSK).flatten(0, 1)
+
+    return decision.each(chosen)
 
 
 class MixtureLayer(MixtureOfExperts):

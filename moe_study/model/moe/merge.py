@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moe_study.design.causality import decides_alone
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Unit
 from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer, RoutingStats, TokenRoutes
@@ -52,6 +53,10 @@ class MergeWeights:
     entropy: Tensor
     routes: TokenRoutes | None = None
 
+    def by_token(self) -> Tensor:
+        """Every token has the weights of its unit: (B, T, E)."""
+        return self.weight_BUE.repeat_interleave(torch.tensor(self.lengths, device=self.weight_BUE.device), 1)
+
 
 class MergeRouter(nn.Module):
     """Router and gate: a weight for every expert, unit by unit."""
@@ -59,11 +64,14 @@ class MergeRouter(nn.Module):
     def __init__(self, model: ModelConfig, routing: Routing, layer: int, experts: int) -> None:
         super().__init__()
         self.routing, self.layer = routing, layer
+        self.alone = decides_alone(routing)
         self.router = scoring_router(model.width, experts, routing)
         self.balancer = Balancer(experts, routing)
 
     def forward(self, x_BTD: Tensor, forward_pass: ForwardPass) -> MergeWeights:
-        logits_BUE = self.router(make_router_input(x_BTD, self.routing))
+        cache = None if self.alone else forward_pass.cache  # where a unit's decision needs what came before it
+        read_BSD = x_BTD if cache is None else cache.past(self.layer).states.extend(x_BTD)
+        logits_BUE = self.router(make_router_input(read_BSD, self.routing))
         logits_RE = logits_BUE.flatten(0, 1)
         every_RE = torch.arange(logits_RE.shape[1], device=x_BTD.device).expand_as(logits_RE)
         weight_RE = gate_weights(self.routing.gate, logits_RE, every_RE, None, self.routing.renormalise)
@@ -75,7 +83,11 @@ class MergeRouter(nn.Module):
         mean_entropy = torch.full((), math.nan, device=x_BTD.device)
         if forward_pass.detail:
             mean_entropy = entropy(logits_RE.detach())
-        weights = MergeWeights(weight_RE.view_as(logits_BUE), unit_lengths(self.routing, x_BTD.shape[1]), mean_entropy)
+        lengths = unit_lengths(self.routing, read_BSD.shape[1])
+        weights = MergeWeights(weight_RE.view_as(logits_BUE), lengths, mean_entropy)
+        if cache is not None and not cache.is_new:
+            weight_BTE = cache.of_new(weights.by_token())
+            weights = MergeWeights(weight_BTE, [1] * x_BTD.shape[1], mean_entropy)
         if forward_pass.routes:
             weights.routes = _routes(weights, logits_BUE.detach())
         return weights
@@ -137,7 +149,7 @@ class MergeLayer(MixtureOfExperts):
 def _routes(weights: MergeWeights, logits_BUE: Tensor) -> TokenRoutes:
     """Every token of a unit has the unit's weights."""
     lengths_U = torch.tensor(weights.lengths, device=logits_BUE.device)
-    weight_BTE = weights.weight_BUE.detach().repeat_interleave(lengths_U, 1)
+    weight_BTE = weights.by_token().detach()
     entropy_BU = entropies(logits_BUE.flatten(0, 1)).view(logits_BUE.shape[:2])
     return routes_of_weights(weight_BTE.flatten(0, 1), entropy_BU.repeat_interleave(lengths_U, 1).flatten())
 

@@ -52,6 +52,13 @@ class SoftLayer(MixtureOfExperts):
         self.add_experts(model, routing)
 
     def mix(self, x_BTD: Tensor, forward_pass: ForwardPass) -> tuple[Tensor, RoutingStats]:
+        cache = forward_pass.cache
+        if cache is None:
+            return self._mix(x_BTD, forward_pass)
+        y_BSD, stats = self._mix(cache.past(self.layer).states.extend(x_BTD), forward_pass)  # slots average the past
+        return cache.of_new(y_BSD), stats
+
+    def _mix(self, x_BTD: Tensor, forward_pass: ForwardPass) -> tuple[Tensor, RoutingStats]:
         view = layout(self.routing, x_BTD.shape[0], x_BTD.shape[1], self.training)
         lag = int(self.soft.form is SoftForm.CHUNK_LAGGED)  # blocks before there is anything to average
         x_GJMD = view.cut(x_BTD)

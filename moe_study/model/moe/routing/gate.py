@@ -4,6 +4,7 @@ Shape suffixes: R decisions (blocks of all sequences), E experts, K candidates b
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +26,11 @@ class RoutingDecision:
     def mask(self) -> Tensor:
         """`keep_RK`, made up where all candidates count."""
         return torch.ones_like(self.expert_RK, dtype=torch.bool) if self.keep_RK is None else self.keep_RK
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "RoutingDecision":
+        """The same of other decisions: `change` gets every tensor (R, K)."""
+        values = ((name, getattr(self, name)) for name in ("expert_RK", "weight_RK", "keep_RK", "probability_RK"))
+        return replace(self, **{name: change(value) for name, value in values if value is not None})
 
 
 def gate_weights(
@@ -66,12 +72,7 @@ def shuffled(decision: RoutingDecision, training: bool) -> RoutingDecision:
     rows, device = decision.expert_RK.shape[0], decision.expert_RK.device
     generator = None if training else torch.Generator().manual_seed(rows)
     order_R = torch.randperm(rows, generator=generator).to(device)
-    moved = {
-        name: value[order_R]
-        for name in ("expert_RK", "weight_RK", "keep_RK", "probability_RK")
-        if (value := getattr(decision, name)) is not None
-    }
-    return replace(decision, **moved)
+    return decision.each(lambda value_RK: value_RK[order_R])
 
 
 def entropy(logits_RE: Tensor) -> Tensor:

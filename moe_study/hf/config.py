@@ -1,0 +1,76 @@
+"""A run's configuration as one of transformers: what config.json of an exported mixture holds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from moe_study.design.causality import depends_on_length, verdict
+from moe_study.design.config import LogConfig, RunConfig, read_record
+from moe_study.design.data_options import PLACE_NAMES
+from moe_study.design.plain import to_plain
+from moe_study.design.verdict import Verdict
+
+
+class MoeStudyConfig(PretrainedConfig):
+    """Which model of this project it is.
+
+    run            the run's whole configuration, plain; a later version of the project reads it as it reads older runs
+    measured       the verdict that the run measured of its causality, plain; an empty one for none
+    labels         what a router by label knows, in the order of its numbers; empty for other routers
+    eos_token_id   the end of text
+
+    The other fields repeat of `run` what transformers asks of every model.
+    """
+
+    model_type = "moe_study"
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        run: Mapping[str, Any] | None = None,
+        measured: Mapping[str, bool] | None = None,
+        labels: Sequence[str] = (),
+        eos_token_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.run = dict(run) if run is not None else to_plain(portable(RunConfig()))
+        self.measured = dict(measured or {})
+        self.labels = list(labels)
+        self.eos_token_id = self.bos_token_id = self.pad_token_id = eos_token_id
+        config = self.run_config
+        self.vocab_size, self.max_position_embeddings = config.vocab_size, config.model.context
+        self.hidden_size, self.num_hidden_layers = config.model.width, config.model.layers
+        self.num_attention_heads = config.model.heads
+        derived = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        kwargs = {name: value for name, value in kwargs.items() if name not in (*derived, "bos_token_id", "pad_token_id")}
+        super().__init__(**{"tie_word_embeddings": False, **kwargs})
+
+    @property
+    def run_config(self) -> RunConfig:
+        """The run's configuration, typed."""
+        return read_record(self.run)
+
+    @property
+    def why_company_matters(self) -> str:
+        """Why what the model says of a token depends on what else a pass holds, as the beginning of a sentence.
+
+        Empty where only the tokens before it in its text count.
+        """
+        routing, context = self.run_config.routing, self.run_config.model.context
+        found = verdict(routing, context) | Verdict(**self.measured)  # declared for batches of any size
+        if found.leaks:
+            return "the routing of this model reads later tokens"
+        if found.mixes_batch:
+            return "the routing of this model reads other sequences of the batch"
+        if depends_on_length(routing, context):
+            return "the routing of this model depends on how many tokens it is given"
+        return ""
+
+
+def portable(config: RunConfig) -> RunConfig:
+    """`config` without what says where something lay, and what was printed or kept, on the machine it was trained on."""
+    options = {name: value for name, value in config.data.options.items() if name not in PLACE_NAMES}
+    data = replace(config.data, root="data", options=options)
+    return replace(config, data=data, log=LogConfig(), run=replace(config.run, dispatch="auto"))
