@@ -20,6 +20,7 @@ from moe_study.commands import (
     plots,
     prepare,
     remove,
+    report,
     retry,
     sparsify,
     specialise,
@@ -32,7 +33,7 @@ from moe_study.guard import guarded
 # In the order of --help.
 SUBCOMMANDS = (
     *(prepare, plan, train, submit, status, logs, retry, cancel, remove),
-    *(audit, inspect, specialise, knockout, sparsify, plots, export),
+    *(audit, inspect, specialise, knockout, sparsify, plots, report, export),
 )
 DESCRIPTION = """\
 Studies of mixture-of-experts language models.
@@ -52,6 +53,7 @@ Studies of mixture-of-experts language models.
   moe-study knockout --sweep first_look       what breaks without an expert, and for which language
   moe-study sparsify runs/KEY                 a dense run with some of its experts off: perplexity against FLOPs
   moe-study plots --sweep first_look          table and pictures of the finished runs
+  moe-study report --sweep first_look         the whole study as one page that opens from disk
   moe-study export runs/KEY                   a finished run as a folder that Hugging Face transformers opens
 """
 

@@ -66,7 +66,7 @@ def answers(study: Study) -> Iterator[str]:
     ordered = best_first([c for _, c in comparisons])
     decided = [c for c in ordered if c.decided]
     open_ones = [c for c in ordered if not c.decided]
-    yield _heading(study, len(decided), len(ordered))
+    yield heading(study, len(decided), len(ordered))
     yield from (f"  {_line(of_part[id(c)], c)}" for c in decided)
     if open_ones:
         yield "Not decided:"
@@ -79,7 +79,8 @@ def answers(study: Study) -> Iterator[str]:
     yield ""
 
 
-def _heading(study: Study, decided: int, asked: int) -> str:
+def heading(study: Study, decided: int, asked: int) -> str:
+    """How many comparisons are decided, and by which family of tests."""
     kind = "planned comparisons" if study.planned else "comparisons (none was planned: see compare: in sweep files)"
     family = f"one family of {study.family}, Holm-adjusted"
     if study.family < 2:
@@ -90,10 +91,10 @@ def _heading(study: Study, decided: int, asked: int) -> str:
 def _line(part: Part, c: Comparison) -> str:
     where = f"[{part.name}] " if part.name else ""
     why = f" | {c.asked.question}" if c.asked.question and c.asked.written else ""
-    return f"{where}{sentence(c, part.leaking)}{_without(part, c)}{why}"
+    return f"{where}{sentence(c, part.leaking)}{without(part, c)}{why}"
 
 
-def _without(part: Part, c: Comparison) -> str:
+def without(part: Part, c: Comparison) -> str:
     """The runs that a comparison lacks: what remains may be the better part of a point."""
     gone = [
         f"{label}: {', '.join(f'seed {run.seed} {run.state}' for run in part.absent if run.label == label)}"

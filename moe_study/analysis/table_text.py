@@ -50,7 +50,7 @@ def table_cells(table: pd.DataFrame, notes: Sequence[str] = ()) -> Cells:
     header, rows = _cells(table)
     standings = table["standing"].to_list()
     rules = [place for place in range(1, len(rows)) if standings[place] != standings[place - 1]]
-    return Cells(header, rows, [*_notes(table), *notes], rules=rules)
+    return Cells(header, rows, [*notes_of(table), *notes], rules=rules)
 
 
 def marks_by_label(table: pd.DataFrame) -> dict[str, str]:
@@ -59,6 +59,12 @@ def marks_by_label(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    columns, rows = columns_of(table), list(each(table))
+    return list(columns), [[cell(row) for cell in columns.values()] for row in rows]
+
+
+def columns_of(table: pd.DataFrame) -> dict[str, Callable[[Any], str]]:
+    """By heading, the text of that cell for a row (as from frame.each) of the table."""
     columns: dict[str, Callable[[Any], str]] = {
         "point": _name,
         "seeds": lambda r: str(r.seeds) if not r.absent else f"{r.seeds} of {r.seeds + r.absent}",
@@ -77,8 +83,7 @@ def _cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     if table["executed_per_token"].isna().all():
         del columns["experts/token"]
     del columns["accuracy ± sd" if table["accuracy"].isna().all() else "bits/byte"]
-    rows = list(each(table))
-    return list(columns), [[cell(row) for cell in columns.values()] for row in rows]
+    return columns
 
 
 def _name(row: Any) -> str:
@@ -103,7 +108,8 @@ def _difference(row: Any) -> str:
     return f"{row.difference:+.4f} ± {row.difference_high - row.difference:.4f}"
 
 
-def _notes(table: pd.DataFrame) -> Iterator[str]:
+def notes_of(table: pd.DataFrame) -> Iterator[str]:
+    """What columns and marks mean."""
     yield (
         "loss: mean over seeds, nats per token; perplexity = exp(loss), its spread over seeds; Δ: of the loss, paired "
         "by seed, each t interval alone (what is decided stands with the answers); FLOPs: forward; active and FLOPs: "

@@ -38,14 +38,14 @@ def draw_all(part: Part, out: Path) -> list[Path]:
 def figures(part: Part) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of every picture; see `draw_all`."""
     drawn = readable(part)
-    styles = _styles(drawn)
+    styles = styles_of(drawn)
     yield from _with_footers(part, drawn, itertools.chain(_figures(drawn, styles), inside_pictures(drawn, styles)))
 
 
 def figures_inside(part: Part) -> Iterator[tuple[str, Figure]]:
     """(name, figure) of those alone that look inside the experts."""
     drawn = readable(part)
-    yield from _with_footers(part, drawn, inside_pictures(drawn, _styles(drawn)))
+    yield from _with_footers(part, drawn, inside_pictures(drawn, styles_of(drawn)))
 
 
 def readable(part: Part) -> Part:
@@ -59,7 +59,8 @@ def readable(part: Part) -> Part:
     return replace(part, frame=frame, table=table)
 
 
-def _styles(part: Part) -> dict[str, PointStyle]:
+def styles_of(part: Part) -> dict[str, PointStyle]:
+    """How every point of `part` is drawn."""
     return point_styles(part.runs, apart=frozenset(part.table[part.table["standing"] == APART]["label"]))
 
 

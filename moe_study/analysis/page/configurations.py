@@ -1,0 +1,118 @@
+"""Every run's configuration, as what differs from the defaults and as a whole, and where its result came from."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from moe_study.analysis.format import NOTHING, duration, number
+from moe_study.analysis.page.tables import Cell, Column, Table, known, marked
+from moe_study.analysis.study import Study
+from moe_study.design.config import RunConfig
+from moe_study.design.identity import is_of_point
+from moe_study.design.plain import flatten, to_plain
+from moe_study.errors import StudyError
+from moe_study.runs.folder import RunFolder
+
+MOST_PROVENANCE = 300  # runs whose whole record stands in the page
+
+
+@dataclass(frozen=True)
+class PointConfiguration:
+    """One design point: its settings, which all of its seeds share."""
+
+    name: str  # its label with its mark
+    seeds: Sequence[int]
+    differs: Sequence[tuple[str, str, str]]  # setting, value, default
+    whole: str  # as YAML
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where one run's result came from."""
+
+    run: str
+    text: str
+
+
+def configurations(study: Study, leaking: Collection[str]) -> list[PointConfiguration]:
+    """Those of all points, done or not, in the order of the frame; runs without a readable one are left out."""
+    defaults = {name: _text(value) for name, value in flatten(to_plain(RunConfig())).items()}
+    found = []
+    readable = study.frame[study.frame["label"] != study.frame["key"]]
+    for label, own in readable.groupby("label", sort=False):
+        try:
+            plain = RunFolder(own["folder"].iloc[0]).read_plain_config()
+        except StudyError:
+            continue
+        settings = {str(name): _text(value) for name, value in flatten(plain).items()}
+        differs = [
+            (name, value, defaults.get(name, NOTHING))
+            for name, value in settings.items()
+            if is_of_point(name) and value != defaults.get(name)
+        ]
+        seeds = sorted(int(seed) for seed in own["seed"].dropna())
+        whole = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        found.append(PointConfiguration(marked(str(label), leaking), seeds, differs, whole))
+    return found
+
+
+def _text(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000).removesuffix("...\n").strip()
+
+
+def runs_table(study: Study, leaking: Collection[str]) -> Table:
+    """Every run: its point, seed, key, state and result, and which code and machine it came from."""
+    columns = [
+        Column("run", False), Column("seed", True), Column("key", False), Column("state", False),
+        Column("loss", True, "validation, nats per token"), Column("training time", True), Column("commit", False),
+        Column("torch", False), Column("device", False), Column("host", False), Column("started", True, "UTC"),
+    ]  # fmt: skip
+    rows = [_run_row(run, leaking) for run in study.frame.to_dict("records")]
+    return Table("runs-table", "Runs", columns, rows)
+
+
+def _run_row(run: Mapping[Any, Any], leaking: Collection[str]) -> list[Cell]:
+    made = _provenance(run)
+    versions = made.get("versions") if isinstance(made.get("versions"), dict) else {}
+    name, seed = marked(str(run["label"]), leaking), known(run.get("seed"))
+    commit = f"{str(made['commit'])[:9]}{' with changes' if made.get('diff') else ''}" if made.get("commit") else NOTHING
+    at = made.get("time")
+    loss, seconds = (pd.to_numeric(run.get(name), errors="coerce") for name in ("validation_loss", "train_seconds"))
+    texts = [str(value or NOTHING) for value in (commit, versions.get("torch"), made.get("device"), made.get("host"))]
+    return [
+        Cell(name, name),
+        Cell(NOTHING if seed is None else f"{seed:g}", seed),
+        Cell(str(run["key"]), str(run["key"])),
+        Cell(str(run["state"]), str(run["state"])),
+        Cell(number(loss, "{:.4f}"), known(float(loss))),
+        Cell(duration(float(seconds)), known(float(seconds))),
+        *(Cell(text, text) for text in texts),
+        Cell(_date(at), known(at) if isinstance(at, int | float) else None),
+    ]
+
+
+def _provenance(run: Mapping[Any, Any]) -> dict[str, Any]:
+    try:
+        found = RunFolder(str(run["folder"])).provenance()
+    except StudyError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _date(at: Any) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at)) if isinstance(at, int | float) else NOTHING
+
+
+def records(study: Study, leaking: Collection[str]) -> list[Record]:
+    """The whole provenance of each run as YAML."""
+    found = []
+    for run in study.frame.head(MOST_PROVENANCE).to_dict("records"):
+        if made := _provenance(run):
+            seed = "" if pd.isna(run["seed"]) else f", seed {run['seed']:g}"
+            text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
+            found.append(Record(f"{marked(str(run['label']), leaking)}{seed} ({run['key']})", text))
+    return found

@@ -1,0 +1,179 @@
+"""Charts of what experts do: information about each label by layer, and what breaks without an expert."""
+
+import numpy as np
+import pandas as pd
+
+from moe_study.analysis.page.charts import HEIGHT, SHOWN_POINTS, SHOWN_SEEDS, Chart, Charts, Spec, quantity, zoom
+from moe_study.analysis.probes import ProbeFindings
+from moe_study.analysis.specialisation.knockout import ALL_LAYERS
+from moe_study.analysis.specialisation.knockout_sentences import WHAT
+from moe_study.analysis.statistics import t_interval
+
+BAND_WIDTH = 0.8  # of a layer, for the points side by side
+
+
+def add_inside_charts(charts: Charts, probe: ProbeFindings) -> None:
+    """All that the findings on a probe allow."""
+    names = {look.label: look.name for look in charts.looks}
+    rows = probe.information[probe.information["point"].isin(names)]
+    questions = dict.fromkeys(zip(rows["label"], rows["given"], strict=True))
+    for number, (label, given) in enumerate(questions):
+        own = rows[(rows["label"] == label) & (rows["given"] == given)]
+        _add_information(charts, probe, own, names, f"{label} beyond {given}" if given else label, number)
+    _add_knockouts(charts, probe, names)
+
+
+def _add_information(
+    charts: Charts, probe: ProbeFindings, own: pd.DataFrame, names: dict[str, str], words: str, number: int
+) -> None:
+    data = pd.DataFrame({"name": own["point"].map(names), "layer": own["layer"].astype(int)})
+    for column in ("value", "value_low", "value_high", "null_low", "null_high", "p_adjusted"):
+        data[column] = own[column].astype(float)
+    data["seeds"] = own["seeds"].astype(int)
+    data["shown"] = ["not tested" if one is None else "shown" if one else "not shown" for one in own["shown"]]
+    data = _side_by_side(data)
+    name = f"information-{probe.name}-{number}"
+    notes = [
+        probe.over("information"),
+        "1 where the expert tells the label; bars: 95% intervals over seeds; grey: what comes out where labels mean"
+        " nothing (the middle 95%); star: shown for other seeds and other documents",
+    ]
+    says = f"Share of what there is to know of {words} that the expert tells, by layer, for every point."
+    chart = Chart(f"{charts.prefix}{name}", f"What experts tell of {words}", _information(charts, name, data), says, notes)
+    charts.add(chart, **{name: data})
+
+
+def _side_by_side(data: pd.DataFrame) -> pd.DataFrame:
+    """With the place of every row: its layer, and beside it the points."""
+    points = {name: place for place, name in enumerate(dict.fromkeys(data["name"]))}
+    step = BAND_WIDTH / max(1, len(points))
+    place = data["layer"] + (data["name"].map(points) - (len(points) - 1) / 2) * step
+    return data.assign(place=place, left=place - step / 2, right=place + step / 2)
+
+
+def _layers(data: pd.DataFrame) -> Spec:
+    layers = sorted({int(layer) for layer in data["layer"]})
+    axis = {"values": layers, "format": "d", "grid": False}
+    scale = {"domain": [layers[0] - 0.6, layers[-1] + 0.6], "nice": False}
+    return quantity("place", "layer", axis=axis, scale=scale)
+
+
+def _information(charts: Charts, name: str, data: pd.DataFrame) -> Spec:
+    x, y = _layers(data), quantity("value", "of all there is to know", scale={"zero": True})
+    says = [
+        {"field": "name", "title": "point"}, {"field": "layer"},
+        *({"field": field, "title": title, "type": "quantitative", "format": ".4f"} for field, title in (
+            ("value", "tells"), ("value_low", "from"), ("value_high", "to"),
+            ("null_low", "by chance from"), ("null_high", "by chance to"))),
+        {"field": "p_adjusted", "title": "p (Holm)", "type": "quantitative", "format": ".2g"},
+        {"field": "shown", "title": "verdict"}, {"field": "seeds"},
+    ]  # fmt: skip
+    stroke = {"stroke": charts.colour()}
+    bands = {
+        "mark": {"type": "rect", "fill": "var(--band)", "clip": True},
+        "encoding": {
+            "x": {**x, "field": "left"}, "x2": {"field": "right"}, "y": {**y, "field": "null_low"},
+            "y2": {"field": "null_high"},
+        },
+    }  # fmt: skip
+    bars = {
+        "transform": [{"filter": "isValid(datum.value_low)"}],
+        "mark": {"type": "rule", "strokeWidth": 1.6, "clip": True},
+        "encoding": {"x": x, "y": {**y, "field": "value_low"}, "y2": {"field": "value_high"}, **stroke},
+    }
+    stars = {
+        "transform": [
+            {"filter": "datum.shown == 'shown'"},
+            {"calculate": "max(datum.value, datum.value_high, datum.null_high)", "as": "top"},
+        ],
+        "mark": {"type": "text", "text": "★", "dy": -8, "fontSize": 10, "clip": True},
+        "encoding": {"x": x, "y": {**y, "field": "top"}, "color": charts.colour()},
+    }
+    dots = {
+        "params": [zoom("x", "y")],
+        "mark": {"type": "point", "size": 46, "strokeWidth": 1.4, "opacity": 1, "clip": True},
+        "encoding": {"x": x, "y": y, **stroke, "fill": charts.fill(), "shape": charts.shape(), "tooltip": says},
+    }
+    layers = [bands, bars, stars, dots]
+    return {"data": charts.name(name), "transform": [SHOWN_POINTS], "height": HEIGHT - 60, "layer": layers}
+
+
+# Knock-outs -----------------------------------------------------------------------------------------------
+
+
+def _add_knockouts(charts: Charts, probe: ProbeFindings, names: dict[str, str]) -> None:
+    changes = probe.knockout
+    changes = changes[(changes["of"] == "") & changes["label"].isin(names)] if len(changes) else changes
+    if not len(changes):
+        return
+    by_run = changes.groupby(["label", "seed", "kind", "layer"], sort=False)[["change", "null_mean"]].mean().reset_index()
+    by_run = by_run.assign(name=by_run["label"].map(names), seed=by_run["seed"].astype(int))
+    for kind, own in by_run.groupby("kind", sort=False):
+        words = WHAT.get(str(kind), str(kind).replace("_", " "))  # type: ignore[call-overload]
+        means = _over_seeds(own)
+        name = f"knockout-{probe.name}-{str(kind).replace('_', '-')}"
+        seeds = _places_of(means, own)[["name", "seed", "layer", "place", "change"]]
+        notes = [
+            probe.over("knockout"),
+            "change of the loss over all tokens, mean over experts; dots: seeds; bars: 95% intervals over seeds; grey"
+            " line: the same done to random experts of equal load",
+        ]
+        says = f"Change of the loss of every point by layer: {words}."
+        chart = Chart(
+            f"{charts.prefix}{name}", f"Change of the loss: {words}", _knockout(charts, name, means), says, notes
+        )
+        charts.add(chart, **{name: means, f"{name}-seeds": seeds})
+
+
+def _over_seeds(by_run: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (name, layer), own in by_run.groupby(["name", "layer"], sort=False):
+        mean, _, low, high = t_interval(own["change"].to_numpy(dtype=float))
+        null = own["null_mean"].to_numpy(dtype=float)
+        random = float(null.mean()) if len(null) and not np.isnan(null).any() else np.nan
+        rows.append((name, int(layer), float(mean), float(low), float(high), random, len(own)))
+    columns = ["name", "layer", "change", "low", "high", "random", "seeds"]
+    return _side_by_side(pd.DataFrame(rows, columns=columns))
+
+
+def _places_of(means: pd.DataFrame, by_run: pd.DataFrame) -> pd.DataFrame:
+    return by_run.merge(means[["name", "layer", "place"]], on=["name", "layer"])
+
+
+def _knockout(charts: Charts, name: str, means: pd.DataFrame) -> Spec:
+    x, y = _layers(means), quantity("change", "nats per token; up is worse", scale={"zero": True})
+    if (means["layer"] == ALL_LAYERS).any():
+        x["axis"]["labelExpr"] = f"datum.value == {ALL_LAYERS} ? 'all' : datum.label"
+    stroke = {"stroke": charts.colour()}
+    says = [
+        {"field": "name", "title": "point"}, {"field": "layer"},
+        *({"field": field, "type": "quantitative", "format": "+.4f"} for field in ("change", "low", "high", "random")),
+        {"field": "seeds"},
+    ]  # fmt: skip
+    random = {
+        "transform": [{"filter": "isValid(datum.random)"}],
+        "mark": {"type": "rule", "stroke": "var(--faint)", "strokeWidth": 2, "clip": True},
+        "encoding": {"x": {**x, "field": "left"}, "x2": {"field": "right"}, "y": {**y, "field": "random"}},
+    }
+    bars = {
+        "transform": [{"filter": "isValid(datum.low)"}],
+        "mark": {"type": "rule", "strokeWidth": 1.6, "clip": True},
+        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, **stroke},
+    }
+    seeds = {
+        "data": charts.name(f"{name}-seeds"),
+        "transform": [SHOWN_POINTS, SHOWN_SEEDS],
+        "mark": {"type": "point", "filled": True, "size": 12, "xOffset": 7, "opacity": 0.8, "clip": True},
+        "encoding": {
+            "x": x, "y": y, "color": charts.colour(),
+            "tooltip": [{"field": "name", "title": "point"}, {"field": "layer"}, {"field": "seed"},
+                        {"field": "change", "type": "quantitative", "format": "+.4f"}],
+        },
+    }  # fmt: skip
+    dots = {
+        "params": [zoom("x", "y")],
+        "mark": {"type": "point", "size": 46, "strokeWidth": 1.4, "opacity": 1, "clip": True},
+        "encoding": {"x": x, "y": y, **stroke, "fill": charts.fill(), "shape": charts.shape(), "tooltip": says},
+    }
+    layers = [random, bars, seeds, dots]
+    return {"data": charts.name(name), "transform": [SHOWN_POINTS], "height": HEIGHT - 60, "layer": layers}

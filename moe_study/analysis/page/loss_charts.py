@@ -1,0 +1,292 @@
+"""Charts of losses: over training, paired with the reference, and against each cost."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from moe_study.analysis.format import percent
+from moe_study.analysis.frame import each
+from moe_study.analysis.page.charts import HEIGHT, SHOWN_POINTS, SHOWN_SEEDS, Chart, Charts, Spec, quantity, zoom
+from moe_study.analysis.plots.loss import COST_NAMES, one_kind
+from moe_study.analysis.study import Part
+from moe_study.analysis.table import NO_RESULT
+
+MOST_STEPS = 200  # of one curve
+EARLY = 0.15  # of training, whose losses would make the rest flat
+LATE = 0.2  # of training, after which differences are drawn
+NATS = "nats per token"
+
+
+def add_loss_charts(charts: Charts, part: Part) -> None:
+    """All that the finished runs of a part allow; `part` holds the points to draw (plots.all.readable)."""
+    _add_curves(charts, part)
+    _add_differences(charts, part)
+    _add_costs(charts, part)
+
+
+# Over training --------------------------------------------------------------------------------------------
+
+
+def _add_curves(charts: Charts, part: Part) -> None:
+    if not len(part.curves):
+        return
+    kind, long = one_kind(part.curves)
+    most = int(long.groupby("key").size().max())
+    names = dict(zip([look.label for look in charts.looks], charts.names, strict=True))
+    thin = _thinned(long.dropna(subset="loss"))
+    rows = pd.DataFrame({"name": thin["label"].map(names), "seed": thin["seed"].astype(int)})
+    rows = rows.assign(tokens=thin["tokens"].astype(float), loss=thin["loss"].astype(float))
+    base = thin[thin["label"] == part.reference].set_index(["seed", "step"])["loss"]
+    of_base = base.reindex(pd.MultiIndex.from_frame(thin[["seed", "step"]])).to_numpy()
+    rows["gap"] = np.where(rows["tokens"] >= LATE * rows["tokens"].max(), rows["loss"] - of_base, np.nan)
+    notes = [f"{kind} loss", "thick: mean over the seeds shown; thin: seeds" if len(charts.seeds) > 1 else "one seed"]
+    if most > MOST_STEPS:
+        notes.append(f"{MOST_STEPS} of up to {most} logged steps of each run, evenly spread")
+    charts.add(
+        Chart(
+            f"{charts.prefix}curves",
+            "Loss over training",
+            _curves(charts, "loss", f"loss, {NATS}", _span(rows)),
+            f"Lines: {kind} loss of every point over training tokens. Its last values stand in the table of points.",
+            notes,
+        ),
+        curves=rows,
+    )
+    if len(names) > 1 and rows["gap"].notna().any():
+        charts.add(
+            Chart(
+                f"{charts.prefix}gaps",
+                "Loss over training, minus that of the reference",
+                _curves(charts, "gap", f"minus {names[part.reference]}, {NATS}", None),
+                f"Lines: {kind} loss of every point minus that of {names[part.reference]} at the same seed and step.",
+                [f"paired with {names[part.reference]} by seed and step; after the first fifth of training"],
+            )
+        )
+
+
+def _thinned(long: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_STEPS rows of each run, evenly spread, the last among them."""
+    long = long.sort_values(["key", "step"])
+    place = long.groupby("key").cumcount().to_numpy()
+    last = long.groupby("key")["key"].transform("size").to_numpy() - 1
+    step = np.maximum(1, np.ceil((last + 1) / MOST_STEPS))
+    return long[(last - place) % step == 0]
+
+
+def _span(rows: pd.DataFrame) -> tuple[float, float]:
+    """What is seen first of the losses: the early ones lie beyond."""
+    late = rows[rows["tokens"] >= EARLY * rows["tokens"].max()]["loss"]
+    low, high = float(rows["loss"].min()), float(late.max() if len(late) else rows["loss"].max())
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def _curves(charts: Charts, value: str, title: str, span: tuple[float, float] | None) -> Spec:
+    scale = {"domain": list(span), "nice": False} if span else {}
+    x = quantity("tokens", "training tokens", axis={"format": "~s", "grid": False}, scale={"nice": False})
+    mean = [{"aggregate": [{"op": "mean", "field": value, "as": "mean"}], "groupby": ["name", "tokens"]}]
+    colour, dash = charts.colour(), charts.dash()
+    seeds = {
+        "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.28, "clip": True},
+        "encoding": {"x": x, "y": quantity(value, title, scale=scale), "color": colour, "detail": {"field": "seed"}},
+    }
+    means = {
+        "transform": mean,
+        "params": [zoom("x", "y")],
+        "mark": {"type": "line", "strokeWidth": 2, "clip": True},
+        "encoding": {"x": x, "y": quantity("mean", title, scale=scale), "color": colour, "strokeDash": dash},
+    }
+    nearest = {"type": "point", "fields": ["tokens"], "nearest": True, "on": "pointermove", "clear": "pointerout"}
+    shown = {"condition": {"param": "here", "empty": False, "value": 0.6}, "value": 0}
+    ruler = {
+        "transform": [*mean, {"pivot": "name", "value": "mean", "groupby": ["tokens"]}],
+        "params": [{"name": "here", "select": nearest}],
+        "mark": {"type": "rule", "stroke": "var(--faint)", "strokeWidth": 1, "tooltip": {"content": "data"}},
+        "encoding": {"x": x, "opacity": shown},
+    }
+    return {
+        "data": charts.name("curves"),
+        "transform": [SHOWN_POINTS, SHOWN_SEEDS, {"filter": f"isValid(datum.{value})"}],
+        "height": HEIGHT,
+        "layer": [*([seeds] if len(charts.seeds) > 1 else []), means, ruler],
+    }
+
+
+# Paired with the reference --------------------------------------------------------------------------------
+
+
+def _add_differences(charts: Charts, part: Part) -> None:
+    table = part.table[part.table["pairs"].fillna(0) > 0]
+    names = {look.label: look.name for look in charts.looks}
+    if not len(table):
+        return
+    rows, seeds = [], []
+    for row in each(table):
+        low, high = row.difference_low, row.difference_high
+        rows.append((names[row.label], row.difference, low, high, int(row.pairs), row.standing))
+        gaps = (part.losses.loc[row.label] - part.losses.loc[part.reference]).dropna()
+        seeds += [(names[row.label], int(seed), float(gap)) for seed, gap in gaps.items()]
+    reference, level = names[part.reference], percent(part.table.attrs["level"])
+    notes = [
+        f"dots: seeds; bars: {level} t intervals of each pair of points alone; grey band: within {part.margin:g} of"
+        f" {reference}, which counts as the same"
+    ]
+    chart = Chart(
+        f"{charts.prefix}differences",
+        f"Loss minus that of {reference}, paired by seed",
+        _differences(charts, part.margin, len(rows)),
+        f"Difference in loss to {reference} of each point with its interval; the table of points has the numbers.",
+        notes,
+    )
+    columns = ["name", "difference", "low", "high", "seeds", "standing"]
+    charts.add(
+        chart,
+        differences=pd.DataFrame(rows, columns=columns),
+        pairs=pd.DataFrame(seeds, columns=["name", "seed", "difference"]),
+    )
+
+
+def _differences(charts: Charts, margin: float, points: int) -> Spec:
+    order = charts.names
+    y: Spec = {"field": "name", "type": "nominal", "title": None, "sort": order, "axis": {"ticks": False, "domain": 0}}
+    x = quantity("difference", f"{NATS}; left is better", axis={"format": "+~g"}, scale={"zero": True})
+    of_points, of_seeds = charts.name("differences"), charts.name("pairs")
+    stroke = {"stroke": charts.colour()}
+    says = [
+        {"field": "name", "title": "point"}, *_numbers(("difference", "low", "high"), "+.4f"),
+        {"field": "seeds", "title": "seeds"}, {"field": "standing"},
+    ]  # fmt: skip
+    band = {
+        "data": {"values": [{"from": -margin, "to": margin}]},
+        "mark": {"type": "rect", "fill": "var(--band)", "clip": True},
+        "encoding": {"x": {"field": "from", "type": "quantitative"}, "x2": {"field": "to"}},
+    }
+    zero = {
+        "data": {"values": [{"zero": 0}]},
+        "mark": {"type": "rule", "stroke": "var(--ink)", "clip": True},
+        "encoding": {"x": {"field": "zero", "type": "quantitative"}},
+    }
+    bars = {
+        "data": of_points,
+        "transform": [SHOWN_POINTS, {"filter": "isValid(datum.low)"}],
+        "mark": {"type": "rule", "strokeWidth": 1.6, "clip": True},
+        "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}, **stroke, "tooltip": says},
+    }
+    dots = {
+        "data": of_seeds,
+        "transform": [SHOWN_POINTS, SHOWN_SEEDS],
+        "mark": {"type": "point", "filled": True, "size": 14, "yOffset": 8, "opacity": 0.8, "clip": True},
+        "encoding": {
+            "y": y, "x": x, "color": charts.colour(),
+            "tooltip": [{"field": "name", "title": "point"}, {"field": "seed"}, *_numbers(("difference",), "+.4f")],
+        },
+    }  # fmt: skip
+    means = {
+        "data": of_points,
+        "transform": [SHOWN_POINTS],
+        "params": [zoom("x")],
+        "mark": {"type": "point", "size": 70, "strokeWidth": 1.6, "clip": True, "opacity": 1},
+        "encoding": {"y": y, "x": x, **stroke, "fill": charts.fill(), "shape": charts.shape(), "tooltip": says},
+    }
+    return {"height": {"step": 28} if points else HEIGHT, "layer": [band, zero, bars, dots, means]}
+
+
+def _numbers(names: tuple[str, ...], form: str) -> list[Spec]:
+    return [{"field": name, "type": "quantitative", "format": form} for name in names]
+
+
+# Against cost ---------------------------------------------------------------------------------------------
+
+
+def _add_costs(charts: Charts, part: Part) -> None:
+    table = part.table[part.table["standing"] != NO_RESULT]
+    names = {look.label: look.name for look in charts.looks}
+    dense = set(part.runs[part.runs["routing.selection"] == "dense"]["label"])
+    rows = pd.DataFrame(
+        {
+            "name": [names[label] for label in table["label"]],
+            "perplexity": table["perplexity"].to_numpy(),
+            "low": table["perplexity_low"].to_numpy(),
+            "high": table["perplexity_high"].to_numpy(),
+            "seeds": table["seeds"].astype(int).to_numpy(),
+            "standing": table["standing"].to_numpy(),
+            "dense": [label in dense for label in table["label"]],
+            **{cost: table[cost].astype(float).to_numpy() for cost in COST_NAMES},
+        }
+    )
+    runs = part.runs
+    of_seeds = pd.DataFrame(
+        {
+            "name": runs["label"].map(names).to_numpy(),
+            "seed": runs["seed"].astype(int).to_numpy(),
+            "perplexity": np.exp(runs["validation_loss"].astype(float)).to_numpy(),
+            **{cost: runs[cost].astype(float).to_numpy() for cost in COST_NAMES},
+        }
+    )
+    data = {"costs": rows, "runs": of_seeds}
+    for cost, words in COST_NAMES.items():
+        if not (rows[cost] > 0).any():
+            continue
+        notes = ["small dots: seeds; bars: 95% t intervals of the mean loss", "dashed: dense points"]
+        charts.add(
+            Chart(
+                f"{charts.prefix}cost-{cost.replace('_', '-')}",
+                f"Perplexity against {words}",
+                _cost(charts, cost, words, _is_log(rows[cost])),
+                f"Validation perplexity of every point against its {words}; the table of points has the numbers.",
+                notes,
+            ),
+            **data,
+        )
+        data = {}
+
+
+def _is_log(values: "pd.Series[float]") -> bool:
+    low, high = values.min(), values.max()
+    return bool(low > 0 and high / low > 8 and math.isfinite(high))
+
+
+def _cost(charts: Charts, cost: str, words: str, log: bool) -> Spec:
+    scale = {"type": "log", "nice": False, "padding": 24} if log else {"padding": 24, "nice": False}
+    x = quantity(cost, words, axis={"format": "~s", "tickCount": 5, "grid": False}, scale=scale)
+    y = quantity("perplexity", "validation perplexity", scale={"padding": 12})
+    says = [
+        {"field": "name", "title": "point"},
+        *_numbers(("perplexity", "low", "high"), ".2f"),
+        {"field": cost, "title": words, "type": "quantitative", "format": ".4~s"},
+        {"field": "seeds"},
+        {"field": "standing"},
+    ]
+    of_points = charts.name("costs")
+    line = {
+        "data": of_points,
+        "transform": [SHOWN_POINTS, {"filter": "datum.dense"}],
+        "mark": {"type": "line", "stroke": "var(--faint)", "strokeDash": [4, 3], "strokeWidth": 1, "clip": True},
+        "encoding": {"x": x, "y": y},
+    }
+    dots = {
+        "data": charts.name("runs"),
+        "transform": [SHOWN_POINTS, SHOWN_SEEDS],
+        "mark": {"type": "point", "filled": True, "size": 12, "xOffset": 8, "opacity": 0.8, "clip": True},
+        "encoding": {
+            "x": x, "y": y, "color": charts.colour(),
+            "tooltip": [{"field": "name", "title": "point"}, {"field": "seed"}, *_numbers(("perplexity",), ".2f")],
+        },
+    }  # fmt: skip
+    bars = {
+        "data": of_points,
+        "transform": [SHOWN_POINTS, {"filter": "isValid(datum.low)"}],
+        "mark": {"type": "rule", "strokeWidth": 1.6, "clip": True},
+        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "stroke": charts.colour()},
+    }
+    means = {
+        "data": of_points,
+        "transform": [SHOWN_POINTS],
+        "params": [zoom("x", "y")],
+        "mark": {"type": "point", "size": 70, "strokeWidth": 1.6, "opacity": 1, "clip": True},
+        "encoding": {
+            "x": x, "y": y, "stroke": charts.colour(), "fill": charts.fill(), "shape": charts.shape(),
+            "tooltip": says,
+        },
+    }  # fmt: skip
+    return {"height": HEIGHT, "layer": [line, bars, dots, means]}

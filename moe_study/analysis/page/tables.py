@@ -1,0 +1,183 @@
+"""Tables of the page: cells of text, each with the value that it is sorted by."""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from moe_study.analysis.comparison import Comparison
+from moe_study.analysis.format import APART_MARK, BATCH_MARK, LEAK_MARK, NOTHING, count, number, percent
+from moe_study.analysis.frame import each
+from moe_study.analysis.study import Part
+from moe_study.analysis.table_text import columns_of, notes_of
+from moe_study.analysis.wording import best_first, sentence
+
+MOST_ROWS = 500  # of one table
+MARKS = {
+    LEAK_MARK: "its routing reads later tokens",
+    BATCH_MARK: "its routing reads other sequences of the batch",
+    APART_MARK: "it lacks seeds that others have",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands there, and what it is sorted by: a number or a text; None comes last."""
+
+    text: str
+    value: float | str | None = None
+
+    @property
+    def key(self) -> str:
+        return "" if self.value is None else str(self.value)
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    is_number: bool
+    note: str = ""  # what it means, where the name does not say it
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table with its notes; the first cell of a row names it."""
+
+    id: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    lead: str = ""  # above the table: how to read it
+
+
+def points_table(part: Part, prefix: str) -> Table:
+    """Every point with its seeds, loss, costs and marks: the table that `moe-study plots` prints."""
+    table = part.table[part.table["is_point"]]
+    texts = columns_of(table)
+    columns = [Column(name, place > 0) for place, name in enumerate(texts)]
+    rows = [
+        [Cell(text(row), _sort_value(name, row)) for name, text in texts.items()] for row in each(table.head(MOST_ROWS))
+    ]
+    return Table(f"{prefix}points", "Points", columns, rows, [*notes_of(table), *part.mixed, *_left_out(len(table))])
+
+
+def _sort_value(name: str, row: Any) -> float | str | None:
+    names = {
+        "point": "label", "seeds": "seeds", "loss": "loss", "perplexity ×/÷ sd": "perplexity",
+        "bits/byte": "bits_per_byte", "accuracy ± sd": "accuracy", "params": "num_params",
+        "active": "executed_active_params", "FLOPs/token": "executed_flops_per_token",
+        "experts/token": "executed_per_token", "time": "train_seconds", "tokens/s": "tokens_per_second",
+    }  # fmt: skip
+    return known(getattr(row, names.get(name, "difference")))
+
+
+def known(value: Any) -> float | str | None:
+    """A value to sort by; None where there is none."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(value) if isinstance(value, str) else float(value)
+
+
+def comparisons_table(part: Part, prefix: str) -> Table:
+    """Every comparison, those that were tested first, with the interval that each was judged by."""
+    level = percent(0.95)
+    columns = [
+        Column("comparison", False),
+        Column("verdict", False),
+        Column("difference", True, "nats per token; negative: the first has the lower loss"),
+        Column(f"{level} interval, alone", True),
+        Column("interval as tested", True, "at the level at which Holm's procedure decided"),
+        Column("p", True, "Holm-adjusted over the family"),
+        Column("p of a difference beyond the margin", True, "small: the two are the same; Holm-adjusted"),
+        Column("margin", True),
+        Column("seeds", True),
+        Column("seeds needed", True),
+        Column("differs in", False),
+    ]
+    found = [*best_first(part.comparisons), *part.others]
+    rows = [_comparison(c, part.leaking) for c in found[:MOST_ROWS]]
+    return Table(f"{prefix}comparisons", "Comparisons", columns, rows, _left_out(len(found)))
+
+
+def _comparison(c: Comparison, leaking: Collection[str]) -> list[Cell]:
+    d = c.difference
+    name = f"{marked(c.point, leaking)} against {marked(c.against, leaking)}"
+    return [
+        Cell(name, name),
+        Cell(c.verdict.value, c.verdict.value),
+        Cell(number(d.mean, "{:+.4f}"), known(d.mean)),
+        Cell(span(d.low, d.high), known(d.low)),
+        Cell(span(c.interval.low, c.interval.high), known(c.interval.low)),
+        Cell(number(c.p, "{:.3g}"), known(c.p)),
+        Cell(number(c.p_same, "{:.3g}") if c.family else NOTHING, known(c.p_same) if c.family else None),
+        Cell(f"{c.margin:g}", c.margin),
+        Cell(str(d.n), d.n),
+        Cell(NOTHING if c.seeds_needed is None else str(c.seeds_needed), known(c.seeds_needed)),
+        Cell(", ".join(c.differs_in) or NOTHING, ", ".join(c.differs_in)),
+    ]
+
+
+def marked(label: str, leaking: Collection[str]) -> str:
+    """The label, with its mark where its routing reads later tokens."""
+    return f"{label} {LEAK_MARK}" if label in leaking else label
+
+
+def span(low: float, high: float) -> str:
+    """The ends of an interval."""
+    return NOTHING if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
+
+
+def table_of_frame(
+    frame: pd.DataFrame, id: str, title: str, notes: Sequence[str] = (), leaking: Collection[str] = (), lead: str = ""
+) -> Table:
+    """Any frame of named columns: NAME, NAME_low and NAME_high become one column, labels of `leaking` are marked."""
+    names = [str(name) for name in frame]
+    ends = {f"{name}{end}" for name in names for end in ("_low", "_high") if {f"{name}_low", f"{name}_high"} <= {*names}}
+    shown = [name for name in names if name not in ends]
+    columns = [Column(name.replace("_", " "), _is_number(frame[name])) for name in shown]
+    rows = [
+        [_cell(name, row, leaking) for name in shown] for row in frame.head(MOST_ROWS).to_dict("records")
+    ]
+    return Table(id, title, columns, rows, [*notes, *_left_out(len(frame))], lead)
+
+
+def _is_number(values: "pd.Series[Any]") -> bool:
+    return bool(pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
+
+
+def _cell(name: str, row: Mapping[Any, Any], leaking: Collection[str]) -> Cell:
+    value = row[name]
+    if isinstance(value, str):
+        text = marked(value, leaking)
+        return Cell(text, text)
+    sort = known(value)
+    if sort is None:
+        return Cell(NOTHING)
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no", float(value))
+    text = _number(float(sort))
+    if f"{name}_low" in row and known(row[f"{name}_low"]) is not None:
+        text += f" ({_number(float(row[f'{name}_low']))} to {_number(float(row[f'{name}_high']))})"
+    return Cell(text, sort)
+
+
+def _number(value: float) -> str:
+    if value == int(value) and abs(value) < 10_000:
+        return f"{value:.0f}"
+    return count(value) if abs(value) >= 10_000 else f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.2g}"
+
+
+def _left_out(rows: int) -> list[str]:
+    return [f"The first {MOST_ROWS} of {rows} rows; `moe-study plots` writes all"] if rows > MOST_ROWS else []
+
+
+def answer_rows(part: Part) -> Iterator[tuple[Comparison, str]]:
+    """The tested comparisons of a part with their sentences, best first."""
+    for c in best_first(part.comparisons):
+        yield c, sentence(c, part.leaking)
+
+
+Words = Callable[[Any], str]

@@ -1,0 +1,94 @@
+"""A few documents of a probe as pieces of text, one for each token, and what the experts of a run did with them."""
+
+import codecs
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_study.data.tokenizers import Tokenizer
+from moe_study.runs.traces import Trace
+
+DOCUMENTS, TOKENS = 4, 160  # shown of a probe, and of each of them
+LONGEST = 60  # characters of one token that are shown
+MOST_PICKS = 3  # of one token, by weight
+
+
+def chosen_documents(trace: Trace, most: int = DOCUMENTS) -> list[int]:
+    """Documents that have as many different labels as can be, in their order; the earlier of equals."""
+    sizes = np.diff(trace.start_D1)
+    labels = [codes for codes, _ in trace.document_labels.values()]
+    candidates = [int(d) for d in np.flatnonzero(sizes >= min(TOKENS, int(sizes.max(initial=0))))]
+    chosen: list[int] = []
+    seen: set[tuple[int, int]] = set()
+    while candidates and len(chosen) < most:
+
+        def gain(document: int) -> int:
+            return len({(n, int(codes[document])) for n, codes in enumerate(labels)} - seen)
+
+        best = max(candidates, key=gain)
+        candidates.remove(best)
+        seen |= {(n, int(codes[best])) for n, codes in enumerate(labels)}
+        chosen.append(best)
+    return sorted(chosen)
+
+
+def token_span(trace: Trace, document: int) -> slice:
+    """The tokens of a document that are shown."""
+    start, end = (int(place) for place in trace.start_D1[document : document + 2])
+    return slice(start, min(end, start + TOKENS))
+
+
+def document_data(trace: Trace, documents: Sequence[int], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """For each document its label values by name, its pieces, and the values of labels that tokens have."""
+    pieces = tokenizer.token_bytes()
+    found = []
+    for document in documents:
+        span = token_span(trace, document)
+        found.append(
+            {
+                "labels": {name: int(codes[document]) for name, (codes, _) in trace.document_labels.items()},
+                "tokenLabels": {name: codes[span].tolist() for name, (codes, _) in trace.token_labels.items()},
+                "pieces": pieces_of([pieces[int(token)] for token in trace.token_T[span]]),
+                "cut": bool(span.stop < trace.start_D1[document + 1]),
+            }
+        )
+    return found
+
+
+def pieces_of(tokens: Sequence[bytes]) -> list[str]:
+    """The text of each token; a character of several tokens stands with the last of them, and the others are empty."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    texts = [decoder.decode(token) for token in tokens]
+    return [_shortened(text) for text in texts]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+
+
+def picks(layer: dict[str, Any], spans: Sequence[slice]) -> dict[str, Any]:
+    """The experts of the tokens in `spans` (documents one after another), those of largest weight first.
+
+    `most` picks for each token in `expert` (-1: none) and `weight` (percent of the token's weight), one after another.
+    """
+    tokens = np.concatenate([np.arange(span.start, span.stop) for span in spans]) if spans else np.empty(0, int)
+    start_T1 = layer["start_T1"]
+    counts = (start_T1[tokens + 1] - start_T1[tokens]).astype(int)
+    most = int(min(MOST_PICKS, counts.max(initial=0)))
+    expert_TK = np.full((len(tokens), most), -1, int)
+    weight_TK = np.zeros((len(tokens), most))
+    for place, token in enumerate(tokens):
+        own = slice(int(start_T1[token]), int(start_T1[token + 1]))
+        expert, weight = layer["expert_P"][own].astype(int), layer["weight_P"][own].astype(float)
+        kept: NDArray[np.bool_] = np.asarray(layer["kept_P"][own], bool)
+        order = np.argsort(-weight[kept], kind="stable")[:most]
+        total = weight[kept].sum() or 1.0
+        expert_TK[place, : len(order)] = expert[kept][order]
+        weight_TK[place, : len(order)] = weight[kept][order] / total
+    return {
+        "most": most,
+        "expert": expert_TK.ravel().tolist(),
+        "weight": np.round(100 * weight_TK).astype(int).ravel().tolist(),
+    }

@@ -1,0 +1,47 @@
+"""`moe-study report`: a whole study as one HTML file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from moe_study.commands.status import add_runs
+
+DESCRIPTION = """\
+Write what the finished runs say into one HTML file, which opens from disk without a network: the question and its
+answers, tables to sort, plots to zoom, what experts follow, texts coloured by expert, every configuration, and what is
+missing. It shows what `moe-study specialise` and `moe-study knockout` found, and computes nothing with a model.
+
+  moe-study report --sweep first_look                      plots/report.html
+  moe-study report --sweep first_look --out mine.html
+"""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add `report` to the sub-commands of moe-study."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "report",
+        help="Write a whole study into one HTML file that opens from disk.",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_runs(parser)
+    default = Path("plots", "report.html")
+    parser.add_argument("--out", type=Path, default=default, metavar="FILE", help=f"the file to write ({default})")
+    parser.add_argument("--reference", metavar="LABEL", help="point to compare with (the smallest dense one)")
+    help_text = "nats per token within which two points are the same (that of the sweep file, or 0.01)"
+    parser.add_argument("--margin", type=float, metavar="NATS", help=help_text)
+    parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read, write, and say where it lies."""
+    from moe_study.analysis.page.page import write_page
+    from moe_study.analysis.study import read_study
+
+    runs = [Path(options.runs_dir)]
+    study = read_study(runs, options.sweep, options.reference, options.rank_leaking, options.margin)
+    written = write_page(study, options.out, runs, options.sweep)
+    finished = int(study.frame["state"].eq("done").sum())
+    print(f"{written}: {finished} of {len(study.frame)} runs, {written.stat().st_size / 1e6:.1f} MB; open it in a browser")
