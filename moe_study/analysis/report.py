@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from moe_study.analysis.comparison import Comparison
+from moe_study.analysis.comparison import Comparison, Tested
+from moe_study.analysis.effects.contrasts import Effect
+from moe_study.analysis.effects.equal_cost import EqualCost
+from moe_study.analysis.effects.rows import with_absent
+from moe_study.analysis.effects.wording import effect_sentence, equal_cost_sentence
 from moe_study.analysis.frame import done
+from moe_study.analysis.planned import Request
 from moe_study.analysis.plots.all import draw_all
+from moe_study.analysis.sections import section_tables, sections
 from moe_study.analysis.study import Part, Study, read_study
 from moe_study.analysis.table_text import NOTES, marks_by_label, table_cells, to_text
 from moe_study.analysis.tables_out import Cells, cells_of, write_table
@@ -58,48 +64,70 @@ def draw(
 
 
 def answers(study: Study) -> Iterator[str]:
-    """What the runs decide, a line each, best first; then what they do not, and how many seeds it would take."""
-    comparisons = [(part, c) for part in study.parts for c in part.comparisons]
-    if not comparisons:
-        return
-    of_part = {id(c): part for part, c in comparisons}
-    ordered = best_first([c for _, c in comparisons])
-    decided = [c for c in ordered if c.decided]
-    open_ones = [c for c in ordered if not c.decided]
-    yield heading(study, len(decided), len(ordered))
-    yield from (f"  {_line(of_part[id(c)], c)}" for c in decided)
-    if open_ones:
-        yield "Not decided:"
-        yield from (f"  {_line(of_part[id(c)], c)}" for c in open_ones[:SHOWN])
-        if len(open_ones) > SHOWN:
-            yield f"  and {len(open_ones) - SHOWN} more, in comparisons.csv"
-    yield f"({HOW_TO_READ})"
-    if others := sum(len(part.others) for part in study.parts):
-        yield f"{others} comparisons that nobody planned are in comparisons.csv, described and not tested."
-    yield ""
+    """What the runs decide, a line each, best first; then what they do not, and how many seeds it would take; then
+    what is described: effects, equal cost, fronts, the price of the leak, power."""
+    of_part = {id(one): part for part in study.parts for one in part.tested}
+    ordered = best_first(study.tested)
+    if ordered:
+        decided = [one for one in ordered if one.decided]
+        open_ones = [one for one in ordered if not one.decided]
+        yield heading(study, len(decided), len(ordered))
+        yield from (f"  {_line(of_part[id(one)], one)}" for one in decided)
+        if open_ones:
+            yield "Not decided:"
+            yield from (f"  {_line(of_part[id(one)], one)}" for one in open_ones[:SHOWN])
+            if len(open_ones) > SHOWN:
+                yield f"  and {len(open_ones) - SHOWN} more, in comparisons.csv"
+        yield f"({HOW_TO_READ})"
+        if others := sum(len(part.others) for part in study.parts):
+            yield f"{others} comparisons that nobody planned are in comparisons.csv, described and not tested."
+    described = list(sections(study))
+    yield from described
+    if ordered or described:
+        yield ""
 
 
 def heading(study: Study, decided: int, asked: int) -> str:
-    """How many comparisons are decided, and by which family of tests."""
-    kind = "planned comparisons" if study.planned else "comparisons (none was planned: see compare: in sweep files)"
+    """How many hypotheses are decided, and by which family of tests."""
+    kind = "comparisons (none was planned: see compare: in sweep files)"
+    if study.planned:
+        pairs = len(study.comparisons)
+        kind = "planned comparisons" if pairs == asked else f"planned hypotheses ({pairs} of them comparisons)"
     family = f"one family of {study.family}, Holm-adjusted"
     if study.family < 2:
         family = "one test, with none to adjust for" if study.family else "none has the two seeds that a test needs"
     return f"Answers: {decided} of {asked} {kind} decided; {family}:"
 
 
-def _line(part: Part, c: Comparison) -> str:
-    where = f"[{part.name}] " if part.name else ""
-    why = f" | {c.asked.question}" if c.asked.question and c.asked.written else ""
-    return f"{where}{sentence(c, part.leaking)}{without(part, c)}{why}"
+def _line(part: Part, one: Tested) -> str:
+    where, request = f"[{part.name}] " if part.name else "", request_of(one)
+    why = f" | {request.question}" if request.question and request.written else ""
+    return f"{where}{words_of(part, one)}{without(part, one)}{why}"
 
 
-def without(part: Part, c: Comparison) -> str:
-    """The runs that a comparison lacks: what remains may be the better part of a point."""
+def words_of(part: Part, one: Tested) -> str:
+    """The sentence of anything that was tested."""
+    if isinstance(one, Comparison):
+        return sentence(one, part.leaking)
+    return equal_cost_sentence(one, part.leaking) if isinstance(one, EqualCost) else effect_sentence(_effect(one))
+
+
+def request_of(one: Tested) -> Request:
+    """What had been asked of anything that was tested."""
+    return one.asked if isinstance(one, Comparison | EqualCost) else _effect(one).contrast
+
+
+def _effect(one: Tested) -> Effect:
+    assert isinstance(one, Effect)  # nothing else is tested
+    return one
+
+
+def without(part: Part, one: Tested) -> str:
+    """The runs that what was tested lacks: what remains may be the better part of a point."""
+    labels = request_of(one).labels
     gone = [
         f"{label}: {', '.join(f'seed {run.seed} {run.state}' for run in part.absent if run.label == label)}"
-        for label in (c.point, c.against)
-        if any(run.label == label for run in part.absent)
+        for label in dict.fromkeys(run.label for run in part.absent if run.label in labels)
     ]
     return f" [without {'; '.join(gone)}]" if gone else ""
 
@@ -120,7 +148,10 @@ def tables(part: Part, absent: Sequence[str] = ()) -> Iterator[tuple[str, pd.Dat
     compared = to_frame([*part.comparisons, *part.others], part.absent, part.leaking)
     marks = marks_by_label(part.table)
     notes = [f"{mark} {NOTES[mark]}" for mark in NOTES if any(mark in held for held in marks.values())]
-    yield "comparisons", compared, cells_of(compared, columns=COMPARED, marks=marks, notes=[*notes, *absent])
+    notes = [*notes, *absent]
+    yield "comparisons", compared, cells_of(compared, columns=COMPARED, marks=marks, notes=notes)
+    for name, frame, columns in section_tables(part):
+        yield name, with_absent(frame, part.absent), cells_of(frame, columns=columns, marks=marks, notes=notes)
 
 
 def _as_item(line: str) -> str:

@@ -223,7 +223,8 @@ def study_of(
     for name, runs in evaluation_sets(frame):
         own = [_with_margin(one, margin) for members in plans for one in planned_requests(members, runs)]
         asked.append(own)
-        parts.append(_part(name, runs, _known_reference(runs, reference), rank_leaking, _one_margin(own)))
+        usual = _one_margin(own) if margin is None else margin
+        parts.append(_part(name, runs, _known_reference(runs, reference), rank_leaking, usual))
     asked = _in_the_parts_that_can_answer(asked, parts)
     automatic = [_automatic(part, rank_leaking) for part in parts]
     is_planned = any(asked)

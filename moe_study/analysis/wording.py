@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from moe_study.analysis.absent import AbsentRun, reasons, states
-from moe_study.analysis.comparison import Comparison, Verdict
+from moe_study.analysis.comparison import Comparison, OneTested, Tested, Verdict
 from moe_study.analysis.format import LEAK_MARK, percent
 from moe_study.analysis.statistics import MOST_SEEDS, POWER, Interval
 
@@ -17,6 +17,8 @@ HOW_TO_READ = (
     f"for a chance of {percent(POWER)}, if difference and noise are as measured (normal, paired by seed)."
 )
 
+UNTESTED = "; not planned, so not tested"
+
 
 def sentence(c: Comparison, leaking: Collection[str] = ()) -> str:
     """What one comparison shows, in one line; the labels of `leaking` carry their mark."""
@@ -25,32 +27,42 @@ def sentence(c: Comparison, leaking: Collection[str] = ()) -> str:
 
 
 def _claim(c: Comparison, point: str, against: str) -> str:
+    absent = f"{point} and {against} share no finished seed, so they cannot be compared"
+    return plain_sentence(c, point, against, absent=absent)
+
+
+def plain_sentence(c: Tested, left: str, right: str, where: str = "", *, absent: str) -> str:
+    """What is tested (or was measured) of `left` minus `right`; `absent` where no seed has both.
+
+    `where` stands behind the two (" at equal cost").
+    """
     d = c.difference
     better = "lower" if d.mean < 0 else "higher"
     match c.verdict:
         case Verdict.NO_PAIR:
-            return f"{point} and {against} share no finished seed, so they cannot be compared"
+            return absent
         case Verdict.ONE_PAIR:
             return (
-                f"{point} against {against}: {better} by {abs(d.mean):.4f} at the one seed they share; one pair has no "
-                "interval, so this may be chance"
+                f"{left} against {right}{where}: {better} by {abs(d.mean):.4f} at the one seed they share; one pair "
+                "has no interval, so this may be chance"
             )
         case Verdict.LOWER | Verdict.HIGHER:
             low, high = sorted((abs(c.interval.low), abs(c.interval.high)))
             small = f", less than the margin of {c.margin:g}" if high < c.margin else ""
             return (
-                f"{point} has {better} loss than {against} by {abs(d.mean):.4f} nats per token "
-                f"({low:.4f} to {high:.4f}, {_basis(c.interval)}){small}"
+                f"{left} has {better} loss than {right}{where} by {abs(d.mean):.4f} nats per token "
+                f"({low:.4f} to {high:.4f}, {basis(c.interval)}){small}"
             )
         case Verdict.SAME:
-            return f"{point} and {against} are the same within {c.margin:g} nats per token: {_span(c.same_interval)}"
+            return f"{left} and {right}{where} are the same within {c.margin:g} nats per token: {span(c.same_interval)}"
         case Verdict.NOT_PLANNED:
-            return f"{point} against {against}: {_span(d)}; not planned, so not tested"
+            return f"{left} against {right}{where}: {span(d)}{UNTESTED}"
         case _:
-            return f"{point} against {against} cannot be told apart: {_span(c.interval)}; {_seeds_it_would_take(c)}"
+            return f"{left} against {right}{where} cannot be told apart: {span(c.interval)}; {seeds_it_would_take(c)}"
 
 
-def _seeds_it_would_take(c: Comparison) -> str:
+def seeds_it_would_take(c: Tested) -> str:
+    """How many seeds would decide it, in words."""
     if c.seeds_needed is None:
         return f"it would take more than {MOST_SEEDS} seeds"
     if c.seeds_needed <= c.difference.n:
@@ -58,17 +70,19 @@ def _seeds_it_would_take(c: Comparison) -> str:
     return f"about {c.seeds_needed} seeds would decide it"
 
 
-def _span(interval: Interval) -> str:
-    return f"{interval.mean:+.4f} ({interval.low:+.4f} to {interval.high:+.4f}, {_basis(interval)})"
+def span(interval: Interval) -> str:
+    """A mean with its interval."""
+    return f"{interval.mean:+.4f} ({interval.low:+.4f} to {interval.high:+.4f}, {basis(interval)})"
 
 
-def _basis(interval: Interval) -> str:
+def basis(interval: Interval) -> str:
+    """What an interval stands on: its level and its seeds."""
     return f"{percent(interval.level)} interval, {interval.n} seeds"
 
 
-def best_first(comparisons: Iterable[Comparison]) -> list[Comparison]:
-    """Decided ones by what the point gains, largest gain first; then the others, easiest to decide first."""
-    found = list(comparisons)
+def best_first(tested: Iterable[OneTested]) -> list[OneTested]:
+    """Decided ones by what is gained, largest gain first; then the others, easiest to decide first."""
+    found = list(tested)
     decided = sorted((c for c in found if c.decided), key=lambda c: c.difference.mean)
     others = [c for c in found if not c.decided]
     others.sort(key=lambda c: (c.difference.n < 2, c.seeds_needed or MOST_SEEDS + 1))
@@ -101,11 +115,16 @@ def _rows(
     for c in comparisons:
         own = [run for run in absent if run.label in (c.point, c.against)]
         row: dict[str, Any] = {"question": c.asked.question, "point": c.point, "against": c.against}
-        row.update(verdict=c.verdict.value, **asdict(c.difference))
-        row.update(p_holm=c.p, p_same_holm=c.p_same, margin=c.margin, family=c.family, asked_late=c.asked.late)
-        for name, interval in (("tested", c.interval), ("same_tested", c.same_interval)):
-            row.update({f"low_{name}": interval.low, f"high_{name}": interval.high, f"level_{name}": interval.level})
-        row.update(seeds_needed=c.seeds_needed, differs_in=" ".join(c.differs_in))
+        row.update(tested_columns(c, c.asked.late), differs_in=" ".join(c.differs_in))
         row.update(leaks=bool({c.point, c.against} & set(leaking)))
         row.update(absent_states=states(own), absent_reasons=reasons(own), sentence=sentence(c, leaking))
         yield row
+
+
+def tested_columns(c: Tested, late: bool) -> dict[str, Any]:
+    """What was tested, for one row of CSV: the verdict, the difference alone, and what the verdict stands on."""
+    row: dict[str, Any] = {"verdict": c.verdict.value, **asdict(c.difference)}
+    row.update(p_holm=c.p, p_same_holm=c.p_same, margin=c.margin, family=c.family, asked_late=late)
+    for name, interval in (("tested", c.interval), ("same_tested", c.same_interval)):
+        row.update({f"low_{name}": interval.low, f"high_{name}": interval.high, f"level_{name}": interval.level})
+    return row | {"seeds_needed": c.seeds_needed}

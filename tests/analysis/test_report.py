@@ -30,7 +30,8 @@ def test_the_report_prints_table_sentences_and_where_files_lie(tmp_path, capsys)
     assert "30 runs, 30 done" in said
     assert "token top-2 has lower loss than dense 2x by" in said
     assert "Without a result" not in said
-    files = "answers.md, perplexity.png; as .csv, .parquet, .md and .tex: table, comparisons"
+    names = "table, comparisons, equal_cost, pareto, power"
+    files = f"answers.md, perplexity.png; as .csv, .parquet, .md and .tex: {names}"
     assert f"{tmp_path / 'plots'}: {files}\n" in said
     assert "sequence top-2 †" in (tmp_path / "plots" / "table.md").read_text()
     compared = pd.read_csv(tmp_path / "plots" / "comparisons.csv")
@@ -71,7 +72,7 @@ def test_every_run_without_a_result_is_named_in_print_and_in_every_file(tmp_path
     record_launch(tmp_path / "runs", "mine", launch)
     written = report.draw([tmp_path / "runs"], tmp_path / "plots", sweep="mine")
     texts = [path.read_text().replace(r"\_", "_") for path in written if path.suffix in (".md", ".csv", ".tex")]
-    assert len(texts) == 7
+    assert len(texts) == 1 + 3 * 5  # answers, and five tables
     fates = [(0, "failed at step 12"), (4, "diverged at step 40"), (7, "is damaged"), (17, "never started")]
     for text in [capsys.readouterr().out, *texts]:
         for place, words in fates:

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.comparison import LEVEL, Tested, untested
-from moe_study.analysis.effects.grids import Grid
+from moe_study.analysis.effects.grids import Factor, Grid
 
 
 @dataclass(frozen=True)
 class Change:
     """One factor from its first level to another."""
 
-    factor: str
-    before: str
+    factor: str  # its name
+    before: str  # levels, with the factor's name: "k 1"
     after: str
 
 
@@ -84,9 +84,13 @@ def contrasts_of(grid: Grid) -> Iterator[Contrast]:
         for level in factor.levels[1:]:
             pairs = _pairs(grid, place, factor.levels[0], level)
             if pairs:
-                yield Contrast(grid, (Change(factor.name, factor.levels[0], level),), _weights(pairs), len(pairs))
+                yield Contrast(grid, (_change(factor, level),), _weights(pairs), len(pairs))
     if len(grid.factors) == 2:
         yield from _interactions(grid)
+
+
+def _change(factor: Factor, level: str) -> Change:
+    return Change(factor.name, factor.words(factor.levels[0]), factor.words(level))
 
 
 def _pairs(grid: Grid, place: int, before: str, after: str) -> list[dict[str, float]]:
@@ -112,7 +116,7 @@ def _interactions(grid: Grid) -> Iterator[Contrast]:
                 if None not in labels:
                     squares.append(dict(zip(map(str, labels), (1.0, -1.0, -1.0, 1.0), strict=True)))
             if squares:
-                changes = Change(first.name, plain[0], one), Change(second.name, plain[1], two)
+                changes = _change(first, one), _change(second, two)
                 yield Contrast(grid, changes, _weights(squares), len(squares))
 
 

@@ -32,7 +32,7 @@ class FrontPoint:
     cost: float
     loss: Interval  # over `seeds` of the front; over its own where it is set apart
     on_front: bool
-    share: float  # of seed resamples in which it is on the front; NaN where it is set apart
+    share: float  # of seed resamples in which it is on the front; NaN where it is set apart, or of one seed
     beaten_by: str  # the point of lowest loss among those that cost no more; empty on the front
     standing: str  # as in the table: ranked, or why it is set apart
 
@@ -44,6 +44,7 @@ class Front:
     cost: Cost
     seeds: tuple[int, ...]
     points: tuple[FrontPoint, ...]
+    ranked: str  # the standing of those that are not set apart
 
     @property
     def on_front(self) -> tuple[FrontPoint, ...]:
@@ -51,7 +52,7 @@ class Front:
 
     @property
     def apart(self) -> tuple[FrontPoint, ...]:
-        return tuple(point for point in self.points if np.isnan(point.share))
+        return tuple(point for point in self.points if point.standing != self.ranked)
 
 
 def front(
@@ -68,7 +69,7 @@ def front(
     on, shares = np.zeros(len(own), dtype=bool), np.full(len(own), np.nan)
     if loss_PS.size:
         on = on_front(cost_P, loss_PS.mean(axis=1))
-        shares = front_shares(cost_P, loss_PS)
+        shares = front_shares(cost_P, loss_PS) if loss_PS.shape[1] > 1 else shares
     points = []
     for place, label in enumerate(own):
         mean = interval(loss_PS[place], level)
@@ -82,7 +83,7 @@ def front(
             apart = standings.get(label, "")
             points.append(FrontPoint(label, known[label], mean, False, math.nan, "", apart))
     points.sort(key=lambda point: (point.cost, point.label))
-    return Front(cost, tuple(map(int, shared.columns)) if own else (), tuple(points))
+    return Front(cost, tuple(map(int, shared.columns)) if own else (), tuple(points), ranked)
 
 
 def on_front(cost_P: Floats, loss_P: Floats) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ MOST_SETTINGS = 3  # of one factor: what differs in more is another kind of poin
 MOST_MISSING = 0.25  # of a grid's cells
 MOST_POINTS = 150  # beyond, a part is not searched: it would take minutes
 
-Level = str  # the values of a factor's settings, in words
+Level = str  # of one setting its value ("2"), of several their names and values ("unit token, context own")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,11 @@ class Factor:
 
     @property
     def name(self) -> str:
-        return ", ".join(setting.partition(".")[2] or setting for setting in self.settings)
+        return ", ".join(map(short_name, self.settings))
+
+    def words(self, level: Level) -> str:
+        """A level with its name."""
+        return level if len(self.settings) > 1 else f"{self.name} {level}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Grid:
         return tuple(self._words(cell) for cell in gone)
 
     def _words(self, cell: Sequence[str]) -> str:
-        words = [f"{factor.name} {level}" for factor, level in zip(self.factors, cell[1:], strict=True)]
+        words = [factor.words(level) for factor, level in zip(self.factors, cell[1:], strict=True)]
         return " with ".join(words) + (f" ({cell[0]})" if cell[0] and len(self.blocks) > 1 else "")
 
 
@@ -154,8 +158,16 @@ def _is_thin(filled: Sequence[bool]) -> bool:
     return sum(filled) < max(2, len(filled) / 2)
 
 
-def _level(settings: Mapping[str, Any], names: Iterable[str]) -> Level:
-    return ", ".join(value_words(settings[name]) for name in names)
+def _level(settings: Mapping[str, Any], names: Sequence[str]) -> Level:
+    values = [value_words(settings[name]) for name in names]
+    if len(names) == 1:
+        return values[0]
+    return ", ".join(f"{short_name(name)} {value}" for name, value in zip(names, values, strict=True))
+
+
+def short_name(setting: str) -> str:
+    """A setting without its section: routing.balance.switch as "balance.switch"."""
+    return setting.partition(".")[2] or setting
 
 
 def value_words(value: Any) -> str:

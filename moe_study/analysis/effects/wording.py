@@ -1,0 +1,162 @@
+"""Effects, comparisons at equal cost, fronts, power and prices in words that claim no more than the seeds carry."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from moe_study.analysis.comparison import Verdict
+from moe_study.analysis.effects.contrasts import Effect
+from moe_study.analysis.effects.costs import Cost
+from moe_study.analysis.effects.equal_cost import EqualCost, Refused
+from moe_study.analysis.effects.fronts import Front, FrontPoint
+from moe_study.analysis.effects.leak_price import LeakPrice
+from moe_study.analysis.effects.power import Power
+from moe_study.analysis.format import LEAK_MARK, percent
+from moe_study.analysis.statistics import MOST_SEEDS, POWER
+from moe_study.analysis.wording import UNTESTED, basis, plain_sentence, seeds_it_would_take, span
+
+NATS = "nats per token"
+VISIBLE = 5e-5  # nats: what four digits show
+RARELY = 0.05  # of seed resamples: below, that a point is on a front is not worth a word
+
+
+def effect_sentence(effect: Effect) -> str:
+    """What one main effect or interaction shows, in one line; with the cells that its grid lacks."""
+    contrast = effect.contrast
+    text = _interaction(effect) if effect.is_interaction else _main_effect(effect)
+    if contrast.over > 1:
+        text += f", averaged over {contrast.over} {'squares' if effect.is_interaction else 'pairs'} of points"
+    if effect.missing:
+        text += f" [no point has {'; '.join(effect.missing)}]"
+    return text + _late(contrast.late)
+
+
+def _main_effect(effect: Effect) -> str:
+    (change,) = effect.contrast.changes
+    after = f"{change.after} {LEAK_MARK}" if effect.leaks else change.after
+    return plain_sentence(effect, after, change.before, absent=_no_whole_seed(effect))
+
+
+def _interaction(effect: Effect) -> str:
+    first, second = effect.contrast.changes
+    head = f"{effect.name}{f' {LEAK_MARK}' if effect.leaks else ''}: the change from {first.before} to {first.after}"
+    where, than, d = f"at {second.after}", f"at {second.before}", effect.difference
+    better = "lower" if d.mean < 0 else "higher"
+    match effect.verdict:
+        case Verdict.NO_PAIR:
+            return _no_whole_seed(effect)
+        case Verdict.ONE_PAIR:
+            return f"{head} is {better} by {abs(d.mean):.4f} {where} than {than}, at one seed, so this may be chance"
+        case Verdict.LOWER | Verdict.HIGHER:
+            low, high = sorted((abs(effect.interval.low), abs(effect.interval.high)))
+            return (
+                f"{head} is {better} by {abs(d.mean):.4f} {NATS} {where} than {than} "
+                f"({low:.4f} to {high:.4f}, {basis(effect.interval)})"
+            )
+        case Verdict.SAME:
+            within = f"the same within {effect.margin:g} {NATS}"
+            return f"{head} is {within} {where} and {than}: {span(effect.same_interval)}"
+        case Verdict.NOT_PLANNED:
+            return f"{head}, {where} against {than}: {span(d)}{UNTESTED}"
+        case _:
+            more = seeds_it_would_take(effect)
+            return f"{head} cannot be told apart {where} and {than}: {span(effect.interval)}; {more}"
+
+
+def _no_whole_seed(effect: Effect) -> str:
+    return f"{effect.name} has no seed with a result of every point that it needs ({', '.join(effect.points)})"
+
+
+def equal_cost_sentence(c: EqualCost, leaking: Collection[str] = ()) -> str:
+    """What a point shows against a family at the point's own cost, in one line."""
+    point = f"{c.point} {LEAK_MARK}" if c.point in leaking else c.point
+    family = f"{c.family_name} {LEAK_MARK}" if set(c.asked.points) & set(leaking) else c.family_name
+    cost, said = c.cost, f"{c.cost.words} ({c.cost.text(c.at)})"
+    match c.refused:
+        case Refused.BEYOND:
+            low, high = (cost.text(value) for value in c.span)
+            reach = f"is {low}" if low == high else f"goes from {low} to {high}"
+            text = f"{point} at {said} is not compared with {family}, which {reach}: nothing is extrapolated"
+        case Refused.UNKNOWN:
+            text = f"{point} and {family} are not compared: the {cost.words} of one of them are not known"
+        case Refused.DISORDER:
+            text = (
+                f"{point} and {family} are not compared at equal {cost.words}: the times of {family} do not grow with "
+                "its FLOPs, so they tell about the machine"
+            )
+        case _:
+            absent = f"{point} and {family} share no finished seed, so they cannot be compared"
+            text = plain_sentence(c, point, family, f" at equal {said}", absent=absent) + _how(c)
+    return text + _late(c.asked.late)
+
+
+def _how(c: EqualCost) -> str:
+    """Where the family's loss at that cost came from, and what the interval leaves out."""
+    if len(c.ends) == 1:
+        apart = f", {percent(round(c.stretch, 4))} beyond it" if c.stretch > 0.0005 else ""
+        return f"; its twin there is {c.ends[0]}{apart}"
+    text = f"; on the line from {c.ends[0]} to {c.ends[1]}"
+    if np.isnan(c.bend):
+        return f"{text}, whose bend two points do not tell"
+    return f"{text}, which may bend by {c.bend:.4f}" if c.bend > VISIBLE else text
+
+
+def front_sentences(fronts: Sequence[Front]) -> list[str]:
+    """A line for each front; costs by which the same points are on it share one."""
+    groups: dict[tuple[object, ...], list[Front]] = {}
+    for front in fronts:
+        if front.on_front:
+            key = tuple(map(_with_share, front.on_front)), frozenset(p.label for p in front.apart)
+            groups.setdefault(key, []).append(front)
+    return [front_sentence(own[0], [front.cost for front in own]) for own in groups.values()]
+
+
+def front_sentence(front: Front, costs: Sequence[Cost] = ()) -> str:
+    """Who is on a front, with the share of seed resamples, cheapest first; and who is on it in some of them."""
+    by = " and ".join(cost.words for cost in costs or (front.cost,))
+    near = [_with_share(p) for p in front.points if not p.on_front and p.share >= RARELY]
+    text = f"by {by}: {', '.join(map(_with_share, front.on_front))}"
+    return text + (f"; in some resamples {', '.join(near)}" if near else "")
+
+
+def _with_share(point: FrontPoint) -> str:
+    return point.label if np.isnan(point.share) else f"{point.label} ({point.share:.0%})"
+
+
+def power_sentence(power: Power) -> str:
+    """What these seeds could have seen, and how many a margin needs."""
+    who = "a typical pair" if power.is_typical else f"{power.point} against {power.against}"
+    tested = f"one of {power.family} hypotheses" if power.family > 1 else "tested alone"
+    find, same = (_seeds(n) for n in (power.seeds_to_find, power.seeds_for_sameness))
+    return (
+        f"{who} ({tested}, {power.n} seeds, noise {power.sd:.4f}): a difference of {power.detectable:.4f} {NATS} would "
+        f"be found with a chance of {percent(POWER)}; one of {power.margin:g} takes {find}, sameness within it {same}"
+    )
+
+
+def _seeds(n: int | None) -> str:
+    return f"more than {MOST_SEEDS} seeds" if n is None else f"{n} seeds"
+
+
+def price_sentence(price: LeakPrice) -> str:
+    """What reading later tokens is worth to one point, in one line."""
+    c, twin = price.comparison, f"its twin {price.twin} ({price.changed})"
+    who = f"{price.leaking} {LEAK_MARK}"
+    if not c.difference.n:
+        return f"{who} and {twin} share no finished seed, so the price of reading later tokens is not known"
+    if c.difference.n == 1:
+        return f"{who}: later tokens are worth {price.nats:+.4f} {NATS} against {twin}, at the one seed they share"
+    chosen = c.interval if c.family else c.difference
+    low, high = price.ends
+    reach = f"{low:.4f} to {high:.4f}, {basis(chosen)}"
+    tail = "" if c.family else UNTESTED
+    if low <= 0 <= high:
+        return f"{who} cannot be told from {twin}: later tokens are worth {price.nats:+.4f} {NATS} ({reach}){tail}"
+    verb = "gains" if price.nats > 0 else "loses"
+    if price.nats < 0:
+        reach = f"{-high:.4f} to {-low:.4f}, {basis(chosen)}"
+    return f"{who} {verb} {abs(price.nats):.4f} {NATS} ({reach}) by reading later tokens, against {twin}{tail}"
+
+
+def _late(late: bool) -> str:
+    return " (asked after results were there)" if late else ""
