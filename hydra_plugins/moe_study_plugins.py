@@ -32,6 +32,9 @@ class PlanSweeper(Sweeper):
                 f"job.runs={self._config.job.runs} is for hydra/launcher=slurm: add that, or leave it out and set"
                 " job.workers for this machine"
             )
+        given = [one for one in arguments if one.startswith(("cluster=", "cluster."))]
+        if given and not isinstance(launcher, SlurmLauncher):
+            raise ConfigError(f"{given[0]} is for hydra/launcher=slurm: add that, or leave it out")
         if isinstance(launcher, LocalLauncher | SlurmLauncher):
             launching = launcher.launching()
         else:
@@ -59,8 +62,10 @@ class SlurmLauncher(Launcher):
     def launching(self) -> Any:
         """How it trains, for run_sweep."""
         from moe_study.launch.slurm.launcher import SlurmSweep
+        from moe_study.sweeps.compose import as_plain
 
-        return SlurmSweep(self._settings, dict(self._config.job), self._job).launching()
+        cluster = as_plain(self._config.cluster)
+        return SlurmSweep(self._settings, cluster, dict(self._config.job), self._job).launching()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from moe_study.errors import ConfigError

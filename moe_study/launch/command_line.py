@@ -11,7 +11,7 @@ from moe_study.errors import ConfigError
 from moe_study.sweeps.conf import CONFIG_NAME
 from moe_study.sweeps.overrides import parse
 
-FOR_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "job")
+FOR_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "job", "cluster")
 FOR_ALL = ("hydra.launcher.threads_per_run", "job.threads_per_run")  # a single run has the threads of one of a sweep
 
 

@@ -4,6 +4,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from moe_study.design.config import RunConfig
 from moe_study.design.identity import is_outside
 from moe_study.design.matching import Match
@@ -11,7 +13,7 @@ from moe_study.design.plain import to_plain
 from moe_study.errors import ConfigError
 
 CONFIG_NAME = "config"
-SETTINGS = ("sweep", "scale", "skip_invalid", "retry_failed", "job")  # of the command, not of a run
+SETTINGS = ("sweep", "scale", "skip_invalid", "retry_failed", "job", "cluster")  # of the command, not of a run
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = PACKAGE / "shipped"  # copies of conf/ and sweeps/ in an installed package; setup.py makes them
 _OURS = Path("conf", "hydra", "sweeper", "plan.yaml")  # tells our conf/ from that of another program with Hydra
@@ -29,7 +31,7 @@ def project_root() -> Path:
 
 @functools.cache
 def groups() -> list[str]:
-    """The groups of conf/ that choose a part of a run's configuration."""
+    """The groups of conf/ but those of Hydra itself."""
     folders = (entry for entry in (project_root() / "conf").iterdir() if entry.is_dir())
     return sorted(folder.name for folder in folders if folder.name != "hydra")
 
@@ -42,6 +44,12 @@ def choices_of(group: str) -> list[str]:
 def defaults() -> dict[str, Any]:
     """Every field that a configuration has, with its default."""
     return {**to_plain(RunConfig()), "match": to_plain(Match())}
+
+
+def command_settings() -> dict[str, Any]:
+    """The settings of a command, with their defaults."""
+    content = yaml.safe_load((project_root() / "conf" / f"{CONFIG_NAME}.yaml").read_text(encoding="utf-8"))
+    return {name: content[name] for name in SETTINGS}
 
 
 def is_setting(key: str) -> bool:

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from moe_study.errors import ConfigError
-from moe_study.sweeps.conf import SETTINGS, defaults, groups
+from moe_study.sweeps.conf import command_settings, defaults, groups
 from moe_study.sweeps.values import quoted
 
 
@@ -69,7 +69,7 @@ def _unknown_choice(error: MissingConfigException) -> str:
 def _unknown_key(key: str) -> str:
     if key.startswith("hydra."):
         return f"unknown key {key}; --cfg hydra of train.py shows those of Hydra"
-    known = [*dotted(defaults()), *SETTINGS]
+    known = [*dotted(defaults()), *dotted(command_settings())]
     # A misspelt last part is looked for in its own section first.
     section = key.rpartition(".")[0]
     near = [name for name in known if section and name.startswith(section + ".")]

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Sweep
 
 from moe_study.errors import ConfigError
-from moe_study.sweeps.conf import SETTINGS, choices_of, defaults, groups
+from moe_study.sweeps.conf import choices_of, command_settings, defaults, groups
 from moe_study.sweeps.hydra_errors import dotted, hydra_errors_as_sentences, suggestion
 
 FOLDER = "a run lives in log.runs_dir/KEY whatever {key} says; set log.runs_dir instead"
@@ -58,7 +58,7 @@ def _check_deletion(key: str) -> None:
     if key in groups():
         names = ", ".join(choices_of(key))
         raise ConfigError(f"~{key} would silently train the default of every field; write {key}=NAME, one of {names}")
-    if key in (*dotted(defaults()), *SETTINGS):
+    if key in (*dotted(defaults()), *dotted(command_settings())):
         raise ConfigError(f"~{key} would silently train its default; write {key}=VALUE")
 
 

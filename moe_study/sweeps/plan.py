@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Glob, Sweep
+from hydra.core.override_parser.types import Glob, Override
 from tqdm import tqdm
 
 from moe_study.design.accounting import flops_per_token
@@ -140,7 +140,7 @@ def plan_command(composer: Composer, arguments: Sequence[str], root: Path) -> Pl
     A misspelt key or choice raises at once; a point that has no meaning is listed in the plan.
     """
     overrides = composer.parse(arguments)
-    settings = {o.key_or_group: o.value() for o in overrides if is_setting(o.key_or_group)}
+    settings = _settings(composer, [o for o in overrides if is_setting(o.key_or_group)])
     grid = _grid(settings.get("sweep"), settings.get("scale"), root)
     of_runs = [o for o in overrides if not is_setting(o.key_or_group)]
     added = sorted(str(o.input_line) for o in of_runs if not is_outside_the_key(o.key_or_group))
@@ -157,9 +157,19 @@ def _grid(sweep: Any, scale: Any, root: Path) -> Grid:
             raise ConfigError(f"scale={scale} chooses the size of a sweep; add +sweep=NAME")
         return Grid(None, ({},))
     for name, value in (("sweep", sweep), ("scale", scale)):
-        if isinstance(value, Sweep | Glob | list | dict):
+        if isinstance(value, Glob | list | dict):
             raise ConfigError(f"{name} takes one name, and each sweep and scale has a command of its own")
     return read_grid(str(sweep), root, None if scale is None else str(scale))
+
+
+def _settings(composer: Composer, overrides: Sequence[Override]) -> dict[str, Any]:
+    """What the command line says of the command itself; ConfigError for what nothing would read."""
+    for override in overrides:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line} lists several values, and a command has one; give one of them")
+    if nested := [str(o.input_line) for o in overrides if o.key_or_group.partition(".")[0] in ("job", "cluster")]:
+        composer.compose(nested)
+    return {override.key_or_group: override.value() for override in overrides}
 
 
 def plan_point(composer: Composer, overrides: Sequence[str]) -> Plan:

@@ -36,6 +36,7 @@ from hydra.core.override_parser.types import Override
 
 from moe_study.errors import ConfigError
 from moe_study.sweeps.comparisons import Question, read_questions
+from moe_study.sweeps.conf import is_setting
 from moe_study.sweeps.scales import at_scale, joined, names_of, split
 from moe_study.sweeps.values import as_text, read_yaml
 
@@ -78,6 +79,11 @@ def read_grid(name: str, root: Path, scale: str | None = None) -> Grid:
         for point in _product(block, path)
         for seed in seeds or [None]
     ]
+    for key in sorted({key for point in points for key in point}):
+        if is_setting(key) or key.startswith("hydra"):
+            raise ConfigError(
+                f"{path}: {key} is a setting of the command, not of its runs; give it on the command line instead"
+            )
     skip = content.get("skip_invalid", False)
     if not isinstance(skip, bool):
         raise ConfigError(f"{path}: skip_invalid must be true or false, not {skip!r}")

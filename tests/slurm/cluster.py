@@ -37,8 +37,9 @@ class Cluster:
     """A cluster that lives in `folder`, which is made when it starts and stays when it stops."""
 
     folder: Path
-    cores: int = 8
-    gpus: int = 4
+    nodes: int = 1  # made up, all of this machine: each a slurmd
+    cores: int = 8  # of each node
+    gpus: int = 4  # of each node
     first_job_id: int | None = None  # None: one that no cluster of this second has had before
     accounting: bool = False  # with slurmdbd, so that sacct answers and limits by user are kept
     max_submitted: int | None = None  # jobs of a user, with accounting
@@ -67,16 +68,18 @@ class Cluster:
         self._start_munge()
         if self.accounting:
             self._start_accounting()
-        for name in DAEMONS[1:]:
-            self._call(name, "-f", str(self.folder / "slurm.conf"))
-        wait_until(lambda: self._node_state() == "idle", "the node to become idle", self._logs)
+        self._call("slurmctld", "-f", str(self.folder / "slurm.conf"))
+        for node in self._node_names:
+            self._call("slurmd", "-f", str(self.folder / "slurm.conf"), "-N", node)
+        wait_until(lambda: self._node_states() == {"idle"}, "the nodes to become idle", self._logs)
 
     def stop(self) -> None:
         """Cancel all jobs and end the daemons; nothing happens where none runs."""
         if self._pid("slurmctld") is not None:
             self.cancel_all()
-        for name in (*reversed(DAEMONS[1:]), *reversed(ACCOUNTING), DAEMONS[0]):
+        for name in (*(file.stem for file in self.folder.glob("slurmd.*.pid")), "slurmctld", *reversed(ACCOUNTING)):
             self._end(name)
+        self._end("munged")
 
     def stop_controller(self) -> None:
         """End slurmctld alone: jobs go on, and nobody answers."""
@@ -85,7 +88,7 @@ class Cluster:
     def start_controller(self) -> None:
         """Start it again, with what it knew."""
         self._call("slurmctld", "-f", str(self.folder / "slurm.conf"))
-        wait_until(lambda: bool(self._node_state()), "slurmctld to answer", self._logs)
+        wait_until(lambda: bool(self._node_states()), "slurmctld to answer", self._logs)
 
     def cancel_all(self) -> None:
         """Cancel all jobs and wait until none is left."""
@@ -105,8 +108,13 @@ class Cluster:
             os.kill(pid, signal.SIGTERM)
             wait_until(lambda: self._pid(daemon) is None, f"{daemon} to end", self._logs)
 
-    def _node_state(self) -> str:
-        return self.run("sinfo", "-h", "-p", "main", "-o", "%T", check=False).strip()
+    @property
+    def _node_names(self) -> list[str]:
+        host = socket.gethostname().partition(".")[0]
+        return [host] if self.nodes == 1 else [f"{host}-{number}" for number in range(1, self.nodes + 1)]
+
+    def _node_states(self) -> set[str]:
+        return set(self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).split())
 
     def _pid(self, daemon: str) -> int | None:
         """Of a living daemon of this cluster."""
@@ -115,7 +123,8 @@ class Cluster:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return None
-        return pid if daemon.encode() in command.partition(b"\0")[0] else None  # a number may have a new owner
+        program = daemon.partition(".")[0].encode()
+        return pid if program in command.partition(b"\0")[0] else None  # a number may have a new owner
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"
@@ -192,32 +201,36 @@ class Cluster:
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
         settings = "".join(f"{name}={value}\n" for name, value in self._settings(host).items())
         gres = f" Gres=gpu:{self.gpus}" if self.gpus else ""
+        nodes = "".join(
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self.cores} RealMemory=64000"
+            f"{gres} State=UNKNOWN\n"
+            for node, port in zip(self._node_names, free_ports(self.nodes), strict=True)
+        )
+        all_nodes = ",".join(self._node_names)
         (self.folder / "slurm.conf").write_text(
-            f"{settings}"
-            f"NodeName={host} NodeAddr=127.0.0.1 CPUs={self.cores} RealMemory=64000{gres} State=UNKNOWN\n"
-            f"PartitionName=main Nodes={host} Default=YES PriorityTier=1 GraceTime={self.grace} MaxTime=INFINITE\n"
-            f"PartitionName=high Nodes={host} PriorityTier=9 PreemptMode=OFF MaxTime=INFINITE\n"
+            f"{settings}{nodes}"
+            f"PartitionName=main Nodes={all_nodes} Default=YES PriorityTier=1 GraceTime={self.grace} MaxTime=INFINITE\n"
+            f"PartitionName=high Nodes={all_nodes} PriorityTier=9 PreemptMode=OFF MaxTime=INFINITE\n"
         )
 
     def _settings(self, host: str) -> Mapping[str, object]:
         folder, user = self.folder, getpass.getuser()
-        controller, node = free_ports(2)
+        (controller,) = free_ports(1)
         return {
             "ClusterName": "scratch",
             "SlurmctldHost": f"{host}(127.0.0.1)",
             "SlurmctldPort": controller,
-            "SlurmdPort": node,
             "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",  # listen where NodeAddr and SlurmctldHost say
             "SlurmUser": user,
             "SlurmdUser": user,
             "AuthType": "auth/munge",
             "AuthInfo": f"socket={folder}/munge.sock,cred_expire=5",  # a requeued job waits for that long
             "StateSaveLocation": folder / "state",
-            "SlurmdSpoolDir": folder / "spool",
+            "SlurmdSpoolDir": folder / "spool" / "%n",
             "SlurmctldPidFile": folder / "slurmctld.pid",
-            "SlurmdPidFile": folder / "slurmd.pid",
+            "SlurmdPidFile": folder / "slurmd.%n.pid",
             "SlurmctldLogFile": folder / "log" / "slurmctld.log",
-            "SlurmdLogFile": folder / "log" / "slurmd.log",
+            "SlurmdLogFile": folder / "log" / "slurmd.%n.log",
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
             "JobAcctGatherType": "jobacct_gather/none",
@@ -278,14 +291,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.slurm.cluster", description=__doc__)
     parser.add_argument("action", choices=("start", "stop"))
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help=f"the scratch folder ({DEFAULT_FOLDER})")
-    parser.add_argument("--cores", type=int, default=8, help="cores that the node says it has (8)")
-    parser.add_argument("--gpus", type=int, default=4, choices=range(len(GPUS) + 1), help="GPUs, all made up (4)")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes, all of this machine (1)")
+    parser.add_argument("--cores", type=int, default=8, help="cores that each node says it has (8)")
+    parser.add_argument("--gpus", type=int, default=4, choices=range(len(GPUS) + 1), help="GPUs of each, made up (4)")
     options = parser.parse_args(arguments)
     folder = options.folder
     if folder.exists() and (folder.stat().st_uid != os.getuid() or stat.S_IMODE(folder.stat().st_mode) & 0o077):
         print(f"error: {folder} is not a folder of this user's alone; give another --folder", file=sys.stderr)
         return 1
-    cluster = Cluster(folder.resolve(), cores=options.cores, gpus=options.gpus)
+    cluster = Cluster(folder.resolve(), nodes=options.nodes, cores=options.cores, gpus=options.gpus)
     try:
         cluster.start() if options.action == "start" else cluster.stop()
     except RuntimeError as error:

@@ -11,7 +11,7 @@ from moe_study.runs.folder import RunFolder, State, list_runs
 from moe_study.runs.job_records import read_submissions
 from tests.launch.driving import command, wait_until
 
-SMALL = ("hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", "hydra.launcher.poll=0.5")
+SMALL = ("hydra/launcher=slurm", "hydra.launcher.gpus_per_node=0", "hydra.launcher.cpus=1", "hydra.launcher.poll=0.5")
 
 
 def sweep(job: str | None, runs_dir: Path, *arguments: str, code: int = 0) -> str:

@@ -1,8 +1,10 @@
 """Trained by a cluster, whatever becomes of its jobs, a run ends with the bits that this machine alone gives it."""
 
+import contextlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,18 +86,21 @@ def test_disturbed_runs(cluster, small, tmp_path):
     assert numbers(runs_dir) == on_this_machine(tmp_path / "alone", *seeds, steps=300)
 
 
-def test_two_ranks_train_a_run_that_one_can_take_over(cluster, small, tmp_path):
-    """Agreement to float tolerance, since sums over ranks come in another order."""
+@pytest.mark.parametrize("where", ["ranks", "nodes"])
+def test_two_ranks_train_a_run_that_one_can_take_over(start_cluster, small, tmp_path, where):
+    """On one node or on two. Agreement to float tolerance, since sums over ranks come in another order."""
+    start_cluster(nodes=2 if where == "nodes" else 1)
     runs_dir, seed = tmp_path / "runs", ("run.seed=0", *small)
-    first = Command("slowly", runs_dir, *seed, "hydra.launcher.ranks=2", steps=120)
+    first = Command("slowly", runs_dir, *seed, f"hydra.launcher.{where}=2", steps=120)
     steps_done(runs_dir, (0,), 30)
     folder = by_seed(runs_dir)[0]
+    assert len(set(ranks(folder).values())) == (2 if where == "nodes" else 1)
     slurm("scancel", "--batch", "--signal=USR2", job_of(runs_dir, 0))  # both save the same step, and go on
     wait_until(lambda: folder.status().attempts == 2 and folder.state() is State.RUNNING, "the requeued job", 60)
     wait_until(lambda: "arithmetic" in (folder.provenance() or {}), "the job to look at its machine", 60)
     assert folder.provenance()["arithmetic"]["ranks"] == 2
     wait_until(lambda: folder.provenance().get("first_step", 0) >= 30, "both to resume", 60)
-    os.kill(rank_1(folder), signal.SIGKILL)
+    os.kill(next(rank for rank in ranks(folder) if rank != folder.status().pid), signal.SIGKILL)
     said = first.end(1)
     assert "another process of this run is gone" in said
     (runs_dir / "enough").touch()
@@ -105,8 +110,14 @@ def test_two_ranks_train_a_run_that_one_can_take_over(cluster, small, tmp_path):
     assert result["validation_loss"] == pytest.approx(alone["validation_loss"], rel=1e-4)
 
 
-def rank_1(folder):
-    """The process beside the one that writes to the run's folder."""
-    first = folder.status().pid
-    others = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if b"slurm.ranks" in path.read_bytes()]
-    return next(int(process.name) for process in others if int(process.name) != first)
+def ranks(folder):
+    """The processes that train a run together, and the nodes that they are on."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            if b"moe_study.launch.slurm.train" in command and command[0] == sys.executable.encode():
+                variables = dict(line.partition(b"=")[::2] for line in (process / "environ").read_bytes().split(b"\0"))
+                found[int(process.name)] = variables[b"SLURMD_NODENAME"]
+    assert folder.status().pid in found
+    return found

@@ -8,11 +8,11 @@ from pathlib import Path
 from moe_study.errors import StudyError
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.slurm.driver import Driver, Watch
-from moe_study.launch.slurm.ranks import JOB_FILE
 from moe_study.launch.slurm.scheduler import Scheduler
 from moe_study.launch.slurm.settings import SlurmSettings
 from moe_study.launch.slurm.submit import Sender
 from moe_study.launch.slurm.survey import ask
+from moe_study.launch.slurm.train import JOB_FILE
 from moe_study.runs.job_records import Submission, read_submissions
 from moe_study.runs.status import State
 from moe_study.sweeps.plan import PlannedRun
@@ -42,7 +42,7 @@ def send_again(runs_dir: str | Path, keys: Sequence[str], scheduler: Scheduler, 
             raise StudyError(f"{run.folder.path} is {run.state}: there is nothing to send again")
         groups.setdefault(last.name, (last, []))[1].append(run)
     for last, runs in groups.values():
-        settings = dataclasses.replace(SlurmSettings.of(last.settings), wait=False)
+        settings = dataclasses.replace(SlurmSettings.recorded(last.settings), wait=False)
         job = pickle.loads((last.folder / JOB_FILE).read_bytes())
         sender = Sender(scheduler, scheduler.limits(), settings, PoolSettings.of(last.pool), job)
         Driver(runs, runs, sender, watch).drive()

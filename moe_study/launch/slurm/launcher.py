@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moe_study.design.ranks import sharing_of
 from moe_study.errors import ConfigError, StudyError
 from moe_study.launch.execute import Job
 from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.run_sweep import Launching
 from moe_study.launch.slurm.driver import Driver
+from moe_study.launch.slurm.profile import check_profile
 from moe_study.launch.slurm.scheduler import Limits, QueuedTask, Scheduler, Slurm
 from moe_study.launch.slurm.settings import SlurmSettings
 from moe_study.launch.slurm.submit import Sender
@@ -23,20 +25,21 @@ from moe_study.sweeps.plan import Plan, PlannedRun
 
 
 class SlurmSweep:
-    """One command of a sweep. `plain` are the launcher's settings, `pool` those of the section `job`."""
+    """A sweep's command. `plain` are the launcher's settings, `cluster` and `pool` the sections cluster and job."""
 
     def __init__(
-        self, plain: Mapping[str, Any], pool: Mapping[str, Any], job: Job, scheduler: Scheduler | None = None
+        self,
+        plain: Mapping[str, Any],
+        cluster: Mapping[str, Any],
+        pool: Mapping[str, Any],
+        job: Job,
+        scheduler: Scheduler | None = None,
     ) -> None:
-        self._settings = SlurmSettings.of(plain)
         self._pool, self._runs_per_job = PoolSettings.of(pool), pool["runs"]
         if not isinstance(self._runs_per_job, int) or isinstance(self._runs_per_job, bool) or self._runs_per_job < 1:
             raise ConfigError(f"job.runs={self._runs_per_job} must be at least 1")
-        if self._settings.ranks > 1 and self._runs_per_job > 1:
-            raise ConfigError(
-                f"job.runs={self._runs_per_job} puts several runs into a job, and hydra.launcher.ranks="
-                f"{self._settings.ranks} processes train one together: leave one of the two out"
-            )
+        check_profile(cluster)
+        self._settings = SlurmSettings.of(plain, self._runs_per_job)
         self._job = job
         self._scheduler = scheduler or Slurm()
         self._surveys: dict[Path, Survey] = {}  # by folder of runs; the last look
@@ -63,6 +66,8 @@ class SlurmSweep:
         states = {run.key: run.state for run in plan.runs}
         if not missing and not {State.QUEUED, State.RUNNING} & set(states.values()):
             return
+        for run in missing:
+            sharing_of(run.config, self._settings.processes)  # ConfigError where so many cannot share its steps
         self._check_cluster(read_submissions(runs_dir), states)
         with Table(plan) as table:
             sender = Sender(self._scheduler, self._limits, self._settings, self._pool, self._job)

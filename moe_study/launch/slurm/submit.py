@@ -1,6 +1,7 @@
 """One array of jobs, from planned runs to the scheduler's id: recorded, sent, confirmed."""
 
 import dataclasses
+import os
 import pickle
 import shlex
 import sys
@@ -11,10 +12,10 @@ from moe_study.design.plain import to_plain
 from moe_study.files import write_bytes_atomic, write_text_atomic
 from moe_study.launch.execute import Job
 from moe_study.launch.local.settings import PoolSettings
-from moe_study.launch.slurm.ranks import JOB_FILE
 from moe_study.launch.slurm.scheduler import Limits, Refused, Scheduler
 from moe_study.launch.slurm.settings import SlurmSettings
 from moe_study.launch.slurm.snapshot import take_snapshot
+from moe_study.launch.slurm.train import JOB_FILE
 from moe_study.runs.job_records import Submission, new_submission
 from moe_study.sweeps.plan import PlannedRun
 
@@ -27,6 +28,9 @@ warned=
 trap 'warned=yes' USR2
 trap : TERM
 {setup}
+# Whatever the set-up has set or left:
+set +eu
+cd {here} || exit 1
 export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}
 (trap '' USR2; trap - TERM; exec {python} -m moe_study.launch.slurm.job {folder} "$SLURM_ARRAY_TASK_ID") &
 while kill -0 $! 2>/dev/null; do
@@ -89,7 +93,8 @@ class Sender:
         write_bytes_atomic(submission.folder / JOB_FILE, pickle.dumps(self.job))
         script = submission.folder / "job.sh"
         text = SCRIPT.format(
-            setup="\n".join(self.settings.setup),
+            setup="\n".join([*self.settings.module_lines, *self.settings.setup]),
+            here=shlex.quote(os.getcwd()),
             path=shlex.quote(str(code.resolve())),
             python=shlex.quote(sys.executable),
             folder=shlex.quote(str(submission.folder)),

@@ -1,27 +1,22 @@
 """What one job does: its runs, unless somebody else has them; then it waits once more if it was told to stop."""
 
 import os
-import pickle
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 
 from moe_study.design.config import RunConfig
-from moe_study.errors import StudyError
 from moe_study.guard import EXIT_FAILED, EXIT_PREEMPTED
-from moe_study.launch.execute import Job, execute
-from moe_study.launch.local.pool import run_pool
-from moe_study.launch.local.settings import PoolSettings
-from moe_study.launch.local.slots import threads_of_a_run
 from moe_study.launch.run_log import redirect_output
-from moe_study.launch.slurm.ranks import JOB_FILE, train_by_ranks
 from moe_study.launch.slurm.scheduler import Refused, Scheduler, SchedulerSilent, Slurm
+from moe_study.launch.slurm.settings import SlurmSettings
+from moe_study.launch.slurm.step import needs_step, train_in_step
 from moe_study.launch.slurm.survey import Survey, look
+from moe_study.launch.slurm.train import train_runs
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.job_records import read_submission, read_submissions
 from moe_study.runs.status import State, Status
-from moe_study.sweeps.plan import PlannedRun
 
 ASK_AGAIN = 3.0  # seconds between questions to a silent scheduler
 TRIES = 4
@@ -52,29 +47,21 @@ class Task:
         if not wanted:
             return 0
         if not self._heard:
-            job: Job = pickle.loads((self._submission.folder / JOB_FILE).read_bytes())
-            self._train(wanted, job)
+            self._train(wanted)
         folders = [RunFolder.of(config) for config in wanted]
         states = [folder.state() for folder in folders]
         if any(_was_stopped(folder.status(), state) for folder, state in zip(folders, states, strict=True)):
             return self._wait_once_more(folders)
         return 0 if all(state in (State.DONE, State.DIVERGED) for state in states) else EXIT_FAILED
 
-    def _train(self, wanted: Sequence[RunConfig], job: Job) -> None:
-        pool, ranks = PoolSettings.of(self._submission.pool), self._submission.settings["ranks"]
+    def _train(self, wanted: Sequence[RunConfig]) -> None:
         if len(self._configs) == 1:
-            (config,) = wanted
-            self._redirect(RunFolder.of(config))
-            if ranks > 1:
-                return train_by_ranks(self._submission.folder, self._index, ranks)
-            execute(config, job, threads_of_a_run(pool, config.run.device))
-            return None
-        runs = [PlannedRun(config.key, (), config, RunFolder.of(config).state()) for config in wanted]
-        try:
-            run_pool(runs, pool, job)
-        except StudyError as error:  # stopped, or what the settings of the pool lack
-            say(str(error))
-        return None
+            self._redirect(RunFolder.of(wanted[0]))
+        settings = SlurmSettings.recorded(self._submission.settings)
+        if needs_step(settings):
+            train_in_step(self._submission, self._index, [config.key for config in wanted], settings)
+        else:
+            train_runs(self._submission, self._index, wanted)
 
     def _is_ours(self, folder: RunFolder) -> bool:
         """Whether this job shall train the run: not one that is done, was tried since, or that a process has."""

@@ -104,7 +104,7 @@ def test_runs_are_dealt_out_to_jobs(runs_dir):
     [
         ({"limit": 0}, "hydra.launcher.limit=0 must be at least 1"),
         ({"poll": 0}, "must be more than 0"),
-        ({"gpus": "two"}, "hydra.launcher.gpus=two must be auto, 0 or more"),
+        ({"gpus_per_node": "two"}, "hydra.launcher.gpus_per_node=two must be auto, 0 or more"),
         ({"options": ["exclude=n1"]}, "exclude=n1 is not an option of sbatch"),
         ({"options": ["--array=0-3"]}, "is set by the launcher itself"),
         ({"minutes": "long"}, "hydra.launcher.minutes"),

@@ -2,7 +2,7 @@
 
 import random
 
-import yaml
+from omegaconf import OmegaConf
 
 from moe_study.launch.slurm.driver import Driver, Watch
 from moe_study.launch.slurm.settings import SlurmSettings
@@ -18,9 +18,12 @@ from tests.launch.slurm.scripted import DriverKilled, ScriptedScheduler
 
 def slurm_settings(**changes):
     """The committed defaults, with `changes`."""
-    committed = yaml.safe_load((ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml").read_text())
-    plain = {name: value for name, value in committed.items() if not name.startswith("_")}
-    return SlurmSettings.of({**plain, "warning": 60, "poll": 0.001, **changes})
+    committed = OmegaConf.load(ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
+    sections = OmegaConf.load(ROOT / "conf" / "config.yaml")
+    together = OmegaConf.create({"job": sections.job, "cluster": sections.cluster, "launcher": committed})
+    plain = OmegaConf.to_container(together.launcher, resolve=True)
+    plain = {name: value for name, value in plain.items() if not name.startswith("_")}
+    return SlurmSettings.of({**plain, "poll": 0.001, **changes})
 
 
 class World:
