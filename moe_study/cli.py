@@ -22,6 +22,7 @@ from moe_study.commands import (
     remove,
     report,
     retry,
+    score,
     sparsify,
     specialise,
     status,
@@ -33,7 +34,7 @@ from moe_study.guard import guarded
 # In the order of --help.
 SUBCOMMANDS = (
     *(prepare, plan, train, submit, status, logs, retry, cancel, remove),
-    *(audit, inspect, specialise, knockout, sparsify, plots, report, export),
+    *(audit, inspect, specialise, knockout, sparsify, score, plots, report, export),
 )
 DESCRIPTION = """\
 Studies of mixture-of-experts language models.
@@ -52,6 +53,7 @@ Studies of mixture-of-experts language models.
   moe-study specialise --sweep first_look     what experts follow, over seeds and against chance
   moe-study knockout --sweep first_look       what breaks without an expert, and for which language
   moe-study sparsify runs/KEY                 a dense run with some of its experts off: perplexity against FLOPs
+  moe-study score --sweep first_look          downstream tasks, through lm-evaluation-harness
   moe-study plots --sweep first_look          table and pictures of the finished runs
   moe-study report --sweep first_look         the whole study as one page that opens from disk
   moe-study export runs/KEY                   a finished run as a folder that Hugging Face transformers opens

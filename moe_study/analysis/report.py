@@ -14,6 +14,7 @@ from moe_study.analysis.effects.wording import effect_sentence, equal_cost_sente
 from moe_study.analysis.frame import done
 from moe_study.analysis.planned import Request
 from moe_study.analysis.plots.all import draw_all
+from moe_study.analysis.scores import score_cells
 from moe_study.analysis.sections import section_tables, sections
 from moe_study.analysis.study import Part, Study, read_study
 from moe_study.analysis.table_text import NOTES, marks_by_label, table_cells, to_text
@@ -152,6 +153,8 @@ def tables(part: Part, absent: Sequence[str] = ()) -> Iterator[tuple[str, pd.Dat
     yield "comparisons", compared, cells_of(compared, columns=COMPARED, marks=marks, notes=notes)
     for name, frame, columns in section_tables(part):
         yield name, with_absent(frame, part.absent), cells_of(frame, columns=columns, marks=marks, notes=notes)
+    if len(part.scores):
+        yield "scores", part.scores, score_cells(part.scores, part.reference, marks, notes)
 
 
 def _as_item(line: str) -> str:

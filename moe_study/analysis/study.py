@@ -36,6 +36,7 @@ from moe_study.analysis.labels import add_labels
 from moe_study.analysis.pairs import default_questions, default_reference, settings_of
 from moe_study.analysis.planned import Request, planned_requests
 from moe_study.analysis.probes import ProbeFindings, probe_findings
+from moe_study.analysis.scores import score_table
 from moe_study.analysis.specialisation.over_training import saturation_over_training
 from moe_study.analysis.table import RANKED, perplexity_table
 from moe_study.design.config import RunConfig
@@ -151,6 +152,11 @@ class Part:
     def saturation(self) -> pd.DataFrame:
         """Of runs that kept routes over training."""
         return saturation_over_training(self.runs, self.problems)
+
+    @functools.cached_property
+    def scores(self) -> pd.DataFrame:
+        """What runs scored on downstream tasks, where they were asked (moe-study score)."""
+        return score_table(self.runs, self.reference)
 
     @functools.cached_property
     def probes(self) -> tuple[ProbeFindings, ...]:

@@ -11,7 +11,6 @@ from moe_study.analysis.format import (
     BATCH_MARK,
     LEAK_MARK,
     NOTHING,
-    aligned,
     count,
     duration,
     number,
@@ -19,7 +18,7 @@ from moe_study.analysis.format import (
 )
 from moe_study.analysis.frame import each
 from moe_study.analysis.table import APART
-from moe_study.analysis.tables_out import Cells, markdown
+from moe_study.analysis.tables_out import Cells, markdown, plain_text
 
 NOTES = {
     LEAK_MARK: "routing reads later tokens, so this is not an autoregressive perplexity; not ranked",
@@ -30,13 +29,7 @@ NOTES = {
 
 def to_text(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """The table for a terminal, with its notes and `notes` underneath."""
-    cells = table_cells(table, notes)
-    lines = list(aligned([cells.header, *cells.rows], right=range(1, len(cells.header))))
-    rule = "-" * max(map(len, lines))
-    body = []
-    for place, line in enumerate(lines[1:]):
-        body += [rule] * (place in cells.rules) + [line]
-    return "\n".join([lines[0], rule, *body, "", *cells.notes])
+    return plain_text(table_cells(table, notes))
 
 
 def to_markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_study.analysis.format import NOTHING
+from moe_study.analysis.format import NOTHING, aligned
 from moe_study.files import write_bytes_atomic
 
 IN_WORDS = ("sentence", "absent", "absent_states", "absent_reasons")  # columns too wide for people's tables
@@ -91,6 +91,15 @@ def to_parquet(frame: pd.DataFrame, cells: Cells | None = None) -> bytes:
     buffer = io.BytesIO()
     kept.to_parquet(buffer, index=False)
     return buffer.getvalue()
+
+
+def plain_text(cells: Cells) -> str:
+    """In aligned columns for a terminal, with the notes underneath; a line of dashes begins a new group."""
+    right = [place for place in range(len(cells.header)) if place not in cells.text_columns]
+    lines = list(aligned([cells.header, *cells.rows], right))
+    rule = "-" * max(map(len, lines))
+    body = [line for place, row in enumerate(lines[1:]) for line in ([rule] * (place in cells.rules) + [row])]
+    return "\n".join([lines[0], rule, *body, "", *cells.notes])
 
 
 def markdown(cells: Cells) -> str:

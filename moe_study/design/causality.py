@@ -63,8 +63,13 @@ def depends_on_length(routing: Routing, context: int, sequences: int | None = No
     token is read: the number of tokens decides who is kept, or how decisions are permuted.
     """
     size = Pass(context, sequences)
+
+    def nobody_leaks(n: int) -> bool:
+        """Whom a limit of the batch leaves out is no leak where all ask for all, or where there is one sequence."""
+        return _asks_everyone(routing, n) or sequences == 1
+
     return any(
-        (_asks_everyone(routing, n) and routing.capacity.group is Group.BATCH and capacity_binds(routing, n, size))
+        (nobody_leaks(n) and routing.capacity.group is Group.BATCH and capacity_binds(routing, n, size))
         or _shuffle(routing, n, size) != CAUSAL
         for n in _expert_counts(routing)
     )

@@ -67,6 +67,7 @@ class RunFolder:
         self.routes_folder = self.path / "routes"  # what they did with one during training: routes.py
         self.findings_folder = self.path / "findings"  # tables of what was found out from them: findings.py
         self.export_folder = self.path / "export"  # the model as other libraries read it, where asked for
+        self.scores_folder = self.path / "scores"  # answers to downstream tasks: scores.py
         self._lock_file = self.path / ".lock"
         self._status = Status()
 
@@ -254,7 +255,8 @@ class RunFolder:
     def forget_training(self) -> None:
         """Remove checkpoints, curve and result, so that the next start begins at step 0."""
         shutil.rmtree(self.checkpoint_folder, ignore_errors=True)
-        for folder in (self.traces_folder, self.routes_folder, self.findings_folder, self.export_folder):
+        of_model = (self.traces_folder, self.routes_folder, self.findings_folder, self.export_folder, self.scores_folder)
+        for folder in of_model:
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.metrics_file, self.result_file, self.routing_file, self.sparsify_file):
             file.unlink(missing_ok=True)

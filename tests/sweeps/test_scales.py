@@ -111,7 +111,7 @@ def test_scales_are_listed(folder):
         (["sweep=design/mine", "scale=7"], "has no scale 7; choose one of small, big"),
         (["sweep=design/mine@bog"], "has no scale bog; did you mean scale=big?"),
         (["sweep=design/mine@big", "scale=small"], "name two scales; leave one of them out"),
-        (["sweep=design/mine", "scale=big,small"], "scale takes one name"),
+        (["sweep=design/mine", "scale=big,small"], "scale=big,small lists several values, and a command has one"),
         (["sweep=design/mine", "scale=[big]"], "scale takes one name"),
         (["scale=big"], "scale=big chooses the size of a sweep; add +sweep=NAME"),
         (["sweep=design/mein@big"], "did you mean design/mine?"),

@@ -1,0 +1,1 @@
+"""Trained runs on downstream tasks, through EleutherAI's lm-evaluation-harness (the optional extra `score`)."""

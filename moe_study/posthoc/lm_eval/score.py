@@ -1,0 +1,126 @@
+"""Scores of trained runs on downstream tasks: asked once, kept in each run's folder.
+
+found = score_runs(frame, ScoreWish(tasks=("cloze", "topic")))
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from moe_study.analysis.format import duration
+from moe_study.analysis.frame import done, each
+from moe_study.data import places
+from moe_study.errors import ConfigError, DataError, StudyError
+from moe_study.posthoc.lm_eval.harness import LOCAL, Asked, ask, harness_tasks, harness_version, local_task
+from moe_study.posthoc.lm_eval.items import ITEMS, cloze_items, topic_items
+from moe_study.posthoc.trace import needs_text, training_corpus
+from moe_study.runs.folder import RunFolder
+from moe_study.runs.scores import find_score, score_identity, write_score
+from moe_study.training import checkpoint
+
+
+@dataclass(frozen=True)
+class ScoreWish:
+    """Which tasks, how much of them, and how."""
+
+    tasks: tuple[str, ...] = LOCAL
+    items: int | None = None  # questions of each task; None: ITEMS of those in LOCAL, all of any other
+    growing_prefixes: bool = False  # for the routings that take it
+    label: str | None = None  # what routers by label are told
+    data_root: Path | None = None  # where questions are kept; None: each run's own
+
+    def check(self) -> None:
+        """ConfigError for what no run could be asked, StudyError where the harness is not installed."""
+        if not self.tasks or not all(self.tasks):
+            raise ConfigError(f"name at least one task with --tasks, such as {','.join(LOCAL)}")
+        if self.items is not None and self.items < 1:
+            raise ConfigError(f"--items {self.items} asks nothing; take at least 1")
+        harness_version()
+
+
+@dataclass
+class Scored:
+    """What came of it."""
+
+    keys: list[str] = field(default_factory=list)  # runs whose folder holds scores now
+    left_out: list[str] = field(default_factory=list)  # a sentence for each run that could not be scored
+
+
+def score_runs(frame: pd.DataFrame, wish: ScoreWish, say: Callable[[str], None] = print) -> Scored:
+    """Score the finished runs of `frame` (analysis.frame.load_frame), with a line for each through `say`.
+
+    What a run's folder holds of the same questions and weights is not asked again. A run that cannot be scored is left
+    out with its sentence. Errors: ConfigError for a wish that no run could meet, StudyError where a task's data cannot
+    be had.
+    """
+    wish.check()
+    tasks, found = _Tasks(wish), Scored()
+    runs = list(each(done(frame)))
+    for count, run in enumerate(runs, start=1):
+        name = f"{run.label}, seed {run.seed:g} ({run.key})"
+        try:
+            said = _score(RunFolder(run.folder), wish, tasks)
+        except StudyError as error:
+            if isinstance(error, ConfigError):
+                raise
+            found.left_out.append(f"{name}: {error}")
+            say(f"[{count}/{len(runs)}] {name}: left out")
+            continue
+        found.keys.append(run.key)
+        say(f"[{count}/{len(runs)}] {name}: {said}")
+    return found
+
+
+def _score(folder: RunFolder, wish: ScoreWish, tasks: "_Tasks") -> str:
+    """Score one run; what to say about it."""
+    started = time.perf_counter()
+    weights = checkpoint.fingerprint_of_newest(folder.checkpoint_folder)
+    asked = tasks.of(folder)
+    known = {one.name: score_identity(folder, weights, one.name, one.fingerprint) for one in asked}
+    facts = {"label": wish.label}
+    missing = [one for one in asked if find_score(folder, known[one.name], facts) is None]
+    if not missing:
+        return "scored before"
+    from moe_study.posthoc.lm_eval.model import StudyLM
+
+    model = StudyLM(folder, growing_prefixes=wish.growing_prefixes, label=wish.label)
+    said = []
+    for one, answers in ask(model, missing):
+        write_score(folder, known[one.name], answers.table, {**answers.facts, **facts, "passes": model.passes.words})
+        said += [f"{one.name} {name} {own['value']:.4g}" for name, own in list(answers.facts["metrics"].items())[:1]]
+    return f"{', '.join(said)}; {duration(time.perf_counter() - started)}"
+
+
+class _Tasks:
+    """The tasks of a wish for each run; loaded once for all runs that get the same questions."""
+
+    def __init__(self, wish: ScoreWish) -> None:
+        self.wish = wish
+        self.of_harness = harness_tasks([name for name in wish.tasks if name not in LOCAL], wish.items)
+        self.local: dict[tuple[str, Path], Asked] = {}
+
+    def of(self, folder: RunFolder) -> list[Asked]:
+        """StudyError for a run without text, DataError where the text that its questions are made from is gone."""
+        needs_text(folder, folder.read_config())
+        return [*(self._local(folder, name) for name in self.wish.tasks if name in LOCAL), *self.of_harness]
+
+    def _local(self, folder: RunFolder, name: str) -> Asked:
+        questions = self._questions(folder, name)
+        if (name, questions) not in self.local:
+            self.local[name, questions] = local_task(name, questions)
+        return self.local[name, questions]
+
+    def _questions(self, folder: RunFolder, name: str) -> Path:
+        config, items = folder.read_config(), self.wish.items or ITEMS
+        root, corpus = self.wish.data_root or places.data_root(config.data), training_corpus(folder)
+        if name == "topic":
+            return topic_items([] if corpus is None else corpus.languages, root, items)
+        if corpus is None:
+            raise DataError(
+                f"{folder.path} was trained on {config.data.name}, and that corpus is not in {root}; the task {name} is"
+                " made from its held-out text: prepare it again (moe-study prepare), or leave the task out of --tasks"
+            )
+        return cloze_items(corpus, root, items)
