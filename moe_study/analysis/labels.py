@@ -119,6 +119,11 @@ def head_words(p: Row) -> str:
     )
 
 
+def full_label(p: Row) -> str:
+    """The head and all that the routing's axes have to say: what a point is called by itself."""
+    return _join(head_words(p), *(axis.words(p) for axis in ROUTING_AXES))
+
+
 def _multiple(p: Row) -> float:
     """Hidden units of a point's feed-forward networks, or of one expert before a split, over the plain model's."""
     if not _given(p.get("routing.expert_size")):

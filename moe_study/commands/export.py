@@ -43,6 +43,6 @@ def run(options: argparse.Namespace) -> None:
 
     exported = export_run(find_run(options.runs_dir, options.run), options.out)
     print(f"{exported.facts.name}, run {exported.facts.key}: {exported.architecture} in {exported.folder}")
-    print(f"opened again: logits differ by at most {exported.difference:.1e} from the run's")
+    print(f"opened again: logits differ by at most {exported.difference:.1g} from the run's")
     for mark, note in caveats(exported.facts.causality):
         print(f"{mark} {note}")

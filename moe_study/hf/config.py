@@ -1,14 +1,12 @@
 """A run's configuration as one of transformers: what config.json of an exported mixture holds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from transformers import PretrainedConfig
 
 from moe_study.design.causality import depends_on_length, verdict
-from moe_study.design.config import LogConfig, RunConfig, read_record
-from moe_study.design.data_options import PLACE_NAMES
+from moe_study.design.config import RunConfig, read_record
 from moe_study.design.plain import to_plain
 from moe_study.design.verdict import Verdict
 
@@ -35,7 +33,7 @@ class MoeStudyConfig(PretrainedConfig):
         eos_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.run = dict(run) if run is not None else to_plain(portable(RunConfig()))
+        self.run = dict(run) if run is not None else to_plain(RunConfig())
         self.measured = dict(measured or {})
         self.labels = list(labels)
         self.eos_token_id = self.bos_token_id = self.pad_token_id = eos_token_id
@@ -67,10 +65,3 @@ class MoeStudyConfig(PretrainedConfig):
         if depends_on_length(routing, context):
             return "the routing of this model depends on how many tokens it is given"
         return ""
-
-
-def portable(config: RunConfig) -> RunConfig:
-    """`config` without what says where something lay, and what was printed or kept, on the machine it was trained on."""
-    options = {name: value for name, value in config.data.options.items() if name not in PLACE_NAMES}
-    data = replace(config.data, root="data", options=options)
-    return replace(config, data=data, log=LogConfig(), run=replace(config.run, dispatch="auto"))

@@ -17,7 +17,7 @@ from moe_study.design.routing import Context
 from moe_study.design.verdict import Verdict
 from moe_study.errors import StudyError
 from moe_study.hf.cache import MoeStudyCache
-from moe_study.hf.config import MoeStudyConfig, portable
+from moe_study.hf.config import MoeStudyConfig
 from moe_study.hf.padding import Padding
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.routing.router import HashRouter
@@ -44,6 +44,8 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         gpt = build_model(config.run_config, config.eos_token_id)
         assert isinstance(gpt, GPT)
         self.gpt = gpt
+        self._why_not_alone = config.why_company_matters
+        self._by_label = config.run_config.routing.context is Context.LABEL
         for module in gpt.modules():
             if isinstance(module, HashRouter):  # the folder stands alone: nothing is drawn when it is opened
                 module.register_buffer("table_VK", module.table_VK, persistent=True)
@@ -89,8 +91,8 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         if cache is not None:
             self._check_generates()
         padding = Padding.of(attention_mask, input_ids, 0 if cache is None else cache.get_seq_length())
-        if padding is not None and (why := self.config.why_company_matters):
-            raise StudyError(f"{why}, so padding would change what it says; give it texts of one length, or one at a time")
+        if padding is not None:
+            self._check_padding(padding, goes_on=cache is not None or logits_to_keep > 0)
         tokens_BT = input_ids if padding is None else padding.to_front(input_ids)
         self._check_fits(tokens_BT.shape[1], cache)
         state = None if cache is None else cache.state_for(self.gpt.context, padding)
@@ -127,8 +129,14 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         super()._validate_generated_length(generation_config, input_ids_length, *others)
 
     def _check_generates(self) -> None:
-        if why := self.config.why_company_matters:
-            raise StudyError(f"{why}, so it cannot generate: the next token would be read before it is there")
+        if self._why_not_alone:
+            raise StudyError(f"{self._why_not_alone}, so it cannot generate: tokens that come later change earlier ones")
+
+    def _check_padding(self, padding: Padding, goes_on: bool) -> None:
+        if self._why_not_alone:
+            raise StudyError(f"{self._why_not_alone}, so padding would change what it says; give texts of one length")
+        if goes_on and padding.is_behind:
+            raise StudyError("a text is gone on with at its end, so pad before it (padding_side='left')")
 
     def _check_fits(self, tokens: int, cache: MoeStudyCache | None) -> None:
         tokens += 0 if cache is None else cache.longest
@@ -143,7 +151,7 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         return MoeStudyCache()
 
     def _label_ids(self, label_ids: Tensor | None) -> Tensor | None:
-        if label_ids is None and self.config.run_config.routing.context is Context.LABEL:
+        if label_ids is None and self._by_label:
             known = ", ".join(f"{number} {label}" for number, label in enumerate(self.config.labels))
             raise StudyError(f"the router is told each text's label: give label_ids, a number for each text ({known})")
         return label_ids
@@ -157,9 +165,12 @@ def _loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
 def as_moe_study(
     gpt: GPT, config: RunConfig, end_of_text: int, measured: Verdict, labels: list[str]
 ) -> MoeStudyForCausalLM:
-    """The trained model as one of transformers, in evaluation mode; `measured` is what the run found of its causality,
-    `labels` what a router by label was trained on."""
-    described = MoeStudyConfig(to_plain(portable(config)), to_plain(measured), labels, end_of_text)
+    """The trained model as one of transformers, in evaluation mode.
+
+    `config` is kept in config.json as it is. `measured` is what the run found of its causality, `labels` what a router
+    by label was trained on.
+    """
+    described = MoeStudyConfig(to_plain(config), to_plain(measured), labels, end_of_text)
     model = MoeStudyForCausalLM(described)
     weights = model.gpt.state_dict()  # a hash router's table, too, which the trained model does not save
     model.gpt.load_state_dict(weights | gpt.state_dict())

@@ -43,6 +43,11 @@ class Padding:
             raise StudyError("attention_mask may be 0 before a text or behind it, not inside, and not everywhere")
         return cls(start_B, length_B, text_BT.shape[1])
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether any text is padded behind it."""
+        return bool((self.start_B + self.length_B < self.positions).any())
+
     def to_front(self, tokens_BT: Tensor) -> Tensor:
         """Every row's text from its position 0 on, in as many positions as the longest needs."""
         column_T = torch.arange(int(self.length_B.max()), device=tokens_BT.device)

@@ -5,8 +5,9 @@ MoeStudyForCausalLM (moe_study/hf/), which `import moe_study.hf` registers. What
 compared with the trained model before it gets its name, so a folder that is there is whole and right.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ import torch
 from moe_study.data import load_run_tokenizer
 from moe_study.data.tokenizer_json import tokenizer_json
 from moe_study.data.tokenizers import END_OF_TEXT, Tokenizer
-from moe_study.design.config import RunConfig
+from moe_study.design.config import LogConfig, RunConfig
+from moe_study.design.data_options import PLACE_NAMES
 from moe_study.design.plain import to_plain
 from moe_study.design.routing import Context
-from moe_study.errors import MissingLibrary, StudyError, reason_of
+from moe_study.errors import StudyError, reason_of
 from moe_study.files import atomic_folder, read_json, write_json_atomic, write_text_atomic
 from moe_study.model.gpt import GPT
 from moe_study.posthoc.export_card import Facts, card
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 RECORD = "moe_study.json"  # in every exported folder: which run it is, and what came of it
 CLOSE = 1e-5  # what logits may differ by in float32, in units of the largest (or of 1, where that is smaller)
 CHECKED = 3  # sequences that are compared
+OF_THE_MACHINE = ("host", "platform", "cpus", "earlier")  # of a run's provenance, what is not told
 
 
 @dataclass(frozen=True)
@@ -93,21 +96,31 @@ def _check_place(out: Path, key: str) -> None:
 
 def _facts(folder: RunFolder, config: RunConfig, result: Mapping[str, Any], tokenizer: Tokenizer) -> Facts:
     """Everything that is told of the run; nothing of where it lay."""
-    try:
-        from moe_study.hf.config import portable
-    except MissingLibrary as error:
-        raise StudyError(str(error)) from error
     by_label = config.routing.context is Context.LABEL
     return Facts(
         key=folder.key,
         config=portable(config),
         result=dict(result),
-        provenance=folder.provenance() or {},
+        provenance={name: value for name, value in (folder.provenance() or {}).items() if name not in OF_THE_MACHINE},
         weights=checkpoint.fingerprint_of_newest(folder.checkpoint_folder),
         end_of_text=tokenizer.end_of_text,
         causality=causality_of(result),
         labels=trained_labels(folder, config) if by_label else [],
     )
+
+
+def portable(config: RunConfig) -> RunConfig:
+    """`config` without what says where something lay, what was printed or kept, and how experts were run."""
+    data = replace(config.data, root="data", options=_without_places(config.data.options))
+    return replace(config, data=data, log=LogConfig(), run=replace(config.run, dispatch="auto"))
+
+
+def _without_places(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_places(value) if isinstance(value, Mapping) else value
+        for name, value in options.items()
+        if name not in PLACE_NAMES
+    }
 
 
 def _as_transformers(gpt: GPT, facts: Facts, end_of_text: int) -> "PreTrainedModel":
@@ -122,9 +135,12 @@ def _save(model: "PreTrainedModel", folder: Path, out: Path) -> None:
     from safetensors import SafetensorError
 
     try:
-        model.save_pretrained(folder)
+        with _quiet():
+            model.save_pretrained(folder)
     except SafetensorError as error:  # it hides a full disk
         raise StudyError(f"cannot write {out}: {reason_of(error)}") from error
+    for file in folder.iterdir():  # safetensors lets nobody else read its files
+        file.chmod(folder.stat().st_mode & 0o666)
 
 
 def _write_tokenizer(tokenizer: Tokenizer, config: RunConfig, folder: Path) -> None:
@@ -151,7 +167,8 @@ def largest_difference(gpt: GPT, folder: Path) -> float:
     """
     from transformers import AutoModelForCausalLM
 
-    opened = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with _quiet():
+        opened = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     vocabulary = gpt.token_embedding.num_embeddings
     tokens_BT = torch.randint(vocabulary, (CHECKED, gpt.context), generator=torch.Generator().manual_seed(0))
     label_B = torch.zeros(CHECKED, dtype=torch.long)
@@ -162,3 +179,17 @@ def largest_difference(gpt: GPT, folder: Path) -> float:
     if not difference <= CLOSE * max(1.0, float(expected_BTV.abs().max())):
         raise StudyError(f"the exported model's logits differ by {difference:.1e} from the run's, so it is not kept")
     return difference
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers, which models of this size need not."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_study.analysis.format import BATCH_MARK, LEAK_MARK, NOTHING, count, number
-from moe_study.analysis.labels import head_words
+from moe_study.analysis.labels import full_label
 from moe_study.design.config import RunConfig
 from moe_study.design.identity import settings_of
+from moe_study.design.routing import Selection
 from moe_study.design.verdict import Verdict
 
 GPT2 = "GPT2LMHeadModel"
@@ -28,8 +29,8 @@ class Facts:
 
     @property
     def name(self) -> str:
-        """The point in a few words: "token top-2"."""
-        return head_words(settings_of(self.config))
+        """The point in words: "token top-2 of 4, picked softmax"."""
+        return full_label(settings_of(self.config))
 
 
 def card(facts: Facts, architecture: str, difference: float) -> str:
@@ -41,9 +42,11 @@ def card(facts: Facts, architecture: str, difference: float) -> str:
 
 
 def _front_matter(facts: Facts) -> Iterator[str]:
-    mixture = facts.config.routing.selection != "dense"
-    yield from ("---", "library_name: transformers", "pipeline_tag: text-generation", "tags:", "- moe_study")
-    if mixture:
+    yield from ("---", "library_name: transformers")
+    if not list(caveats(facts.causality)):
+        yield "pipeline_tag: text-generation"
+    yield from ("tags:", "- moe_study")
+    if facts.config.routing.selection is not Selection.DENSE:
         yield "- mixture-of-experts"
     yield "---"
 
@@ -85,7 +88,7 @@ def _loading(facts: Facts, architecture: str, difference: float) -> Iterator[str
     yield ""
     yield (
         f"The class is `{architecture}`. When this folder was written it was opened again: on random tokens its logits"
-        f" differed by at most {difference:.1e} from those of the run (float32)."
+        f" differed by at most {difference:.1g} from those of the run (float32)."
     )
     yield (
         f"The model reads at most {facts.config.model.context} tokens. A document ends with `<|endoftext|>`"
