@@ -11,7 +11,7 @@ import pytest
 
 from moe_study import files
 from moe_study.errors import DataError, StudyError
-from moe_study.files import atomic_file, write_bytes_atomic, write_json_atomic, write_text_atomic
+from moe_study.files import atomic_file, atomic_folder, write_bytes_atomic, write_json_atomic, write_text_atomic
 
 
 def test_a_written_file_reads_back_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -89,3 +89,46 @@ def test_writers_in_parallel_never_mix(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert target.read_bytes() in contents
+
+
+def test_a_folder_appears_whole_and_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "export"
+    for number in range(2):
+        with atomic_folder(target) as unfinished:
+            (unfinished / f"{number}.txt").write_text("x")
+            (unfinished / "inner").mkdir()
+            assert target.exists() == (number == 1) and not (target / "1.txt").exists()
+        assert sorted(path.name for path in target.iterdir()) == [f"{number}.txt", "inner"]
+        assert [path.name for path in target.parent.iterdir()] == ["export"]
+
+
+def test_a_folder_that_fails_leaves_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    with atomic_folder(target) as unfinished:
+        (unfinished / "old.txt").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(target) as unfinished:
+        (unfinished / "new.txt").write_text("new")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [path.name for path in target.iterdir()] == ["old.txt"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "export"
+    with atomic_folder(target) as unfinished:
+        (unfinished / "old.txt").write_text("old")
+    rename = Path.rename
+
+    def full(path: Path, to: Path) -> Path:
+        if files.TEMPORARY_MARK in path.name and not path.name.endswith("before"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", full)
+    sentence = pytest.raises(StudyError, match=r"cannot write .*export: the disk is full")
+    with sentence, atomic_folder(target) as unfinished:
+        (unfinished / "new.txt").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [path.name for path in target.iterdir()] == ["old.txt"]

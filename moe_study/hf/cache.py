@@ -1,8 +1,7 @@
 """The model's own cache (model/cache.py) in the clothes that transformers' generation expects."""
 
-from transformers import Cache as TransformersCache
-
 from torch import Tensor
+from transformers import Cache as TransformersCache
 
 from moe_study.hf.padding import Padding
 from moe_study.model.cache import Cache

@@ -36,14 +36,18 @@ class MoeStudyConfig(PretrainedConfig):
         self.run = dict(run) if run is not None else to_plain(RunConfig())
         self.measured = dict(measured or {})
         self.labels = list(labels)
-        self.eos_token_id = self.bos_token_id = self.pad_token_id = eos_token_id
         config = self.run_config
-        self.vocab_size, self.max_position_embeddings = config.vocab_size, config.model.context
-        self.hidden_size, self.num_hidden_layers = config.model.width, config.model.layers
-        self.num_attention_heads = config.model.heads
-        derived = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        kwargs = {name: value for name, value in kwargs.items() if name not in (*derived, "bos_token_id", "pad_token_id")}
-        super().__init__(**{"tie_word_embeddings": False, **kwargs})
+        repeated = {
+            "vocab_size": config.vocab_size,
+            "max_position_embeddings": config.model.context,
+            "hidden_size": config.model.width,
+            "num_hidden_layers": config.model.layers,
+            "num_attention_heads": config.model.heads,
+            "eos_token_id": eos_token_id,
+            "bos_token_id": eos_token_id,
+            "pad_token_id": eos_token_id,
+        }
+        super().__init__(**{"tie_word_embeddings": False, **kwargs, **repeated})
 
     @property
     def run_config(self) -> RunConfig:

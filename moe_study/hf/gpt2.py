@@ -12,6 +12,7 @@ from moe_study.design.config import RunConfig
 from moe_study.design.routing import Selection, expert_hidden
 from moe_study.model.gpt import GPT
 from moe_study.model.mlp import MLP
+from moe_study.model.transformer import Block
 
 
 def fits_gpt2(config: RunConfig) -> bool:
@@ -55,7 +56,7 @@ def gpt2_weights(gpt: GPT) -> dict[str, Tensor]:
         **_norm("transformer.ln_f", gpt.norm),
     }
     for number, block in enumerate(gpt.blocks):
-        assert isinstance(block.ffn, MLP)
+        assert isinstance(block, Block) and isinstance(block.ffn, MLP)
         name = f"transformer.h.{number}"
         weights |= _norm(f"{name}.ln_1", block.norm_attn) | _norm(f"{name}.ln_2", block.norm_ffn)
         weights |= _product(f"{name}.attn.c_attn", block.attn.qkv) | _product(f"{name}.attn.c_proj", block.attn.out)

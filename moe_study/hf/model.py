@@ -5,7 +5,6 @@ Shape suffixes: B sequences, T positions, V vocabulary.
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
@@ -112,7 +111,7 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
     def generate(self, *arguments: Any, **named: Any) -> Any:
         """As transformers' own, for routings that can; StudyError for the others, and beyond the model's context."""
         self._check_generates()
-        return super().generate(*arguments, **named)
+        return super().generate(*arguments, **named)  # type: ignore[misc]
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -126,11 +125,11 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
                 f"the model reads at most {self.gpt.context} tokens: after a prompt of {input_ids_length}, ask for"
                 f" at most {max(0, self.gpt.context - input_ids_length)} new ones (max_new_tokens)"
             )
-        super()._validate_generated_length(generation_config, input_ids_length, *others)
+        super()._validate_generated_length(generation_config, input_ids_length, *others)  # type: ignore[misc]
 
     def _check_generates(self) -> None:
         if self._why_not_alone:
-            raise StudyError(f"{self._why_not_alone}, so it cannot generate: tokens that come later change earlier ones")
+            raise StudyError(f"{self._why_not_alone}, so it cannot generate, where tokens come one after another")
 
     def _check_padding(self, padding: Padding, goes_on: bool) -> None:
         if self._why_not_alone:

@@ -126,15 +126,14 @@ class GPT(Transformer):
 
     def _layout(self, tokens_BS: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
         """Position embeddings of the new tokens, (T, D) or (B, T, D), and what each attends to; None: all before it."""
-        continues = cache is not None and not cache.is_new
         if self.end_of_text is not None:
             positions_BT, mask_B1TS = document_layout(tokens_BS, self.end_of_text)
-            if continues:
+            if cache is not None:
                 positions_BT, mask_B1TS = cache.of_new(positions_BT), cache.of_new(mask_B1TS.squeeze(1)).unsqueeze(1)
             return self.position_embedding(positions_BT), mask_B1TS
-        if continues:
-            return self.position_embedding(cache.position_BT), cache.not_later_BTS().unsqueeze(1)
-        return self.position_embedding.weight[: tokens_BS.shape[1]], None
+        if cache is None or cache.is_new:
+            return self.position_embedding.weight[: tokens_BS.shape[1]], None
+        return self.position_embedding(cache.position_BT), cache.not_later_BTS().unsqueeze(1)
 
 
 def document_layout(tokens_BT: Tensor, end_of_text: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The card of an exported model: what the run was, what came of it, and what its numbers are worth."""
 
+import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from moe_study.design.routing import Selection
 from moe_study.design.verdict import Verdict
 
 GPT2 = "GPT2LMHeadModel"
+DOMAINS = ("language", "topic")
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,9 @@ class Facts:
 
 def card(facts: Facts, architecture: str, difference: float) -> str:
     """README.md of the folder, with its front matter. `difference` is that of logits, found when it was written."""
-    return "\n".join(
-        [*_front_matter(facts), "", *_head(facts), "", *_loading(facts, architecture, difference), "", *_results(facts), "",
-         *_domains(facts), *_origin(facts)]  # fmt: skip
-    )
+    loading, domains = _loading(facts, architecture, difference), (_domains(facts, kind) for kind in DOMAINS)
+    parts = (_front_matter(facts), _head(facts), loading, _results(facts), *domains, _origin(facts))
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
 
 
 def _front_matter(facts: Facts) -> Iterator[str]:
@@ -123,18 +124,18 @@ def _count(result: Mapping[str, Any], name: str) -> str:
     return NOTHING if value is None else count(value)
 
 
-def _domains(facts: Facts) -> Iterator[str]:
-    for kind in ("language", "topic"):
-        domains = {name: found for name, found in (facts.result.get(f"by_{kind}") or {}).items() if found.get("tokens")}
-        if len(domains) > 1:
-            yield from (f"| {kind} | loss | tokens |", "|---|---:|---:|")
-            for name, found in domains.items():
-                yield f"| {_cell(name)} | {number(found.get('loss'), '{:.4f}')} | {count(found['tokens'])} |"
-            yield ""
+def _domains(facts: Facts, kind: str) -> Iterator[str]:
+    """The loss by language or topic, where there are several."""
+    found = {name: domain for name, domain in (facts.result.get(f"by_{kind}") or {}).items() if domain.get("tokens")}
+    if len(found) > 1:
+        yield from (f"| {kind} | loss | tokens |", "|---|---:|---:|")
+        for name, domain in found.items():
+            yield f"| {_cell(name)} | {number(domain.get('loss'), '{:.4f}')} | {count(domain['tokens'])} |"
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """A name out of a corpus, which may hold anything."""
+    return html.escape(text).replace("|", "&#124;").replace("\n", " ")
 
 
 def _origin(facts: Facts) -> Iterator[str]:
@@ -148,8 +149,8 @@ def _origin(facts: Facts) -> Iterator[str]:
     yield f"- data: {config.data.name}, {config.data.tokenizer.kind} tokenizer of {config.data.tokenizer.size} ids"
     yield f"- data fingerprint: `{fingerprint or NOTHING}`"
     yield f"- weights: `{facts.weights or NOTHING}`"
-    yield f"- code: commit `{provenance.get('commit') or NOTHING}`{changed}, version {provenance.get('version') or NOTHING}"
+    code = f"commit `{provenance.get('commit') or NOTHING}`{changed}, version {provenance.get('version') or NOTHING}"
+    yield f"- code: {code}"
     yield f"- trained with {versions or NOTHING}, on {provenance.get('device') or NOTHING}, {config.run.precision}"
     yield ""
     yield "The whole configuration, result and provenance stand in `moe_study.json`."
-    yield ""

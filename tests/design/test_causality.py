@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from moe_study.design.causality import verdict, verdict_of
+from moe_study.design.causality import decides_alone, verdict, verdict_of
 from moe_study.design.routing import (
     Capacity,
     ChoiceScope,
@@ -24,6 +24,7 @@ from moe_study.design.routing import (
     Unit,
 )
 from moe_study.design.verdict import Verdict
+from tests.audit.table import ROWS
 from tests.design.points import toy
 
 CONTEXT = 64
@@ -231,3 +232,19 @@ def test_the_largest_pass_of_a_run_decides() -> None:
         assert verdict_of(dataclasses.replace(config, run=run)) == Verdict(*OTHERS_AND_BATCH)
     accumulated = dataclasses.replace(alone, batch_size=4, micro_batch=1)
     assert verdict_of(dataclasses.replace(config, run=accumulated)) == Verdict()
+
+
+def test_which_tokens_decide_alone() -> None:
+    """Whether that is so is seen where texts are gone on with (tests/model/test_cache.py); here, that nobody is kept
+    from it."""
+    alone = {name for name, (routing, _) in ROWS.items() if decides_alone(routing)}
+    assert alone == {
+        "dense",
+        "every expert",
+        "token choice, dropless",
+        "token choice, loss-free bias",
+        "token choice by a hash",
+        "threshold, dropless",
+        "threshold held to a budget",
+        "expert choice by a cutoff",
+    }

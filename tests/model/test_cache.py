@@ -1,4 +1,4 @@
-"""A model that goes on with texts gives what one pass over the whole texts gives, whatever its routing needs to know."""
+"""A model that goes on with texts gives what one pass over all of them gives, whatever its routing needs to know."""
 
 import dataclasses
 
