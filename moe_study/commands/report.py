@@ -44,4 +44,5 @@ def run(options: argparse.Namespace) -> None:
     study = read_study(runs, options.sweep, options.reference, options.rank_leaking, options.margin)
     written = write_page(study, options.out, runs, options.sweep)
     finished = int(study.frame["state"].eq("done").sum())
-    print(f"{written}: {finished} of {len(study.frame)} runs, {written.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    size = f"{written.stat().st_size / 1e6:.1f} MB"
+    print(f"{written}: {finished} of {len(study.frame)} runs, {size}; open it in a browser")

@@ -36,8 +36,15 @@ class Chart:
     spec: Spec
     says: str  # for those who cannot see it
     notes: Sequence[str] = ()
-    wide: bool = False  # takes the whole width of the page
-    zooms: bool = True
+
+
+@dataclass
+class Group:
+    """Charts under one heading, and what holds for all of them."""
+
+    title: str
+    notes: Sequence[str] = ()
+    charts: list[Chart] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,15 +71,19 @@ class Charts:
     prefix: str  # of their names
     looks: Sequence[Look]
     seeds: Sequence[int]
-    found: list[Chart] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
     data: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def name(self, data: str) -> dict[str, str]:
         """What a specification calls one of the sets of data."""
         return {"name": f"{self.prefix}{data}"}
 
+    def start(self, title: str, *notes: str) -> None:
+        """Begin a group: what is added from now on stands in it."""
+        self.groups.append(Group(title, notes))
+
     def add(self, chart: Chart, **data: pd.DataFrame) -> None:
-        self.found.append(chart)
+        self.groups[-1].charts.append(chart)
         self.data.update({f"{self.prefix}{name}": frame for name, frame in data.items()})
 
     @property
@@ -85,7 +96,7 @@ class Charts:
 
     def colour(self) -> Spec:
         """The encoding of colour by point; the legend stands beside the charts, once for all."""
-        return {**_point(self.names, [look.colour for look in self.looks])}
+        return _point(self.names, [look.colour for look in self.looks])
 
     def dash(self) -> Spec:
         return _point(self.names, [list(look.dash) for look in self.looks])
@@ -118,7 +129,7 @@ def zoom(*channels: str) -> Spec:
 def quantity(name: str, title: str | None, **more: Any) -> Spec:
     """The encoding of a number on an axis that need not start at zero."""
     axis = more.pop("axis", {})
-    scale = {"zero": False, "nice": True, **more.pop("scale", {})}
+    scale = {"zero": False, "nice": False, **more.pop("scale", {})}
     return {"field": name, "type": "quantitative", "title": title, "scale": scale, "axis": axis, **more}
 
 

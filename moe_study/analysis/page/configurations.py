@@ -1,5 +1,7 @@
 """Every run's configuration, as what differs from the defaults and as a whole, and where its result came from."""
 
+import contextlib
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ class PointConfiguration:
 
     name: str  # its label with its mark
     seeds: Sequence[int]
+    apart: Sequence[str]  # setting=value: what tells it from other points
     differs: Sequence[tuple[str, str, str]]  # setting, value, default
     whole: str  # as YAML
 
@@ -41,23 +44,36 @@ class Record:
 def configurations(study: Study, leaking: Collection[str]) -> list[PointConfiguration]:
     """Those of all points, done or not, in the order of the frame; runs without a readable one are left out."""
     defaults = {name: _text(value) for name, value in flatten(to_plain(RunConfig())).items()}
+    plains = _plain_configurations(study)
+    flat = {label: {str(n): _text(v) for n, v in flatten(plain).items()} for label, plain in plains.items()}
+    varying = _varying(list(flat.values()))
     found = []
-    readable = study.frame[study.frame["label"] != study.frame["key"]]
-    for label, own in readable.groupby("label", sort=False):
-        try:
-            plain = RunFolder(own["folder"].iloc[0]).read_plain_config()
-        except StudyError:
-            continue
-        settings = {str(name): _text(value) for name, value in flatten(plain).items()}
+    for label, settings in flat.items():
         differs = [
             (name, value, defaults.get(name, NOTHING))
             for name, value in settings.items()
             if is_of_point(name) and value != defaults.get(name)
         ]
-        seeds = sorted(int(seed) for seed in own["seed"].dropna())
-        whole = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-        found.append(PointConfiguration(marked(str(label), leaking), seeds, differs, whole))
+        seeds = sorted(int(seed) for seed in study.frame[study.frame["label"] == label]["seed"].dropna())
+        apart = [f"{name}={settings[name]}" for name in varying if name in settings]
+        whole = yaml.safe_dump(plains[label], sort_keys=False, allow_unicode=True)
+        found.append(PointConfiguration(marked(label, leaking), seeds, apart, differs, whole))
     return found
+
+
+def _plain_configurations(study: Study) -> dict[str, dict[str, Any]]:
+    """Of each point (label), that of its first run."""
+    found = {}
+    for label, own in study.frame[study.frame["label"] != study.frame["key"]].groupby("label", sort=False):
+        with contextlib.suppress(StudyError):
+            found[str(label)] = RunFolder(own["folder"].iloc[0]).read_plain_config()
+    return found
+
+
+def _varying(points: Sequence[Mapping[str, str]]) -> list[str]:
+    """The settings in which some points differ."""
+    names = dict.fromkeys(name for settings in points for name in settings if is_of_point(name))
+    return [name for name in names if len({settings.get(name) for settings in points}) > 1]
 
 
 def _text(value: Any) -> str:
@@ -77,19 +93,19 @@ def runs_table(study: Study, leaking: Collection[str]) -> Table:
 
 def _run_row(run: Mapping[Any, Any], leaking: Collection[str]) -> list[Cell]:
     made = _provenance(run)
-    versions = made.get("versions") if isinstance(made.get("versions"), dict) else {}
+    versions = made.get("versions") or {}
     name, seed = marked(str(run["label"]), leaking), known(run.get("seed"))
-    commit = f"{str(made['commit'])[:9]}{' with changes' if made.get('diff') else ''}" if made.get("commit") else NOTHING
     at = made.get("time")
-    loss, seconds = (pd.to_numeric(run.get(name), errors="coerce") for name in ("validation_loss", "train_seconds"))
+    loss, seconds = (float(run.get(name, math.nan)) for name in ("validation_loss", "train_seconds"))
+    commit = f"{made['commit'][:9]}{' with changes' if made.get('diff') else ''}" if made.get("commit") else None
     texts = [str(value or NOTHING) for value in (commit, versions.get("torch"), made.get("device"), made.get("host"))]
     return [
         Cell(name, name),
         Cell(NOTHING if seed is None else f"{seed:g}", seed),
         Cell(str(run["key"]), str(run["key"])),
         Cell(str(run["state"]), str(run["state"])),
-        Cell(number(loss, "{:.4f}"), known(float(loss))),
-        Cell(duration(float(seconds)), known(float(seconds))),
+        Cell(number(loss, "{:.4f}"), known(loss)),
+        Cell(duration(seconds), known(seconds)),
         *(Cell(text, text) for text in texts),
         Cell(_date(at), known(at) if isinstance(at, int | float) else None),
     ]

@@ -64,9 +64,9 @@ def with_marks(text: str) -> Markup:
 @cache
 def _drawing() -> str:
     """Vega, Vega-Lite and Vega-Embed (BSD-3-Clause), as vl-convert brings them."""
-    import vl_convert
+    from vl_convert import javascript_bundle
 
-    bundle = str(vl_convert.javascript_bundle()).strip()
+    bundle: str = javascript_bundle("window.vegaEmbed = vegaEmbed;").strip()
     if "</script" in bundle.lower() or "<!--" in bundle:
         raise ValueError("the drawing library holds a sign that would end its script element")
     return f"(() => {{{bundle}\n}})();"

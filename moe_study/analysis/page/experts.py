@@ -53,7 +53,8 @@ def inside_of(part: Part, probe: ProbeFindings, id: str, names: dict[str, str]) 
             left_out += 1
             continue
         inside.data["runs"].append(run)
-    inside.data["runs"].sort(key=lambda run: (list(names.values()).index(run["name"]), run["seed"]))
+    order = [names[label] for label in part.table["label"] if label in names]
+    inside.data["runs"].sort(key=lambda run: (order.index(run["name"]), run["seed"]))
     inside.data.update(documents=texts.documents, labels=texts.labels or _labels_of(found))
     inside.notes = [*texts.problems]
     if left_out:
@@ -113,15 +114,16 @@ def _run(one: RunFinding, probe: ProbeFindings, name: str, texts: _Texts) -> dic
     trace = texts.trace_of(one)
     spans = [] if trace is None else [token_span(trace, document) for document in texts.chosen]
     layers = []
-    for layer, rows in shares.groupby("layer"):
-        entry: dict[str, Any] = {"layer": int(layer), "experts": int(rows["expert"].max()) + 1, "maps": {}}
+    for layer in sorted({int(number) for number in shares["layer"]}):
+        rows = shares[shares["layer"] == layer]
+        entry: dict[str, Any] = {"layer": layer, "experts": int(rows["expert"].max()) + 1, "maps": {}}
         for of, own in rows.groupby("of", sort=False):
             entry["maps"][str(of)] = {"lift": _lift(own)}
             damage = knocked[(knocked["layer"] == layer) & (knocked["of"] == of)] if len(knocked) else knocked
             if len(damage):
                 entry["maps"][str(of)]["removed"] = _damage(damage)
-        if trace is not None and int(layer) in trace.layers:
-            entry["picks"] = picks(trace.layer(int(layer)), spans)
+        if trace is not None and layer in trace.layers:
+            entry["picks"] = picks(trace.layer(layer), spans)
         layers.append(entry)
     return {"name": name, "seed": one.seed, "key": one.key, "leaks": one.leaks, "layers": layers}
 

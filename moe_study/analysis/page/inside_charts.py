@@ -9,12 +9,19 @@ from moe_study.analysis.specialisation.knockout import ALL_LAYERS
 from moe_study.analysis.specialisation.knockout_sentences import WHAT
 from moe_study.analysis.statistics import t_interval
 
+FROM_ZERO = {"zero": True, "padding": 10}
 BAND_WIDTH = 0.8  # of a layer, for the points side by side
 
 
 def add_inside_charts(charts: Charts, probe: ProbeFindings) -> None:
     """All that the findings on a probe allow."""
     names = {look.label: look.name for look in charts.looks}
+    charts.start(
+        f"What experts tell of labels: {probe.over('information')}",
+        "Of all there is to know of a label, what the expert tells: 1 where it tells the label. Bars: 95% intervals"
+        " over seeds; grey: what comes out where labels mean nothing (the middle 95%); star: shown for other seeds and"
+        " other documents, adjusted for a question's layers and points. Beyond: what it adds to what is named there.",
+    )
     rows = probe.information[probe.information["point"].isin(names)]
     questions = dict.fromkeys(zip(rows["label"], rows["given"], strict=True))
     for number, (label, given) in enumerate(questions):
@@ -33,14 +40,9 @@ def _add_information(
     data["shown"] = ["not tested" if one is None else "shown" if one else "not shown" for one in own["shown"]]
     data = _side_by_side(data)
     name = f"information-{probe.name}-{number}"
-    notes = [
-        probe.over("information"),
-        "1 where the expert tells the label; bars: 95% intervals over seeds; grey: what comes out where labels mean"
-        " nothing (the middle 95%); star: shown for other seeds and other documents",
-    ]
     says = f"Share of what there is to know of {words} that the expert tells, by layer, for every point."
-    chart = Chart(f"{charts.prefix}{name}", f"What experts tell of {words}", _information(charts, name, data), says, notes)
-    charts.add(chart, **{name: data})
+    title = f"{words[:1].upper()}{words[1:]}"
+    charts.add(Chart(f"{charts.prefix}{name}", title, _information(charts, name, data), says), **{name: data})
 
 
 def _side_by_side(data: pd.DataFrame) -> pd.DataFrame:
@@ -54,12 +56,12 @@ def _side_by_side(data: pd.DataFrame) -> pd.DataFrame:
 def _layers(data: pd.DataFrame) -> Spec:
     layers = sorted({int(layer) for layer in data["layer"]})
     axis = {"values": layers, "format": "d", "grid": False}
-    scale = {"domain": [layers[0] - 0.6, layers[-1] + 0.6], "nice": False}
+    scale = {"domain": [layers[0] - 0.6, layers[-1] + 0.6]}
     return quantity("place", "layer", axis=axis, scale=scale)
 
 
 def _information(charts: Charts, name: str, data: pd.DataFrame) -> Spec:
-    x, y = _layers(data), quantity("value", "of all there is to know", scale={"zero": True})
+    x, y = _layers(data), quantity("value", "of all there is to know", scale=FROM_ZERO)
     says = [
         {"field": "name", "title": "point"}, {"field": "layer"},
         *({"field": field, "title": title, "type": "quantitative", "format": ".4f"} for field, title in (
@@ -94,7 +96,7 @@ def _information(charts: Charts, name: str, data: pd.DataFrame) -> Spec:
         "mark": {"type": "point", "size": 46, "strokeWidth": 1.4, "opacity": 1, "clip": True},
         "encoding": {"x": x, "y": y, **stroke, "fill": charts.fill(), "shape": charts.shape(), "tooltip": says},
     }
-    layers = [bands, bars, stars, dots]
+    layers = [bands, bars, *([stars] if data["shown"].eq("shown").any() else []), dots]
     return {"data": charts.name(name), "transform": [SHOWN_POINTS], "height": HEIGHT - 60, "layer": layers}
 
 
@@ -106,28 +108,29 @@ def _add_knockouts(charts: Charts, probe: ProbeFindings, names: dict[str, str]) 
     changes = changes[(changes["of"] == "") & changes["label"].isin(names)] if len(changes) else changes
     if not len(changes):
         return
-    by_run = changes.groupby(["label", "seed", "kind", "layer"], sort=False)[["change", "null_mean"]].mean().reset_index()
+    groups = changes.groupby(["label", "seed", "kind", "layer"], sort=False)
+    by_run = groups[["change", "null_mean"]].mean().reset_index()
     by_run = by_run.assign(name=by_run["label"].map(names), seed=by_run["seed"].astype(int))
+    charts.start(
+        f"What breaks without experts: {probe.over('knockout')}",
+        "Change of the loss over all tokens, mean over experts. Dots: seeds; bars: 95% intervals over seeds; grey line:"
+        " the same done to random experts of equal load.",
+    )
     for kind, own in by_run.groupby("kind", sort=False):
         words = WHAT.get(str(kind), str(kind).replace("_", " "))  # type: ignore[call-overload]
         means = _over_seeds(own)
         name = f"knockout-{probe.name}-{str(kind).replace('_', '-')}"
         seeds = _places_of(means, own)[["name", "seed", "layer", "place", "change"]]
-        notes = [
-            probe.over("knockout"),
-            "change of the loss over all tokens, mean over experts; dots: seeds; bars: 95% intervals over seeds; grey"
-            " line: the same done to random experts of equal load",
-        ]
         says = f"Change of the loss of every point by layer: {words}."
-        chart = Chart(
-            f"{charts.prefix}{name}", f"Change of the loss: {words}", _knockout(charts, name, means), says, notes
-        )
+        title = f"{words[:1].upper()}{words[1:]}"
+        chart = Chart(f"{charts.prefix}{name}", title, _knockout(charts, name, means), says)
         charts.add(chart, **{name: means, f"{name}-seeds": seeds})
 
 
 def _over_seeds(by_run: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for (name, layer), own in by_run.groupby(["name", "layer"], sort=False):
+    for name, layer in dict.fromkeys(zip(by_run["name"], by_run["layer"], strict=True)):
+        own = by_run[(by_run["name"] == name) & (by_run["layer"] == layer)]
         mean, _, low, high = t_interval(own["change"].to_numpy(dtype=float))
         null = own["null_mean"].to_numpy(dtype=float)
         random = float(null.mean()) if len(null) and not np.isnan(null).any() else np.nan
@@ -141,7 +144,7 @@ def _places_of(means: pd.DataFrame, by_run: pd.DataFrame) -> pd.DataFrame:
 
 
 def _knockout(charts: Charts, name: str, means: pd.DataFrame) -> Spec:
-    x, y = _layers(means), quantity("change", "nats per token; up is worse", scale={"zero": True})
+    x, y = _layers(means), quantity("change", "nats per token; up is worse", scale=FROM_ZERO)
     if (means["layer"] == ALL_LAYERS).any():
         x["axis"]["labelExpr"] = f"datum.value == {ALL_LAYERS} ? 'all' : datum.label"
     stroke = {"stroke": charts.colour()}
@@ -175,5 +178,5 @@ def _knockout(charts: Charts, name: str, means: pd.DataFrame) -> Spec:
         "mark": {"type": "point", "size": 46, "strokeWidth": 1.4, "opacity": 1, "clip": True},
         "encoding": {"x": x, "y": y, **stroke, "fill": charts.fill(), "shape": charts.shape(), "tooltip": says},
     }
-    layers = [random, bars, seeds, dots]
+    layers = [*([random] if means["random"].notna().any() else []), bars, seeds, dots]
     return {"data": charts.name(name), "transform": [SHOWN_POINTS], "height": HEIGHT - 60, "layer": layers}

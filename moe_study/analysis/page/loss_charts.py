@@ -1,6 +1,8 @@
 """Charts of losses: over training, paired with the reference, and against each cost."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,10 +18,13 @@ MOST_STEPS = 200  # of one curve
 EARLY = 0.15  # of training, whose losses would make the rest flat
 LATE = 0.2  # of training, after which differences are drawn
 NATS = "nats per token"
+SEED: list[Spec] = [{"field": "name", "title": "point"}, {"field": "seed"}]
+NEAR, LANE, LANES = 0.05, 16, (0, 1, -1, 2, -2)  # costs this close (of the axis) stand so many pixels apart
 
 
 def add_loss_charts(charts: Charts, part: Part) -> None:
     """All that the finished runs of a part allow; `part` holds the points to draw (plots.all.readable)."""
+    charts.start("Loss")
     _add_curves(charts, part)
     _add_differences(charts, part)
     _add_costs(charts, part)
@@ -82,8 +87,8 @@ def _span(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def _curves(charts: Charts, value: str, title: str, span: tuple[float, float] | None) -> Spec:
-    scale = {"domain": list(span), "nice": False} if span else {}
-    x = quantity("tokens", "training tokens", axis={"format": "~s", "grid": False}, scale={"nice": False})
+    scale = {"domain": list(span)} if span else {"nice": True}
+    x = quantity("tokens", "training tokens", axis={"format": "~s", "grid": False})
     mean = [{"aggregate": [{"op": "mean", "field": value, "as": "mean"}], "groupby": ["name", "tokens"]}]
     colour, dash = charts.colour(), charts.dash()
     seeds = {
@@ -124,7 +129,7 @@ def _add_differences(charts: Charts, part: Part) -> None:
     for row in each(table):
         low, high = row.difference_low, row.difference_high
         rows.append((names[row.label], row.difference, low, high, int(row.pairs), row.standing))
-        gaps = (part.losses.loc[row.label] - part.losses.loc[part.reference]).dropna()
+        gaps = (part.losses.loc[row.label] - part.losses.loc[part.reference]).dropna().to_dict()
         seeds += [(names[row.label], int(seed), float(gap)) for seed, gap in gaps.items()]
     reference, level = names[part.reference], percent(part.table.attrs["level"])
     notes = [
@@ -134,7 +139,7 @@ def _add_differences(charts: Charts, part: Part) -> None:
     chart = Chart(
         f"{charts.prefix}differences",
         f"Loss minus that of {reference}, paired by seed",
-        _differences(charts, part.margin, len(rows)),
+        _differences(charts, [row[0] for row in rows], part.margin, _reach(rows, seeds, part.margin)),
         f"Difference in loss to {reference} of each point with its interval; the table of points has the numbers.",
         notes,
     )
@@ -146,13 +151,25 @@ def _add_differences(charts: Charts, part: Part) -> None:
     )
 
 
-def _differences(charts: Charts, margin: float, points: int) -> Spec:
-    order = charts.names
-    y: Spec = {"field": "name", "type": "nominal", "title": None, "sort": order, "axis": {"ticks": False, "domain": 0}}
-    x = quantity("difference", f"{NATS}; left is better", axis={"format": "+~g"}, scale={"zero": True})
+def _reach(
+    rows: Sequence[tuple[Any, ...]], seeds: Sequence[tuple[str, int, float]], margin: float
+) -> tuple[float, float]:
+    """Ends of an axis that holds every seed; intervals only as far as they leave the rest readable."""
+    needed = [-margin, margin, *(gap for _, _, gap in seeds)]
+    low, high = min(needed), max(needed)
+    most, ends = 0.5 * (high - low), [end for row in rows for end in row[2:4] if not math.isnan(end)]
+    low, high = max(low - most, min([low, *ends])), min(high + most, max([high, *ends]))
+    pad = 0.04 * (high - low)
+    return low - pad, high + pad
+
+
+def _differences(charts: Charts, order: Sequence[str], margin: float, reach: tuple[float, float]) -> Spec:
+    axis = {"ticks": False, "domain": False, "labelPadding": 8}
+    y: Spec = {"field": "name", "type": "nominal", "title": None, "sort": list(order), "axis": axis}
+    x = quantity("difference", f"{NATS}; left is better", axis={"format": "+~g"}, scale={"domain": list(reach)})
     of_points, of_seeds = charts.name("differences"), charts.name("pairs")
     stroke = {"stroke": charts.colour()}
-    says = [
+    says: list[Spec] = [
         {"field": "name", "title": "point"}, *_numbers(("difference", "low", "high"), "+.4f"),
         {"field": "seeds", "title": "seeds"}, {"field": "standing"},
     ]  # fmt: skip
@@ -166,19 +183,19 @@ def _differences(charts: Charts, margin: float, points: int) -> Spec:
         "mark": {"type": "rule", "stroke": "var(--ink)", "clip": True},
         "encoding": {"x": {"field": "zero", "type": "quantitative"}},
     }
-    bars = {
+    bars: Spec = {
         "data": of_points,
         "transform": [SHOWN_POINTS, {"filter": "isValid(datum.low)"}],
         "mark": {"type": "rule", "strokeWidth": 1.6, "clip": True},
         "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}, **stroke, "tooltip": says},
     }
-    dots = {
+    dots: Spec = {
         "data": of_seeds,
         "transform": [SHOWN_POINTS, SHOWN_SEEDS],
         "mark": {"type": "point", "filled": True, "size": 14, "yOffset": 8, "opacity": 0.8, "clip": True},
         "encoding": {
             "y": y, "x": x, "color": charts.colour(),
-            "tooltip": [{"field": "name", "title": "point"}, {"field": "seed"}, *_numbers(("difference",), "+.4f")],
+            "tooltip": [*SEED, *_numbers(("difference",), "+.4f")],
         },
     }  # fmt: skip
     means = {
@@ -188,7 +205,7 @@ def _differences(charts: Charts, margin: float, points: int) -> Spec:
         "mark": {"type": "point", "size": 70, "strokeWidth": 1.6, "clip": True, "opacity": 1},
         "encoding": {"y": y, "x": x, **stroke, "fill": charts.fill(), "shape": charts.shape(), "tooltip": says},
     }
-    return {"height": {"step": 28} if points else HEIGHT, "layer": [band, zero, bars, dots, means]}
+    return {"height": 30 * len(order) + 10, "layer": [band, zero, bars, dots, means]}
 
 
 def _numbers(names: tuple[str, ...], form: str) -> list[Spec]:
@@ -202,7 +219,7 @@ def _add_costs(charts: Charts, part: Part) -> None:
     table = part.table[part.table["standing"] != NO_RESULT]
     names = {look.label: look.name for look in charts.looks}
     dense = set(part.runs[part.runs["routing.selection"] == "dense"]["label"])
-    rows = pd.DataFrame(
+    points = pd.DataFrame(
         {
             "name": [names[label] for label in table["label"]],
             "perplexity": table["perplexity"].to_numpy(),
@@ -211,34 +228,36 @@ def _add_costs(charts: Charts, part: Part) -> None:
             "seeds": table["seeds"].astype(int).to_numpy(),
             "standing": table["standing"].to_numpy(),
             "dense": [label in dense for label in table["label"]],
-            **{cost: table[cost].astype(float).to_numpy() for cost in COST_NAMES},
         }
     )
-    runs = part.runs
-    of_seeds = pd.DataFrame(
+    runs = pd.DataFrame(
         {
-            "name": runs["label"].map(names).to_numpy(),
-            "seed": runs["seed"].astype(int).to_numpy(),
-            "perplexity": np.exp(runs["validation_loss"].astype(float)).to_numpy(),
-            **{cost: runs[cost].astype(float).to_numpy() for cost in COST_NAMES},
+            "name": part.runs["label"].map(names).to_numpy(),
+            "seed": part.runs["seed"].astype(int).to_numpy(),
+            "perplexity": np.exp(part.runs["validation_loss"].to_numpy(dtype=float)),
         }
     )
-    data = {"costs": rows, "runs": of_seeds}
+    charts.start(
+        "Perplexity against cost",
+        "Small dots: seeds; bars: 95% t intervals of the mean loss; dashed: dense points, and what lies beneath the"
+        " line beats them. Points of nearly one cost stand side by side.",
+    )
     for cost, words in COST_NAMES.items():
-        if not (rows[cost] > 0).any():
+        if not (table[cost] > 0).any():
             continue
-        notes = ["small dots: seeds; bars: 95% t intervals of the mean loss", "dashed: dense points"]
-        charts.add(
-            Chart(
-                f"{charts.prefix}cost-{cost.replace('_', '-')}",
-                f"Perplexity against {words}",
-                _cost(charts, cost, words, _is_log(rows[cost])),
-                f"Validation perplexity of every point against its {words}; the table of points has the numbers.",
-                notes,
-            ),
-            **data,
+        log = _is_log(table[cost])
+        lanes = _lanes(np.asarray(table[cost], dtype=float), log)
+        of_points = points.assign(cost=table[cost].to_numpy(dtype=float), lane=lanes)
+        lane_of = dict(zip(of_points["name"], lanes, strict=True))
+        of_runs = runs.assign(cost=part.runs[cost].to_numpy(dtype=float), lane=runs["name"].map(lane_of))
+        name = f"cost-{cost.replace('_', '-')}"
+        chart = Chart(
+            f"{charts.prefix}{name}",
+            f"Perplexity against {words}",
+            _cost(charts, name, words, log, sorted(set(lanes))),
+            f"Validation perplexity of every point against its {words}; the table of points has the numbers.",
         )
-        data = {}
+        charts.add(chart, **{name: of_points, f"{name}-runs": of_runs})
 
 
 def _is_log(values: "pd.Series[float]") -> bool:
@@ -246,47 +265,62 @@ def _is_log(values: "pd.Series[float]") -> bool:
     return bool(low > 0 and high / low > 8 and math.isfinite(high))
 
 
-def _cost(charts: Charts, cost: str, words: str, log: bool) -> Spec:
-    scale = {"type": "log", "nice": False, "padding": 24} if log else {"padding": 24, "nice": False}
-    x = quantity(cost, words, axis={"format": "~s", "tickCount": 5, "grid": False}, scale=scale)
+def _lanes(costs: np.ndarray, log: bool) -> list[int]:
+    """For each point a place beside its cost, so that points of nearly one cost do not lie on one another."""
+    x = np.log(costs) if log else costs
+    near = NEAR * (np.nanmax(x) - np.nanmin(x) or 1.0)
+    lanes: list[int] = []
+    for place in range(len(x)):
+        taken = [lane for other, lane in enumerate(lanes) if abs(x[other] - x[place]) < near]
+        lanes.append(min(LANES, key=taken.count))
+    return lanes
+
+
+def _cost(charts: Charts, name: str, words: str, log: bool, lanes: Sequence[int]) -> Spec:
+    kind = {"type": "log"} if log else {}
+    x = quantity("cost", words, axis={"format": "~s", "tickCount": 5, "grid": False}, scale={**kind, "padding": 40})
     y = quantity("perplexity", "validation perplexity", scale={"padding": 12})
-    says = [
-        {"field": "name", "title": "point"},
-        *_numbers(("perplexity", "low", "high"), ".2f"),
-        {"field": cost, "title": words, "type": "quantitative", "format": ".4~s"},
-        {"field": "seeds"},
-        {"field": "standing"},
-    ]
-    of_points = charts.name("costs")
     line = {
-        "data": of_points,
         "transform": [SHOWN_POINTS, {"filter": "datum.dense"}],
         "mark": {"type": "line", "stroke": "var(--faint)", "strokeDash": [4, 3], "strokeWidth": 1, "clip": True},
         "encoding": {"x": x, "y": y},
     }
-    dots = {
-        "data": charts.name("runs"),
-        "transform": [SHOWN_POINTS, SHOWN_SEEDS],
-        "mark": {"type": "point", "filled": True, "size": 12, "xOffset": 8, "opacity": 0.8, "clip": True},
-        "encoding": {
-            "x": x, "y": y, "color": charts.colour(),
-            "tooltip": [{"field": "name", "title": "point"}, {"field": "seed"}, *_numbers(("perplexity",), ".2f")],
-        },
-    }  # fmt: skip
+    layers = [layer for lane in lanes for layer in _lane(charts, name, words, x, y, lane)]
+    layers[-1]["params"] = [zoom("x", "y")]
+    return {"data": charts.name(name), "height": HEIGHT, "layer": [line, *layers]}
+
+
+def _lane(charts: Charts, name: str, words: str, x: Spec, y: Spec, lane: int) -> list[Spec]:
+    """Interval, seeds and mean of the points in one lane."""
+    here = {"filter": f"datum.lane == {lane}"}
+    says = [
+        {"field": "name", "title": "point"},
+        *_numbers(("perplexity", "low", "high"), ".2f"),
+        {"field": "cost", "title": words, "type": "quantitative", "format": ".4~s"},
+        {"field": "seeds"},
+        {"field": "standing"},
+    ]
+    look: Spec = {"type": "point", "opacity": 1, "clip": True}
     bars = {
-        "data": of_points,
-        "transform": [SHOWN_POINTS, {"filter": "isValid(datum.low)"}],
-        "mark": {"type": "rule", "strokeWidth": 1.6, "clip": True},
+        "transform": [here, SHOWN_POINTS, {"filter": "isValid(datum.low)"}],
+        "mark": {"type": "rule", "strokeWidth": 1.6, "clip": True, "xOffset": LANE * lane},
         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "stroke": charts.colour()},
     }
+    dots = {
+        "data": charts.name(f"{name}-runs"),
+        "transform": [here, SHOWN_POINTS, SHOWN_SEEDS],
+        "mark": {**look, "filled": True, "size": 12, "xOffset": LANE * lane + 7},
+        "encoding": {
+            "x": x, "y": y, "color": charts.colour(),
+            "tooltip": [*SEED, *_numbers(("perplexity",), ".2f")],
+        },
+    }  # fmt: skip
     means = {
-        "data": of_points,
-        "transform": [SHOWN_POINTS],
-        "params": [zoom("x", "y")],
-        "mark": {"type": "point", "size": 70, "strokeWidth": 1.6, "opacity": 1, "clip": True},
+        "transform": [here, SHOWN_POINTS],
+        "mark": {**look, "size": 70, "strokeWidth": 1.6, "xOffset": LANE * lane},
         "encoding": {
             "x": x, "y": y, "stroke": charts.colour(), "fill": charts.fill(), "shape": charts.shape(),
             "tooltip": says,
         },
     }  # fmt: skip
-    return {"height": HEIGHT, "layer": [line, bars, dots, means]}
+    return [bars, dots, means]

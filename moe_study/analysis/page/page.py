@@ -9,7 +9,7 @@ from typing import Any
 
 from moe_study.analysis.comparison import Comparison, Verdict
 from moe_study.analysis.frame import done
-from moe_study.analysis.page.charts import Chart, Charts, Look, looks_of
+from moe_study.analysis.page.charts import Chart, Charts, Group, Look, looks_of
 from moe_study.analysis.page.configurations import configurations, records, runs_table
 from moe_study.analysis.page.document import document
 from moe_study.analysis.page.embedded import columns
@@ -74,8 +74,7 @@ class PartOfPage:
     looks: Sequence[Look]
     left_out: int  # points that are not drawn
     seeds: Sequence[int]
-    charts: Sequence[Chart]
-    inside_charts: Sequence[Chart]
+    groups: Sequence[Group]
     insides: Sequence[Inside]
 
 
@@ -96,11 +95,12 @@ def page(study: Study, runs: Sequence[Path], sweep: str | None = None) -> str:
     parts = [_part(part, f"p{number}-", data) for number, part in enumerate(study.parts)]
     leaking = frozenset(label for part in study.parts for label in part.leaking)
     absent = [run.sentence_with(leaking) for run in study.absent]
+    said = heading(study, sum(c.decided for c in study.comparisons), len(study.comparisons))
     content = {
         "question": question_of(sweep, runs),
         "sweep": sweep,
         "facts": _facts(study),
-        "heading": heading(study, sum(c.decided for c in study.comparisons), len(study.comparisons)).removesuffix(":"),
+        "heading": said.removeprefix("Answers: ").removesuffix(":"),
         "how_to_read": HOW_TO_READ,
         "others": sum(len(part.others) for part in study.parts),
         "parts": parts,
@@ -120,7 +120,6 @@ def _part(part: Part, prefix: str, data: dict[str, Any]) -> PartOfPage:
     drawn = readable(part)
     charts = Charts(prefix, looks_of(styles_of(drawn)), sorted({int(seed) for seed in drawn.runs["seed"]}))
     add_loss_charts(charts, drawn)
-    losses = len(charts.found)
     names = {look.label: look.name for look in charts.looks}
     insides = []
     for number, probe in enumerate(drawn.probes):
@@ -128,7 +127,7 @@ def _part(part: Part, prefix: str, data: dict[str, Any]) -> PartOfPage:
         if (inside := inside_of(drawn, probe, f"{prefix}inside-{number}", names)) is not None:
             insides.append(inside)
     data["sets"].update({name: columns(frame) for name, frame in charts.data.items()})
-    data["charts"].update({chart.id: _whole(charts, chart) for chart in charts.found})
+    data["charts"].update({chart.id: _whole(charts, chart) for group in charts.groups for chart in group.charts})
     data["inside"].update({inside.id: inside.data for inside in insides})
     part.problems.extend(problem for problem in drawn.problems if problem not in part.problems)
     answers = list(_answers(part))
@@ -141,8 +140,7 @@ def _part(part: Part, prefix: str, data: dict[str, Any]) -> PartOfPage:
         charts.looks,
         part.runs["label"].nunique() - drawn.runs["label"].nunique(),
         charts.seeds,
-        charts.found[:losses],
-        charts.found[losses:],
+        [group for group in charts.groups if group.charts],
         insides,
     )
 

@@ -135,8 +135,9 @@ def table_of_frame(
 ) -> Table:
     """Any frame of named columns: NAME, NAME_low and NAME_high become one column, labels of `leaking` are marked."""
     names = [str(name) for name in frame]
-    ends = {f"{name}{end}" for name in names for end in ("_low", "_high") if {f"{name}_low", f"{name}_high"} <= {*names}}
-    shown = [name for name in names if name not in ends]
+    ends = {name: {f"{name}_low", f"{name}_high"} for name in names}
+    hidden = {end for pair in ends.values() if pair <= {*names} for end in pair}
+    shown = [name for name in names if name not in hidden]
     columns = [Column(name.replace("_", " "), _is_number(frame[name])) for name in shown]
     rows = [
         [_cell(name, row, leaking) for name in shown] for row in frame.head(MOST_ROWS).to_dict("records")

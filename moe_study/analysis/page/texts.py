@@ -22,14 +22,11 @@ def chosen_documents(trace: Trace, most: int = DOCUMENTS) -> list[int]:
     candidates = [int(d) for d in np.flatnonzero(sizes >= min(TOKENS, int(sizes.max(initial=0))))]
     chosen: list[int] = []
     seen: set[tuple[int, int]] = set()
+    of_document = {d: {(n, int(codes[d])) for n, codes in enumerate(labels)} for d in candidates}
     while candidates and len(chosen) < most:
-
-        def gain(document: int) -> int:
-            return len({(n, int(codes[document])) for n, codes in enumerate(labels)} - seen)
-
-        best = max(candidates, key=gain)
-        candidates.remove(best)
-        seen |= {(n, int(codes[best])) for n, codes in enumerate(labels)}
+        new = [len(of_document[document] - seen) for document in candidates]
+        best = candidates.pop(new.index(max(new)))
+        seen |= of_document[best]
         chosen.append(best)
     return sorted(chosen)
 

@@ -10,6 +10,7 @@
       labelLimit: window.innerWidth < 700 ? 110 : 200, gridOpacity: 0.7,
     },
   };
+  const ERRORS = 1;  // Vega's level of its log: not that a scale is empty while nothing is shown
   const views = new Map();  // of the charts that were drawn, by name
 
   /* Columns as rows; a column of different values and places in it is spelled out. */
@@ -65,10 +66,10 @@
     const plot = figure.querySelector(".plot");
     const spec = page.data.charts[figure.id];
     const whole = {
-      $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", autosize: { type: "fit-x", contains: "padding" },
+      $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", autosize: { type: "fit-x", contains: "padding" }, padding: 2,
       ...spec, datasets: datasets(spec),
     };
-    const options = { mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, ast: true, config, tooltip: tell, logLevel: vega.Error };
+    const options = { mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, ast: true, config, tooltip: tell, logLevel: ERRORS };
     try {
       const { view } = await vegaEmbed(plot, whole, options);
       views.set(figure.id, view);
@@ -99,40 +100,27 @@
     });
   }
 
-  /* Zoom by buttons: the domains of the scales are signals, named as the selection `zoom` and a field. */
-  function zooms(view) {
-    const signals = Object.keys(view.getState({ signals: (name) => /^zoom_(?!tuple)/.test(name), data: () => false }).signals);
-    return signals.filter((name) => !/_(x|y|init|modify|translate|zoom|toggle)(_|$)/.test(name));
-  }
-
+  /* Zoom by buttons: the domain of each scale is a signal, named as the selection `zoom` and the field it shows. */
   function moved([low, high], kind) {
     const width = high - low;
     switch (kind) {
       case "in": return [low + 0.2 * width, high - 0.2 * width];
       case "out": return [low - width / 3, high + width / 3];
       case "left": return [low - 0.2 * width, high - 0.2 * width];
-      default: return [low + 0.2 * width, high + 0.2 * width];
+      default: return [low + 0.2 * width, high + 0.2 * width];  // right
     }
   }
 
   async function zoom(view, kind) {
-    const names = zooms(view);
-    for (const axis of ["x", "y"]) {
-      if (axis === "y" && (kind === "left" || kind === "right")) continue;
-      const scale = view.scale(axis);
-      const name = names.find((one) => JSON.stringify(axisOf(view, one)) === JSON.stringify(axis));
-      if (!name || !scale.invert) continue;
-      if (kind === "reset") { view.signal(name, null); continue; }
+    for (const { field, channel } of view.signal("zoom_tuple_fields")) {
+      if (channel === "y" && (kind === "left" || kind === "right")) continue;
+      const scale = view.scale(channel);
       const log = scale.type === "log";
-      const domain = scale.domain().map((value) => (log ? Math.log(value) : value));
-      view.signal(name, moved([domain[0], domain.at(-1)], kind).map((value) => (log ? Math.exp(value) : value)));
+      const ends = [scale.domain()[0], scale.domain().at(-1)].map((value) => (log ? Math.log(value) : value));
+      const domain = kind === "reset" ? undefined : moved(ends, kind).map((value) => (log ? Math.exp(value) : value));
+      view.signal(`zoom_${field}`, domain);
     }
     await view.runAsync();
-  }
-
-  /* Which axis a signal of the zoom belongs to: the one that shows its field. */
-  function axisOf(view, name) {
-    return view.zoomAxes?.[name];
   }
 
   function save(figure, view) {

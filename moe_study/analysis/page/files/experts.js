@@ -24,15 +24,16 @@
       title: (label) => `Lift of experts by ${label}`,
       form: (value) => `${value.toFixed(2)}×`, step: () => ofLift, empty: "no token",
       key: [["h-4", "¼×"], ["h-2", "½×"], ["h0", "1×"], ["h2", "2×"], ["h4", "4×"]],
-      note: "Share of an expert's tokens in the domain over its share in all. Bold: outside the band of what comes out"
-        + " where labels mean nothing (one cell in twenty leaves it by chance); grey: within.",
+      note: "Share of the domain's tokens that the expert takes, over its share of all. Grey without a colour: within"
+        + " the band of what comes out where labels mean nothing; one cell in twenty leaves it by chance.",
     },
     removed: {
       title: (label) => `Loss by ${label} when the expert is removed`,
       form: signed, step: (largest) => ofChange(largest), empty: "not measured",
       key: [["h-4", "falls"], ["h0", "0"], ["h4", "rises"]],
-      note: "Change of the domain's loss, nats per token. Grey: within what removing random experts of equal load does."
-        + " Star: this domain needs the expert, more than others do (p adjusted).",
+      note: "Change of the domain's loss, nats per token. Without a colour: within what removing random experts of equal"
+        + " load does."
+        + " Star: the domain needs the expert, more than others do (p adjusted).",
     },
   };
 
@@ -52,9 +53,7 @@
         const within = matrix.within[at] === "1";
         const star = matrix.needed?.[at] === "1" ? " ★" : "";
         const said = `${look.form(value)}${star}`;
-        const cell = element("td", { kind: `h${step(value)}${within ? " within" : ""}` });
-        cell.append(within ? said : element("b", { text: said }));
-        return cell;
+        return element("td", { kind: within ? "h0 within" : `h${step(value)}`, text: said });
       })));
     const title = look.title(label);
     const table = element("table", {}, element("caption", { kind: "unseen", text: title }), element("thead", {}, head), element("tbody", {}, ...rows));
