@@ -166,7 +166,7 @@ def _reach(
 def _differences(charts: Charts, order: Sequence[str], margin: float, reach: tuple[float, float]) -> Spec:
     axis = {"ticks": False, "domain": False, "labelPadding": 8}
     y: Spec = {"field": "name", "type": "nominal", "title": None, "sort": list(order), "axis": axis}
-    x = quantity("difference", f"{NATS}; left is better", axis={"format": "+~g"}, scale={"domain": list(reach)})
+    x = quantity("difference", f"{NATS}; left is better", axis={"format": "+~g", "tickCount": 6}, scale={"domain": list(reach)})
     of_points, of_seeds = charts.name("differences"), charts.name("pairs")
     stroke = {"stroke": charts.colour()}
     says: list[Spec] = [
@@ -246,7 +246,8 @@ def _add_costs(charts: Charts, part: Part) -> None:
         if not (table[cost] > 0).any():
             continue
         log = _is_log(table[cost])
-        lanes = _lanes(np.asarray(table[cost], dtype=float), log)
+        x = np.asarray(table[cost], dtype=float)
+        lanes = _lanes(np.log(x) if log else x, points)
         of_points = points.assign(cost=table[cost].to_numpy(dtype=float), lane=lanes)
         lane_of = dict(zip(of_points["name"], lanes, strict=True))
         of_runs = runs.assign(cost=part.runs[cost].to_numpy(dtype=float), lane=runs["name"].map(lane_of))
@@ -265,20 +266,27 @@ def _is_log(values: "pd.Series[float]") -> bool:
     return bool(low > 0 and high / low > 8 and math.isfinite(high))
 
 
-def _lanes(costs: np.ndarray, log: bool) -> list[int]:
-    """For each point a place beside its cost, so that points of nearly one cost do not lie on one another."""
-    x = np.log(costs) if log else costs
+def _lanes(x: np.ndarray, points: pd.DataFrame) -> list[int]:
+    """For each point a place beside its cost `x`, so that points of nearly one cost and loss do not hide one another.
+
+    Dense ones choose first, since a line joins them.
+    """
+    y = points["perplexity"].to_numpy(dtype=float)
+    pad = 0.04 * (np.nanmax(y) - np.nanmin(y))
+    low = np.fmin(points["low"].to_numpy(dtype=float), y) - pad
+    high = np.fmax(points["high"].to_numpy(dtype=float), y) + pad
     near = NEAR * (np.nanmax(x) - np.nanmin(x) or 1.0)
-    lanes: list[int] = []
-    for place in range(len(x)):
-        taken = [lane for other, lane in enumerate(lanes) if abs(x[other] - x[place]) < near]
-        lanes.append(min(LANES, key=taken.count))
-    return lanes
+    lanes: dict[int, int] = {}
+    for place in np.argsort(~points["dense"].to_numpy(dtype=bool), kind="stable"):
+        hides = (abs(x - x[place]) < near) & (low < high[place]) & (low[place] < high)
+        taken = [lane for other, lane in lanes.items() if hides[other]]
+        lanes[int(place)] = min(LANES, key=taken.count)
+    return [lanes[place] for place in range(len(x))]
 
 
 def _cost(charts: Charts, name: str, words: str, log: bool, lanes: Sequence[int]) -> Spec:
     kind = {"type": "log"} if log else {}
-    x = quantity("cost", words, axis={"format": "~s", "tickCount": 5, "grid": False}, scale={**kind, "padding": 40})
+    x = quantity("cost", words, axis={"format": "~s", "tickCount": 5, "grid": False}, scale={**kind, "padding": 56})
     y = quantity("perplexity", "validation perplexity", scale={"padding": 12})
     line = {
         "transform": [SHOWN_POINTS, {"filter": "datum.dense"}],

@@ -91,7 +91,7 @@ def comparisons_table(part: Part, prefix: str) -> Table:
         Column(f"{level} interval, alone", True),
         Column("interval as tested", True, "at the level at which Holm's procedure decided"),
         Column("p", True, "Holm-adjusted over the family"),
-        Column("p of a difference beyond the margin", True, "small: the two are the same; Holm-adjusted"),
+        Column("p same", True, "of a difference beyond the margin: small where the two are the same; Holm-adjusted"),
         Column("margin", True),
         Column("seeds", True),
         Column("seeds needed", True),
