@@ -49,6 +49,13 @@ def test_the_wheel_holds_what_conf_and_sweeps_hold(installed: Path) -> None:
     assert not (installed / "tests").exists()
 
 
+def test_the_wheel_holds_the_files_of_the_page(installed: Path) -> None:
+    folder = Path("moe_study", "analysis", "page", "files")
+    ours = {path.name: path.read_bytes() for path in (ROOT / folder).iterdir()}
+    assert {"page.html", "page.css", "charts.js"} <= ours.keys()
+    assert {path.name: path.read_bytes() for path in (installed / folder).iterdir()} == ours
+
+
 @pytest.mark.long
 def test_it_plans_and_trains_from_any_folder_and_finds_sweeps_of_that_folder(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()

@@ -255,8 +255,8 @@ class RunFolder:
     def forget_training(self) -> None:
         """Remove checkpoints, curve and result, so that the next start begins at step 0."""
         shutil.rmtree(self.checkpoint_folder, ignore_errors=True)
-        of_model = (self.traces_folder, self.routes_folder, self.findings_folder, self.export_folder, self.scores_folder)
-        for folder in of_model:
+        seen = (self.traces_folder, self.routes_folder, self.findings_folder)
+        for folder in (*seen, self.export_folder, self.scores_folder):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.metrics_file, self.result_file, self.routing_file, self.sparsify_file):
             file.unlink(missing_ok=True)
