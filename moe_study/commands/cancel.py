@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
         raise StudyError(f"the scheduler does not answer ({survey.silence}); nothing was cancelled")
     keys = set(read_members(options.runs_dir, options.sweep).runs) if options.sweep is not None else set()
     for name in options.runs:
-        keys.add(_key(name, survey.keys))
+        keys.add(_key(name, survey.live))
     ids = dict.fromkeys(task.id for key in sorted(keys) for task in survey.live.get(key, ()) if task.job_id)
     if not ids:
         print("none of these runs has a job")

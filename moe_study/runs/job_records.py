@@ -57,6 +57,10 @@ class Submission:
     def keys(self) -> list[str]:
         return [key for task in self.tasks for key in task]
 
+    def shell_output(self, index: int) -> Path:
+        """What the scheduler's shell said in one job, and Python before it had a log to write to."""
+        return self.folder / f"{index}.txt"
+
     def write(self) -> None:
         write_json_atomic(self.folder / "record.json", to_plain(self), indent=None)
 

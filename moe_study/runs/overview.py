@@ -20,12 +20,12 @@ class Jobs(Protocol):
 
     @property
     def keys(self) -> Collection[str]:
-        """Of runs with a living job."""
+        """Of runs with a job that lives, or has ended a moment ago."""
 
     def state_of(self, folder: RunFolder) -> State: ...
 
     def note(self, key: str) -> str:
-        """The jobs of a run, in a few words."""
+        """The jobs of an unfinished run, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FoundRun:
     state: State
     status: Status
     warnings: tuple[str, ...] = ()  # what its result says of how it came about
-    jobs: str = ""  # its jobs, where somebody knows of them
+    jobs: str = ""  # its jobs, where somebody knows of them and it is unfinished
 
 
 def find_states(runs_dir: str | Path, sweep: str | None = None, jobs: Jobs | None = None) -> list[FoundRun]:
@@ -57,7 +57,7 @@ def state_of(folder: RunFolder, jobs: Jobs | None = None) -> FoundRun:
     try:
         state = jobs.state_of(folder) if jobs else folder.state()
         result = folder.result() if state is State.DONE else None
-        note = jobs.note(folder.key) if jobs else ""
+        note = jobs.note(folder.key) if jobs and state is not State.DONE else ""
         return FoundRun(folder, state, folder.status(), tuple((result or {}).get("warnings", ())), note)
     except StudyError as error:
         unreadable = Status(State.FAILED, error={"type": "StudyError", "message": str(error), "traceback": ""})
@@ -74,6 +74,9 @@ def status_lines(found: Iterable[FoundRun]) -> Iterator[str]:
     for state in (State.RUNNING, State.QUEUED, State.PREEMPTED, State.STALE, State.FAILED, State.DIVERGED):
         for run in by_state.get(state, []):
             yield f"  {state:<9} {run.folder.path}  {_detail(run)}"
+    for run in by_state.get(State.MISSING, []):
+        if run.jobs:
+            yield f"  {State.MISSING:<9} {run.folder.path}  {run.jobs}"
     for run in by_state.get(State.DONE, []):
         yield from (f"  {State.DONE:<9} {run.folder.path}  {warning}" for warning in run.warnings)
 

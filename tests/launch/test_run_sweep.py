@@ -108,3 +108,6 @@ def test_several_runs_in_a_job_are_for_a_launcher_that_has_jobs(runs_dir):
         wrong = train("quick", runs_dir, "-m", "run.seed=7", "job.runs=2", *launcher)
         assert wrong.returncode == 1
         assert "error: job.runs=2 is for hydra/launcher=slurm" in wrong.stderr
+        wrong = train("quick", runs_dir, "-m", "run.seed=7", "cluster=example", *launcher)
+        assert wrong.returncode == 1
+        assert "error: cluster=example is for hydra/launcher=slurm" in wrong.stderr

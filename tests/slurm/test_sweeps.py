@@ -3,11 +3,13 @@
 import shutil
 import signal
 import subprocess
+from collections import Counter
 
 import pytest
 
 from moe_study.cli import main
 from moe_study.runs.folder import State
+from moe_study.runs.job_records import read_submissions
 from moe_study.runs.provenance import code_of
 from tests.launch.driving import ROOT, wait_until
 from tests.launch.driving import command as command_line
@@ -167,13 +169,33 @@ def test_jobs_of_several_runs_save_them_all_and_tell_failures(cluster, runs_dir)
     assert states(runs_dir) == {0: State.DONE, 1: State.FAILED, 2: State.FAILED, 3: State.FAILED, 6: State.DONE}
     assert "3 of 5 runs failed" in said
     assert [task.state for task in jobs(runs_dir)].count("FAILED") >= 1
-    command = Command("patient", runs_dir, "run.seed=7,8,9", *several)
+    command = Command("careful", runs_dir, "run.seed=7,8,9", *several)
     steps_done(runs_dir, (7, 8, 9))
     (job,) = {job_of(runs_dir, seed) for seed in (7, 8, 9)}
     slurm("scancel", "--batch", "--signal=USR2", job)
     wait_until(lambda: {states(runs_dir)[seed] for seed in (7, 8, 9)} == {State.PREEMPTED}, "all to save themselves")
     command.end()
     assert min(by_seed(runs_dir)[seed].result()["resumed_from"] for seed in (7, 8, 9)) > 0
+
+
+def test_jobs_of_several_runs_come_in_arrays_and_share_their_gpus(start_cluster, runs_dir):
+    start_cluster(max_array_size=2)
+    gpus = ("hydra.launcher.gpus_per_node=2", "job.runs_per_gpu=2", "hydra.launcher.cpus=4")
+    sweep("traced", runs_dir, "run.seed=range(10)", "job.runs=4", *gpus)
+    sizes = sorted(tuple(map(len, submission.tasks)) for submission in read_submissions(runs_dir))
+    assert sizes == [(2,), (4, 4)]
+    found = by_seed(runs_dir)
+    assert {folder.state() for folder in found.values()} == {State.DONE}
+    assert all("process" in folder.log_file.read_text() for folder in found.values())
+    for submission in read_submissions(runs_dir):
+        for keys in submission.tasks:
+            used = Counter(found_by_key(found, key).result()["given"]["CUDA_VISIBLE_DEVICES"] for key in keys)
+            assert len(used) == min(2, len(keys))
+            assert set(used.values()) == {len(keys) // 2}
+
+
+def found_by_key(found, key):
+    return next(folder for folder in found.values() if folder.key == key)
 
 
 def test_code_that_is_edited_while_jobs_wait_changes_none_of_their_runs(cluster, runs_dir, tmp_path):

@@ -1,6 +1,7 @@
 """Grids become runs: each once, validated, with their state."""
 
 import dataclasses
+import re
 from collections import defaultdict
 
 import pytest
@@ -281,3 +282,28 @@ def test_every_committed_sweep_plans_without_an_invalid_point(composer, name):
     header = (project_root() / "sweeps" / f"{name}.yaml").read_text()
     assert header.startswith("#")
     assert f"python train.py -m +sweep={name}" in header
+
+
+def test_settings_of_a_command_change_no_key_and_are_read_before_anything_starts(plan, sweep_file):
+    sweep_file("points: [{routing: [token_top1, dense]}]")
+    plain = plan("+sweep=mine")
+    told = plan("+sweep=mine", "cluster=example", "cluster.partition=long", "job.runs=3", "retry_failed=true")
+    assert [run.key for run in told.runs] == [run.key for run in plain.runs]
+    assert told.added == ()
+    for mistake, said in (
+        ("cluster=exmaple", "cluster=exmaple is unknown; did you mean cluster=example?"),
+        ("cluster.partiton=a", "unknown key cluster.partiton; did you mean cluster.partition?"),
+        ("job.worker=3", "unknown key job.worker; did you mean job.workers?"),
+        ("cluster=none,example", "cluster=none,example lists several values, and a command has one"),
+        ("job.runs=1,2", "job.runs=1,2 lists several values"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            plan("+sweep=mine", mistake)
+
+
+@pytest.mark.parametrize("key", ["cluster", "cluster.partition", "job.runs", "retry_failed", "hydra/launcher"])
+def test_a_sweep_file_has_no_settings_of_the_command(plan, sweep_file, key):
+    for text in (f"base: {{{key}: 1}}", f"points: [{{routing: dense, {key}: [1, 2]}}]"):
+        sweep_file(text)
+        with pytest.raises(ConfigError, match=f"mine.yaml: {key} is a setting of the command, not of its runs"):
+            plan("+sweep=mine")

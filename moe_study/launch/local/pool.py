@@ -39,7 +39,8 @@ class _Pool:
     steps: dict[str, int]  # by key, as last read
     busy: list[TrainingProcess] = field(default_factory=list)
     ended: dict[str, Status] = field(default_factory=dict)  # by key
-    stop_requests: int = 0
+    stop: bool = False  # it was asked to
+    hurry: bool = False  # by a second Ctrl-C; a scheduler may send its warning again and again
     stop_deadline: float | None = None
 
 
@@ -60,7 +61,7 @@ def run_pool(runs: Sequence[PlannedRun], settings: PoolSettings, job: Job = TRAI
         finally:
             for process in pool.busy:  # only after an error in here
                 process.process.terminate()
-    if pool.stop_requests:
+    if pool.stop:
         saved = sum(status.state is State.PREEMPTED for status in pool.ended.values())
         raise StudyError(f"stopped: {saved} runs are saved; rerun the command to resume them")
     return pool.ended
@@ -98,7 +99,7 @@ def _reap(pool: _Pool, process: TrainingProcess, progress: Progress) -> None:
     pool.steps[run.key] = status.step
     if status.message:
         progress.say(f"{run.folder.path} {status.state}: {status.message}")
-    if pool.waiting and not pool.stop_requests and process.serves_again:
+    if pool.waiting and not pool.stop and process.serves_again:
         process.train(pool.waiting.popleft())
     else:
         process.end()
@@ -114,7 +115,7 @@ def _outcome(pool: _Pool, process: TrainingProcess) -> Status:
     if status.state is State.DONE or folder.is_locked():
         return status  # somebody else trained it, or is at it
     code = process.process.exitcode or 0
-    if pool.stop_requests and code < 0:
+    if pool.stop and code < 0:
         folder.preempt(status.step)
     elif code < 0:
         hint = "; the kernel does this when memory runs out" if -code == signal.SIGKILL else ""
@@ -128,8 +129,9 @@ def _outcome(pool: _Pool, process: TrainingProcess) -> Status:
 
 @contextlib.contextmanager
 def _stop_signals(pool: _Pool) -> Iterator[None]:
-    def request(*_: object) -> None:
-        pool.stop_requests += 1
+    def request(number: int, _frame: object) -> None:
+        pool.hurry |= pool.stop and number == signal.SIGINT
+        pool.stop = True
 
     heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
     before = {number: signal.signal(number, request) for number in heeded}
@@ -141,16 +143,16 @@ def _stop_signals(pool: _Pool) -> Iterator[None]:
 
 
 def _stop_if_asked(pool: _Pool, progress: Progress) -> None:
-    """First request: ask every run to save itself. Second one, or no patience left: kill."""
-    if not pool.stop_requests:
+    """First ask every run to save itself; kill at a second Ctrl-C, or when patience ends."""
+    if not pool.stop:
         return
     pool.waiting.clear()
     if pool.stop_deadline is None:
         pool.stop_deadline = time.monotonic() + pool.grace
-        progress.say(f"stopping: {len(pool.busy)} runs save a checkpoint (once more to stop at once)")
+        progress.say(f"stopping: {len(pool.busy)} runs save a checkpoint (Ctrl-C now stops them at once)")
         for process in pool.busy:
             process.process.terminate()
-    elif pool.stop_requests > 1 or time.monotonic() > pool.stop_deadline:
+    elif pool.hurry or time.monotonic() > pool.stop_deadline:
         for process in pool.busy:
             process.process.kill()
 

@@ -43,6 +43,7 @@ class Driver:
     sent: list[str] = field(default_factory=list)  # ids of arrays
     live: int = 0  # jobs, as of the last look and what was sent since
     ended: dict[str, QueuedTask] = field(default_factory=dict)  # the last job to end, by key
+    survey: Survey = field(default_factory=Survey)  # of the last look
     _tried: set[str] = field(default_factory=set)  # keys that this command has submitted, or has seen a job of
     _without_job: dict[str, int] = field(default_factory=dict)  # looks in a row, by key
     _since: dict[str, float] = field(default_factory=dict)  # when a trouble began, one of the three above
@@ -82,6 +83,10 @@ class Driver:
                 states[run.key] = State.QUEUED
         return survey, states, left or any(self._waits_for_word(run, survey) for run in self.missing)
 
+    def how_it_ended(self, key: str) -> str:
+        """How the last job of a run ended that this command has seen the end of; nothing where it has seen none."""
+        return self.survey.how_it_ended(self.ended[key], key) if key in self.ended else ""
+
     def _look(self) -> Survey:
         survey = look(read_submissions(self._runs_dir), self.sender.scheduler, self.sender.limits.cluster)
         for record in survey.news:
@@ -90,6 +95,7 @@ class Driver:
             drop_unused(self._runs_dir, read_submissions(self._runs_dir))
         self._bear(SILENCE, survey.silence)
         self.ended.update(survey.ended)
+        self.survey = survey
         return survey
 
     def _see_jobs_off(self) -> None:

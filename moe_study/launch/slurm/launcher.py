@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from moe_study.launch.local.settings import PoolSettings
 from moe_study.launch.run_sweep import Launching
 from moe_study.launch.slurm.driver import Driver
 from moe_study.launch.slurm.profile import check_profile
-from moe_study.launch.slurm.scheduler import Limits, QueuedTask, Scheduler, Slurm
+from moe_study.launch.slurm.scheduler import Limits, Scheduler, Slurm
 from moe_study.launch.slurm.settings import SlurmSettings
 from moe_study.launch.slurm.submit import Sender
 from moe_study.launch.slurm.survey import Survey, ask
@@ -39,11 +39,11 @@ class SlurmSweep:
         if not isinstance(self._runs_per_job, int) or isinstance(self._runs_per_job, bool) or self._runs_per_job < 1:
             raise ConfigError(f"job.runs={self._runs_per_job} must be at least 1")
         check_profile(cluster)
-        self._settings = SlurmSettings.of(plain, self._runs_per_job)
+        self._settings = SlurmSettings.of(plain, cluster, self._runs_per_job)
         self._job = job
         self._scheduler = scheduler or Slurm()
         self._surveys: dict[Path, Survey] = {}  # by folder of runs; the last look
-        self._ended: Mapping[str, QueuedTask] = {}  # by key, while this command waited
+        self._how_it_ended: Callable[[str], str] = lambda key: ""  # the last job of a run, while this command waited
 
     def launching(self) -> Launching:
         """As run_sweep wants it."""
@@ -57,8 +57,7 @@ class SlurmSweep:
 
     def reason(self, key: str) -> str:
         """How the last job of an unfinished run ended."""
-        task = self._ended.get(key)
-        return f"job {task.id} ended as {task.state}" if task is not None else ""
+        return self._how_it_ended(key)
 
     def train(self, plan: Plan, missing: Sequence[PlannedRun]) -> None:
         """Submit, join and wait; or with wait=false submit. Ctrl-C leaves the jobs alone."""
@@ -80,7 +79,7 @@ class SlurmSweep:
                 raise
             finally:
                 self._surveys.clear()
-                self._ended = driver.ended
+                self._how_it_ended = driver.how_it_ended
         if not self._settings.wait:
             print(leaving(driver.live, plan), file=sys.stderr, flush=True)
 

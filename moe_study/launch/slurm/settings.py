@@ -29,9 +29,16 @@ class SlurmSettings(ClusterProfile):
     memory: str | None  # of each node
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any], runs_per_job: int = 1) -> "SlurmSettings":
-        """ConfigError for a value that no cluster could take. What is left to be chosen of `ranks` is chosen."""
-        settings: SlurmSettings = from_plain(cls, dict(plain), "hydra.launcher.")
+    def of(
+        cls, plain: Mapping[str, Any], profile: Mapping[str, Any] | None = None, runs_per_job: int = 1
+    ) -> "SlurmSettings":
+        """What is null in `plain` is as the cluster's profile says, and what is left to be chosen of `ranks` is chosen.
+
+        ConfigError for a value that no cluster could take.
+        """
+        of_profile = {field.name for field in dataclasses.fields(ClusterProfile)}
+        said = {name: value for name, value in plain.items() if value is not None or name not in of_profile}
+        settings: SlurmSettings = from_plain(cls, {**(profile or {}), **said}, "hydra.launcher.")
         settings.check("hydra.launcher.")
         for name in ("limit", "attempts", "nodes", "ranks", "cpus"):
             value = getattr(settings, name)

@@ -34,9 +34,11 @@ def train_in_step(submission: Submission, index: int, keys: Sequence[str], setti
     command = step_command(settings, [str(submission.folder), str(index), *keys])
     started: list[subprocess.Popen[bytes]] = []
     with _passed_on(started) as told:
-        started.append(
-            subprocess.Popen(command, env={**os.environ, **rendezvous(settings)}, stdin=subprocess.DEVNULL)
-        )
+        try:
+            environment = {**os.environ, **rendezvous(settings)}
+            started.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
+        except OSError as error:
+            raise StudyError(f"{command[0]} cannot be started ({error.strerror}), so no run is trained") from error
         code = started[0].wait()
     if code and not told:
         who = f"one of the {settings.processes} processes" if settings.processes > 1 else "the process"

@@ -5,12 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from moe_study.errors import reason_of
 from moe_study.launch.slurm.scheduler import NoSlurm, QueuedTask, Scheduler, SchedulerSilent, Slurm
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.job_records import Submission, read_submissions
 from moe_study.runs.status import State, Status
 
 UNKNOWN = "UNKNOWN"  # our word for the state of a job that the scheduler could not be asked about
+TAIL = 2000  # bytes of an output, in which its last line is looked for
 IN_FLIGHT = 120.0  # seconds for which an unconfirmed submission may still be on its way
 
 
@@ -23,6 +25,7 @@ class Survey:
     recorded: dict[str, set[str]] = field(default_factory=dict)  # ids of all jobs that were sent to this cluster
     silence: str | None = None  # what kept the scheduler from answering
     news: list[Submission] = field(default_factory=list)  # records as they should stand now, where they do not yet
+    last: dict[str, tuple[Submission, int]] = field(default_factory=dict)  # the last job that was sent, by key
 
     def lives(self, key: str, status: Status) -> bool | None:
         """Whether the job that a status names lives; None where that is not known."""
@@ -41,12 +44,32 @@ class Survey:
 
     @property
     def keys(self) -> Collection[str]:
-        """Of runs with a job that lives, or may."""
-        return self.live
+        """Of runs with a job that lives, or may, or had something to say before it could begin."""
+        said = {key for key, (submission, index) in self.last.items() if _size(submission.shell_output(index))}
+        return self.live.keys() | said
 
     def note(self, key: str) -> str:
-        """The jobs of a run, in a few words."""
-        return ", ".join(_in_words(task) for task in self.live.get(key, ()))
+        """The jobs of an unfinished run, in a few words; where none lives, what became of the last one."""
+        if key in self.live:
+            return ", ".join(_in_words(task) for task in self.live[key])
+        if key in self.ended:
+            return self.how_it_ended(self.ended[key], key)
+        if key not in self.last:
+            return ""
+        submission, index = self.last[key]
+        return f"job {submission.job_id}_{index} is gone{self._last_words(key)}"
+
+    def how_it_ended(self, task: QueuedTask, key: str) -> str:
+        """How the last job of the run of that key did, in a few words."""
+        return f"job {task.id} ended as {task.state}{self._last_words(key)}"
+
+    def _last_words(self, key: str) -> str:
+        """Of the job's shell, or of the run."""
+        submission, index = self.last[key]
+        for output in (submission.shell_output(index), RunFolder(Path(submission.runs_dir) / key).log_file):
+            if lines := _tail(output):
+                return f" ({output}: {reason_of(lines[-1])})"
+        return ""
 
     def is_known(self, key: str) -> bool:
         """Whether the run has a job that the scheduler has named."""
@@ -105,6 +128,19 @@ def look(submissions: Sequence[Submission], scheduler: Scheduler, cluster: str) 
     return survey
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _tail(path: Path) -> list[str]:
+    """The last lines of a text."""
+    if not (size := _size(path)):
+        return []
+    with open(path, "rb") as handle:
+        handle.seek(max(0, size - TAIL))
+        return handle.read().decode("utf-8", errors="replace").strip().splitlines()
+
+
 def _in_words(task: QueuedTask) -> str:
     if task.state == UNKNOWN:
         return f"job {task.id}, of which nothing is known now" if task.job_id else "a job that may be on its way"
@@ -121,6 +157,7 @@ def _note(survey: Survey, submission: Submission, tasks: Mapping[int, QueuedTask
     for index, keys in enumerate(submission.tasks):
         task = tasks.get(index)
         for key in keys:
+            survey.last[key] = submission, index
             if (here or submission.over) and submission.job_id is not None:
                 survey.recorded.setdefault(key, set()).add(f"{submission.job_id}_{index}")
             if task is not None and task.lives:

@@ -44,15 +44,19 @@ class Task:
     def do(self) -> int:
         """Train what is to be trained; the exit code, from which SLURM knows how the job has ended."""
         wanted = [config for config in self._configs if self._is_ours(RunFolder.of(config))]
-        if not wanted:
-            return 0
-        if not self._heard:
+        if wanted and not self._heard:
             self._train(wanted)
         folders = [RunFolder.of(config) for config in wanted]
         states = [folder.state() for folder in folders]
         if any(_was_stopped(folder.status(), state) for folder, state in zip(folders, states, strict=True)):
             return self._wait_once_more(folders)
-        return 0 if all(state in (State.DONE, State.DIVERGED) for state in states) else EXIT_FAILED
+        ended = all(state in (State.DONE, State.DIVERGED) for state in states)
+        return 0 if ended and not any(map(self._has_failed_here, self._configs)) else EXIT_FAILED
+
+    def _has_failed_here(self, config: RunConfig) -> bool:
+        """Whether a run has failed in this job, in an earlier start, too."""
+        folder = RunFolder.of(config)
+        return folder.state() is State.FAILED and folder.status().job == self._id
 
     def _train(self, wanted: Sequence[RunConfig]) -> None:
         if len(self._configs) == 1:

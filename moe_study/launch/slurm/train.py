@@ -49,7 +49,7 @@ def _train_as_step(folder: str, index: int, keys: Collection[str]) -> int:
 
 def main() -> int:
     for number in SIGNALS:  # while Python imports, and while it ends; the job sends SIGUSR2 again and again
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda number, frame: None)  # not SIG_IGN: what is ignored a pool does not heed
     folder, index, *keys = sys.argv[1:]
     return guarded(lambda: _train_as_step(folder, int(index), keys))
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -97,6 +98,31 @@ def test_stopped_pool_lets_its_runs_save_themselves_and_goes_on_later(runs_dir, 
     again = train("patient", runs_dir, "-m", "run.seed=0,1")
     assert again.returncode == 0, again.stderr
     assert min(folder.result()["resumed_from"] for folder in list_runs(runs_dir)) > 2
+
+
+@pytest.mark.long
+def test_a_warning_that_is_repeated_takes_no_time_from_runs_that_save_themselves(runs_dir):
+    """A job's shell passes SLURM's on each second; only a second Ctrl-C is impatience."""
+    pool = start("careful", runs_dir, "-m", "run.seed=0,1", "hydra.launcher.workers=2")
+    wait_until(lambda: Counter(states(runs_dir).values())[State.RUNNING] == 2, "two runs to start")
+    wait_until(lambda: all(f.status().step > 2 for f in list_runs(runs_dir)), "some steps")
+    for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGTERM):
+        pool.send_signal(number)
+        time.sleep(0.7)
+    pool.communicate(timeout=30)
+    assert all((folder.path / "saved").exists() for folder in list_runs(runs_dir))
+    assert set(states(runs_dir).values()) == {State.PREEMPTED}
+
+
+@pytest.mark.long
+def test_a_second_ctrl_c_does_not_wait(runs_dir):
+    pool = start("deaf", runs_dir, "-m", "run.seed=0,1", "hydra.launcher.workers=2")
+    wait_until(lambda: len(list(runs_dir.glob("*/deaf"))) == 2, "two runs to start")
+    pool.send_signal(signal.SIGINT)
+    time.sleep(0.7)
+    pool.send_signal(signal.SIGINT)
+    pool.communicate(timeout=20)
+    assert set(states(runs_dir).values()) == {State.PREEMPTED}
 
 
 @pytest.mark.long

@@ -113,3 +113,15 @@ def test_a_run_that_has_failed_since_it_was_sent_is_not_tried_again(world):
         run.folder.fail("somebody else's try")
     world.scheduler.start(job)
     assert (job.state, run.folder.status().attempts) == ("COMPLETED", 1)
+
+
+def test_a_job_that_starts_once_more_after_its_run_has_failed_in_it_has_still_failed(world):
+    """So does one of several runs, of which another one was stopped and goes on."""
+    world.command().round()
+    run, job = first(world)
+    world.scheduler.start(job)
+    run.folder.fail("one and one is three")
+    world.scheduler.kill(job, "PENDING")  # an operator's requeue
+    assert run.folder.state() is State.FAILED
+    world.scheduler.start(job)
+    assert (job.state, run.folder.status().attempts) == ("FAILED", 1)

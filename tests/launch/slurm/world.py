@@ -2,7 +2,7 @@
 
 import random
 
-from omegaconf import OmegaConf
+import yaml
 
 from moe_study.launch.slurm.driver import Driver, Watch
 from moe_study.launch.slurm.settings import SlurmSettings
@@ -10,20 +10,19 @@ from moe_study.launch.slurm.submit import Sender
 from moe_study.launch.slurm.survey import look
 from moe_study.runs.folder import State
 from moe_study.runs.job_records import read_submissions
+from moe_study.sweeps.conf import command_settings
 from moe_study.sweeps.plan import TO_START
 from tests.launch.driving import ROOT, planned, pool_settings
 from tests.launch.slurm import scripted
 from tests.launch.slurm.scripted import DriverKilled, ScriptedScheduler
 
 
-def slurm_settings(**changes):
+def slurm_settings(runs_per_job=1, **changes):
     """The committed defaults, with `changes`."""
-    committed = OmegaConf.load(ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
-    sections = OmegaConf.load(ROOT / "conf" / "config.yaml")
-    together = OmegaConf.create({"job": sections.job, "cluster": sections.cluster, "launcher": committed})
-    plain = OmegaConf.to_container(together.launcher, resolve=True)
-    plain = {name: value for name, value in plain.items() if not name.startswith("_")}
-    return SlurmSettings.of({**plain, "poll": 0.001, **changes})
+    committed = yaml.safe_load((ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml").read_text())
+    plain = {name: value for name, value in committed.items() if not name.startswith("_")}
+    plain |= {"warning": 60, "poll": 0.001, **changes}
+    return SlurmSettings.of(plain, command_settings()["cluster"], runs_per_job)
 
 
 class World:
