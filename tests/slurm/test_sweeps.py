@@ -181,21 +181,16 @@ def test_jobs_of_several_runs_save_them_all_and_tell_failures(cluster, runs_dir)
 def test_jobs_of_several_runs_come_in_arrays_and_share_their_gpus(start_cluster, runs_dir):
     start_cluster(max_array_size=2)
     gpus = ("hydra.launcher.gpus_per_node=2", "job.runs_per_gpu=2", "hydra.launcher.cpus=4")
-    sweep("traced", runs_dir, "run.seed=range(10)", "job.runs=4", *gpus)
+    sweep("traced", runs_dir, "run.seed=range(12)", "run.device=auto", "job.runs=4", *gpus)
     sizes = sorted(tuple(map(len, submission.tasks)) for submission in read_submissions(runs_dir))
-    assert sizes == [(2,), (4, 4)]
-    found = by_seed(runs_dir)
-    assert {folder.state() for folder in found.values()} == {State.DONE}
-    assert all("process" in folder.log_file.read_text() for folder in found.values())
+    assert sizes == [(4,), (4, 4)]
+    folders = {folder.key: folder for folder in by_seed(runs_dir).values()}
+    assert {folder.state() for folder in folders.values()} == {State.DONE}
+    assert all("process" in folder.log_file.read_text() for folder in folders.values())
     for submission in read_submissions(runs_dir):
         for keys in submission.tasks:
-            used = Counter(found_by_key(found, key).result()["given"]["CUDA_VISIBLE_DEVICES"] for key in keys)
-            assert len(used) == min(2, len(keys))
-            assert set(used.values()) == {len(keys) // 2}
-
-
-def found_by_key(found, key):
-    return next(folder for folder in found.values() if folder.key == key)
+            used = Counter(folders[key].result()["given"]["CUDA_VISIBLE_DEVICES"] for key in keys)
+            assert (len(used), set(used.values())) == (2, {2})
 
 
 def test_code_that_is_edited_while_jobs_wait_changes_none_of_their_runs(cluster, runs_dir, tmp_path):

@@ -120,8 +120,8 @@ def test_a_job_that_starts_once_more_after_its_run_has_failed_in_it_has_still_fa
     world.command().round()
     run, job = first(world)
     world.scheduler.start(job)
-    run.folder.fail("one and one is three")
     world.scheduler.kill(job, "PENDING")  # an operator's requeue
+    run.folder.fail("one and one is three")
     assert run.folder.state() is State.FAILED
     world.scheduler.start(job)
     assert (job.state, run.folder.status().attempts) == ("FAILED", 1)
