@@ -16,8 +16,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,8 +32,10 @@ from moe_study.sweeps.plan import plan_overrides
 
 PLAN, AGAIN = "plan of 10,000 points", "a finished sweep of 5,000 runs again"
 STATUS, FRAME = "status of 5,000 runs", "frame of 5,000 runs"
-PLOTS = "plots of 500 runs at 100 points"
-ROWS = (PLAN, AGAIN, STATUS, FRAME, PLOTS)
+CURVES, PLOTS = "frame of 200 runs with 1,000 logged steps", "plots of 500 runs at 100 points"
+ROWS = (PLAN, AGAIN, STATUS, FRAME, CURVES, PLOTS)
+READ_FRAME = "from pathlib import Path; from moe_study.analysis import frame; runs = frame.load_frame([Path('{}')])"
+LOG_EVERY, ROUTING_EVERY = 10, 50  # steps between records
 EXPERTS, SWITCH, PICKS = (4, 8, 16, 32, 64), (0.0, 0.01), (1, 2)
 COPIED = ("metrics.jsonl", "routing.parquet", "provenance.json", "tokenizer.json")  # the same for all
 
@@ -59,12 +62,15 @@ class Finished:
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
         return path
 
-    def finish(self, file: Path) -> None:
-        """Make all runs of a sweep file look trained."""
+    def finish(self, file: Path, logged: int | None = None) -> None:
+        """Make all runs of a sweep file look trained; with curves of `logged` steps, or with those of the one."""
         plan = plan_overrides([f"+sweep={file}"])
         draw = random.Random(0)
         for run in plan.runs:
             self._finish(run.config, draw)
+            if logged is not None:
+                RunFolder.of(run.config).drop_metrics_after(-1)  # into a file of its own
+                RunFolder.of(run.config).append_metrics(*self._long_curve(logged, draw))
         plan.record_members()
 
     def _finish(self, config: RunConfig, draw: random.Random) -> None:
@@ -79,6 +85,18 @@ class Finished:
         changed = {"key": config.key, "validation_loss": loss, "validation_perplexity": 2.718281828459045**loss}
         (folder.result_file).write_text(json.dumps(result | changed), encoding="utf-8")
         shutil.copyfile(like / "status.json", folder.status_file)
+
+    def _long_curve(self, logged: int, draw: random.Random) -> Iterator[Mapping[str, Any]]:
+        """Records like those of the one run, of `logged` steps, with losses and shares of their own."""
+        like = self.like.metrics()
+        train = next(record for record in like if record["kind"] == "train")
+        layers = {record["layer"]: record for record in like if record["kind"] == "routing"}
+        for step in range(LOG_EVERY, LOG_EVERY * logged + 1, LOG_EVERY):
+            tokens = step * train["tokens"] // train["step"]
+            yield {**train, "step": step, "tokens": tokens, "loss": draw.gauss(4, 0.1), "grad_norm": draw.random()}
+            if step % ROUTING_EVERY == 0:
+                for record in layers.values():
+                    yield {**record, "step": step, "share": [draw.random() for _ in record["share"]]}
 
     def row(self, once: Callable[[], float]) -> Row:
         """Seconds of `once`, one sample a round."""
@@ -106,14 +124,17 @@ def commands_of(name: str, finished: Finished) -> Callable[[], float]:
         file = finished.file("drawn", rates=5, seeds=5)
         finished.finish(file)
         return functools.partial(finished.command, ["-m", "moe_study.cli", "plots", "drawn", "--out", "plots"])
+    if name == CURVES:
+        finished.finish(finished.file("logged", rates=2, seeds=5), logged=1000)
+        read = READ_FRAME.format("logged") + "; frame.curves(runs); frame.routing_history(runs)"
+        return functools.partial(finished.command, ["-c", read])
     file = finished.file("done", rates=25, seeds=10)
     if not (finished.tiny.folder / "done").exists():
         finished.finish(file)
-    frame = "from pathlib import Path; from moe_study.analysis.frame import load_frame; load_frame([Path('done')])"
     arguments = {
         AGAIN: [str(ROOT / "train.py"), "-m", f"+sweep={file}"],
         STATUS: ["-m", "moe_study.cli", "status", "done"],
-        FRAME: ["-c", frame],
+        FRAME: ["-c", READ_FRAME.format("done")],
     }[name]
     return functools.partial(finished.command, arguments)
 

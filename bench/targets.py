@@ -48,6 +48,7 @@ TARGETS = {
     "scale: a finished sweep of 5,000 runs again": Target(20.0, 10.0, SCALE),
     "scale: status of 5,000 runs": Target(3.0, 2.0, SCALE),
     "scale: frame of 5,000 runs": Target(10.0, 5.0, SCALE),
+    "scale: frame of 200 runs with 1,000 logged steps": Target(3.0, 2.0, SCALE),
     "scale: plots of 500 runs at 100 points": Target(60.0, 30.0, SCALE),
     "packing 100 tiny runs": Target(0.70, 0.55, PACKING),
     "memory step micro 64x8": Target(1.50, 1.20, MEMORY),

@@ -30,6 +30,7 @@ RESULT_NUMBERS = (
 )  # fmt: skip
 EXECUTED = ("executed_active_params", "executed_flops_per_token")  # by the rows that ran over the validation set
 EXPERT_RATES = ("wanted_per_token", "kept_per_token", "executed_per_token")
+RUN_NAMES = ("label", "point", "key", "seed")  # what each row of a long frame says of its run
 CAUSALITY = ("own_future", "others_future", "mixes_batch")
 
 
@@ -84,8 +85,7 @@ def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFra
     columns = ["kind", "step", "tokens", "loss", "seconds"]
 
     def one(run: Row) -> pd.DataFrame:
-        records = [r for r in RunFolder(run["folder"]).metrics() if r["kind"] in ("train", "validation")]
-        long = pd.DataFrame(records, columns=columns)
+        long = RunFolder(run["folder"]).metrics_table(("train", "validation"), columns)
         return long.assign(loss=pd.to_numeric(long["loss"]))  # null where it was not finite
 
     return long_frame(frame, one, columns, problems)
@@ -94,17 +94,17 @@ def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFra
 def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
     """Expert shares over training. Columns: label, point, key, seed, step, tokens, layer, expert, share, entropy
     (nats, of the router, over the layer's tokens), and EXPERT_RATES; one row per step, layer and expert."""
-    columns = ["step", "tokens", "layer", "expert", "share", "entropy", *EXPERT_RATES]
+    recorded = ["step", "layer", "share", "entropy", *EXPERT_RATES]
 
     def one(run: Row) -> pd.DataFrame:
-        records = [r for r in RunFolder(run["folder"]).metrics() if r["kind"] == "routing"]
-        wide = pd.DataFrame(records, columns=[c for c in columns if c not in ("tokens", "expert")])
+        wide = RunFolder(run["folder"]).metrics_table(("routing",), recorded)
         wide["tokens"] = wide["step"] * run["run.batch_size"] * run["model.context"]
-        wide["expert"] = [list(range(len(share))) for share in wide["share"]]
-        wide["entropy"] = pd.to_numeric(wide["entropy"])  # null where there are no probabilities
-        return wide.explode(["share", "expert"]).astype({"share": float, "expert": int})[columns]
+        return wide.assign(entropy=pd.to_numeric(wide["entropy"]))  # null where there are no probabilities
 
-    return long_frame(frame, one, columns, problems)
+    wide = long_frame(frame, one, [*recorded, "tokens"], problems)
+    wide["expert"] = [list(range(len(share))) for share in wide["share"]]
+    long = wide.explode(["share", "expert"], ignore_index=True).astype({"share": float, "expert": int})
+    return long[[*RUN_NAMES, "step", "tokens", "layer", "expert", "share", "entropy", *EXPERT_RATES]]
 
 
 def activations(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:
@@ -150,8 +150,7 @@ def long_frame(
 
     A run for which it raises a StudyError is left out, and its sentence added to `problems`; without them it is raised.
     """
-    names = ["label", "point", "key", "seed"]
-    parts = []
+    parts, runs = [], []
     for run in frame.to_dict("records"):
         try:
             part = one(run)
@@ -162,12 +161,15 @@ def long_frame(
                 problems.append(str(error))
             continue
         if len(part):
-            for position, name in enumerate(names):
-                part.insert(position, name, run[name])
             parts.append(part)
+            runs.append(run)
     if not parts:
-        return pd.DataFrame(columns=names + columns)
-    return pd.concat(parts, ignore_index=True)
+        return pd.DataFrame(columns=[*RUN_NAMES, *columns])
+    long = pd.concat(parts, ignore_index=True)
+    for position, name in enumerate(RUN_NAMES):
+        of_parts = pd.Series([run[name] for run in runs]).repeat([len(part) for part in parts])
+        long.insert(position, name, of_parts.reset_index(drop=True))
+    return long
 
 
 def _row(folder: RunFolder) -> dict[str, Any]:

@@ -2,13 +2,19 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moe_study.design.plain import to_plain
 from moe_study.errors import StudyError, reason_of
 from moe_study.files import clear_os_errors, write_text_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd  # this and pyarrow take half a second, which training has no use for
+    import pyarrow as pa
+
+WHOLE_NUMBERS, LISTS = ("step", "tokens", "layer"), ("share",)  # of numbers; all else but the kind is a number
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -17,6 +23,23 @@ def read(path: Path) -> list[dict[str, Any]]:
     A last line that a killed process left unfinished is ignored; any other damage is a StudyError.
     """
     return [record for _, record in _lines(path)]
+
+
+def read_table(path: Path, kinds: Collection[str], columns: Sequence[str]) -> "pd.DataFrame":
+    """The records of these kinds, a row each, with nan for what is null or missing; errors as of `read`.
+
+    Arrow reads the lines, six times faster than Python does; what is not plainly a file of such records, `read` does.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = _arrow_table(path, {"kind", "step", *columns})
+    if table is None:
+        return pd.DataFrame([record for record in read(path) if record["kind"] in kinds], columns=list(columns))
+    chosen = pc.is_in(table["kind"], value_set=pa.array(kinds, pa.string()))
+    found: pd.DataFrame = table.filter(chosen).to_pandas()[list(columns)]
+    return found
 
 
 def append(path: Path, *records: Mapping[str, Any]) -> None:
@@ -58,3 +81,36 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except (ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{path} is damaged at line {number}") from error
         yield line, record
+
+
+def _arrow_table(path: Path, columns: Collection[str]) -> "pa.Table | None":
+    """All records, of each only `columns`; None where one of them is not a record, or has a value of another type."""
+    import pyarrow as pa
+    import pyarrow.json
+
+    try:
+        content = path.read_bytes()
+        content.decode("utf-8")
+        whole = content[: content.rfind(b"\n") + 1]
+        table = pyarrow.json.read_json(
+            pa.BufferReader(whole),
+            read_options=pyarrow.json.ReadOptions(use_threads=False),
+            parse_options=pyarrow.json.ParseOptions(
+                explicit_schema=pa.schema([(name, _arrow_type(name)) for name in columns]),
+                unexpected_field_behavior="ignore",
+            ),
+        )
+    except (OSError, UnicodeDecodeError, pa.ArrowException):
+        return None
+    one_a_line = table.num_rows == whole.count(b"\n") and b"\r" not in content  # which Python's text has as an end, too
+    return table if one_a_line and not table["kind"].null_count and not table["step"].null_count else None
+
+
+def _arrow_type(name: str) -> "pa.DataType":
+    import pyarrow as pa
+
+    if name == "kind":
+        return pa.string()
+    if name in LISTS:
+        return pa.list_(pa.float64())
+    return pa.int64() if name in WHOLE_NUMBERS else pa.float64()

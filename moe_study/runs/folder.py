@@ -22,7 +22,7 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,10 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """All records of the curve; a last line that a killed process left unfinished is ignored."""
         return curve.read(self.metrics_file)
+
+    def metrics_table(self, kinds: Collection[str], columns: Sequence[str]) -> "pd.DataFrame":
+        """The records of these kinds as a frame of `columns`: far faster than one by one."""
+        return curve.read_table(self.metrics_file, kinds, columns)
 
     def result(self) -> dict[str, Any] | None:
         """The result, or None when the run is not done; DataError when the file is damaged."""

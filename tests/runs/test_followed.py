@@ -10,8 +10,8 @@ from moe_study.runs.folder import RunFolder
 from moe_study.runs.followed import FollowedFolder
 
 READING = {
-    "of", "tokenizer_file", "read_config", "read_plain_config", "status", "state", "metrics", "result",
-    "read_activations", "provenance", "is_locked",
+    "of", "tokenizer_file", "read_config", "read_plain_config", "status", "state", "metrics", "metrics_table",
+    "result", "read_activations", "provenance", "is_locked",
 }  # fmt: skip
 CLAIMING = {"lock", "claim", "start"}  # by rank 0 alone
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
