@@ -5,7 +5,8 @@
 
 The CPU seconds of a whole command, which works on one core: on a quiet machine those of the clock on the wall. One tiny
 run is trained; its files are copied into the folders of all others under their own keys and configurations, with losses
-of their own, so that every command reads as many and as large files as it would after a real sweep.
+of their own, so that every command reads as many and as large files as it would after a real sweep. Jobs are sent to a
+private SLURM (tests/slurm/cluster.py) where its daemons are installed, and timed by the clock: others work for them.
 """
 
 import functools
@@ -16,26 +17,31 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from bench.common import Row, open_results, options, spread
+from bench.common import Row, Skipped, open_results, options, spread
 from bench.machine import ROOT
 from bench.tiny_runs import Size, TinyRuns
 from moe_study.design.config import RunConfig
 from moe_study.runs import stored_config
 from moe_study.runs.folder import RunFolder
 from moe_study.sweeps.plan import plan_overrides
+from tests.slurm.cluster import ADVICE, Cluster, missing_programs
 
 PLAN, AGAIN = "plan of 10,000 points", "a finished sweep of 5,000 runs again"
 STATUS, FRAME = "status of 5,000 runs", "frame of 5,000 runs"
 CURVES, PLOTS = "frame of 200 runs with 1,000 logged steps", "plots of 500 runs at 100 points"
-ROWS = (PLAN, AGAIN, STATUS, FRAME, CURVES, PLOTS)
+HELD = "5,000 held jobs submitted"
+ROWS = (PLAN, AGAIN, STATUS, FRAME, CURVES, PLOTS, HELD)
 READ_FRAME = "from pathlib import Path; from moe_study.analysis import frame; runs = frame.load_frame([Path('{}')])"
 LOG_EVERY, ROUTING_EVERY = 10, 50  # steps between records
+HOLD = ("hydra/launcher=slurm", "hydra.launcher.wait=false", "hydra.launcher.options=[--hold]", "hydra.launcher.gpus=0")
 EXPERTS, SWITCH, PICKS = (4, 8, 16, 32, 64), (0.0, 0.01), (1, 2)
 COPIED = ("metrics.jsonl", "routing.parquet", "provenance.json", "tokenizer.json")  # the same for all
 
@@ -103,10 +109,10 @@ class Finished:
         seconds = [once() for _ in range(self.rounds)]
         return {**spread(seconds), "unit": "s", "seconds_of": "CPU", "rounds": self.rounds}
 
-    def command(self, arguments: Sequence[str]) -> float:
+    def command(self, arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})) -> float:
         """CPU seconds of a process, which must end well."""
         before = os.times()
-        environment = {**self.tiny.environment, "OMP_NUM_THREADS": "1"}
+        environment = {**self.tiny.environment, **environment, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *arguments]
         done = subprocess.run(command, cwd=self.tiny.folder, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -139,9 +145,34 @@ def commands_of(name: str, finished: Finished) -> Callable[[], float]:
     return functools.partial(finished.command, arguments)
 
 
+def held_jobs(finished: Finished) -> Row:
+    """Seconds from the start of a sweep's command to its end, with all jobs in the queue of a private SLURM, held."""
+    if missing := missing_programs():
+        raise Skipped(f"SLURM is not here ({', '.join(missing)}); {ADVICE}")
+    file = finished.file("held", rates=25, seeds=10)
+    command = [str(ROOT / "train.py"), "-m", f"+sweep={file}", *HOLD]
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        cluster = Cluster(Path(folder))
+        cluster.start()
+        try:
+            for _ in range(finished.rounds):
+                start = time.perf_counter()
+                finished.command(command, cluster.environment)
+                seconds.append(time.perf_counter() - start)
+                held = cluster.run("squeue", "-h", "-r", "-o", "%T").split()
+                if held != ["PENDING"] * 5000:
+                    raise RuntimeError(f"{len(held)} jobs are in the queue where 5000 should be held")
+                cluster.cancel_all()
+                shutil.rmtree(finished.tiny.folder / "held")
+        finally:
+            cluster.stop()
+    return {**spread(seconds), "unit": "s", "seconds_of": "wall clock", "rounds": finished.rounds}
+
+
 def measure(name: str, finished: Finished) -> Row:
     """One row."""
-    return finished.row(commands_of(name, finished))
+    return held_jobs(finished) if name == HELD else finished.row(commands_of(name, finished))
 
 
 def main() -> None:
