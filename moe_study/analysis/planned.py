@@ -1,38 +1,44 @@
-"""The comparisons that a sweep file planned (`compare:`), as labels of the points that have been trained."""
+"""What a sweep file planned to test (`compare:`), as labels of the points that have been trained."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pandas as pd
 
 from moe_study.analysis.comparison import Asked
-from moe_study.analysis.effects.contrasts import Contrast
+from moe_study.analysis.effects.contrasts import Contrast, contrasts_of
+from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.effects.equal_cost import AskedAtCost
+from moe_study.analysis.effects.families import name_of
+from moe_study.analysis.effects.grids import Factor, Grid
 from moe_study.analysis.frame import done
-from moe_study.runs.members import Members, PlannedComparison
+from moe_study.runs.members import Members, PlannedComparison, PlannedEffect
 
 Request = Asked | Contrast | AskedAtCost  # what a report can be asked to test
 
 
 def planned_requests(members: Members, frame: pd.DataFrame) -> list[Request]:
-    """All that is planned of the runs in `frame`."""
-    return [*planned_comparisons(members, frame)]
+    """All that is planned of the runs in `frame`: pairs, points at equal cost, and effects, each once."""
+    pairs = _planned_pairs(members, frame)
+    contrasts = [one for planned in members.effects for one in _contrasts(planned, frame)]
+    return [*pairs, *contrasts]
 
 
-def planned_comparisons(members: Members, frame: pd.DataFrame) -> list[Asked]:
-    """What is `planned` of the runs in `frame`, each pair of points once, in the sweep file's order.
+def _planned_pairs(members: Members, frame: pd.DataFrame) -> list[Request]:
+    """Each pair of points once, in the sweep file's order.
 
-    Launches with seeds on the command line add to the same points: each launch tells which runs it meant, and the label
-    of those is the side's. A side of which nothing is known yet goes by what
-    the sweep file calls it.
+    Launches with seeds on the command line add to the same points: each launch tells which runs it meant, and the
+    label of those is the side's. A side of which nothing is known yet goes by what the sweep file calls it.
     """
-    current = {(asked.left, asked.right): place for place, asked in enumerate(members.comparisons)}
+    current = {asked.identity: place for place, asked in enumerate(members.comparisons)}
     meant = [asked for launch in members.current for asked in launch.comparisons]
-    found: dict[tuple[str, str], tuple[int, Asked]] = {}
+    found: dict[tuple[str, str, str], tuple[int, Request]] = {}
     for asked in meant:
-        place = current.get((asked.left, asked.right))
+        place = current.get(asked.identity)
         if place is not None:
-            one = _asked(asked, frame)
-            found.setdefault((one.point, one.against), (place, one))
+            one = _at_cost(members.comparisons[place], frame) if asked.at else _asked(asked, frame)
+            sides = (one.point, " ".join(one.points)) if isinstance(one, AskedAtCost) else (one.point, one.against)
+            found.setdefault((*sides, asked.at), (place, one))
     return [one for _, one in sorted(found.values(), key=lambda item: item[0])]
 
 
@@ -43,8 +49,35 @@ def _asked(asked: PlannedComparison, frame: pd.DataFrame) -> Asked:
     return Asked(left, right, asked.why, asked.margin, asked.late, f"{asked.left} against {asked.right}")
 
 
+def _at_cost(asked: PlannedComparison, frame: pd.DataFrame) -> AskedAtCost:
+    """A point at equal cost to all points of the right side that have a run; the file's text where none has."""
+    left = _label(frame, asked.left_runs) or asked.left
+    points = tuple(_labels(frame, asked.right_runs)) or (asked.right,)
+    written = f"{asked.left} against {asked.right} at {asked.at}"
+    name = name_of(points)
+    return AskedAtCost(Cost(asked.at), left, name, points, asked.why, asked.margin, asked.late, written)
+
+
+def _contrasts(planned: PlannedEffect, frame: pd.DataFrame) -> Iterator[Contrast]:
+    """The main effects of one setting, or the interactions of two, over the cells that were planned."""
+    factors = tuple(Factor((name,), levels) for name, levels in zip(planned.factors, planned.levels, strict=True))
+    cells = {
+        (cell.block, *cell.levels): _label(frame, cell.runs)
+        or f"{planned.text} at {' '.join(cell.levels)} {cell.block}"
+        for cell in planned.cells
+    }
+    for contrast in contrasts_of(Grid(factors, cells, planned.carried)):
+        if contrast.is_interaction == (len(factors) > 1):
+            written = f"{planned.text}: {' x '.join(change.after for change in contrast.changes)}"
+            yield replace(contrast, question=planned.why, margin=planned.margin, late=planned.late, written=written)
+
+
 def _label(frame: pd.DataFrame, keys: Iterable[str]) -> str | None:
     """What `frame` calls the point of these runs; one that is done speaks first."""
+    return next(iter(_labels(frame, keys)), None)
+
+
+def _labels(frame: pd.DataFrame, keys: Iterable[str]) -> list[str]:
+    """What `frame` calls the points of these runs, those that are done first."""
     own = frame[frame["key"].isin(list(keys)) & frame["point"].notna() & (frame["label"] != frame["key"])]
-    known = pd.concat([done(own), own])
-    return str(known["label"].iloc[0]) if len(known) else None
+    return list(dict.fromkeys(map(str, pd.concat([done(own), own])["label"])))

@@ -77,13 +77,18 @@ def plan_lines(planned: "Plan") -> Iterator[str]:
 
 def _comparison_lines(planned: "Plan") -> Iterator[str]:
     """What will be tested, a line each."""
-    if planned.comparisons:
-        tested = "tested as one family" if len(planned.comparisons) > 1 else "tested"
-        yield f"{len(planned.comparisons)} comparison(s), {tested}; all others are described without a verdict:"
-        rows = []
-        for asked in planned.comparisons:
-            margin = "" if asked.margin is None else f"margin {asked.margin:g}"
-            rows.append(("", asked.left, "against", asked.right, f"{len(asked.left_runs)} seed(s)", margin, asked.why))
+    rows = []
+    for asked in planned.comparisons:
+        margin = "" if asked.margin is None else f"margin {asked.margin:g}"
+        against = f"at equal {asked.at} against" if asked.at else "against"
+        rows.append(("", asked.left, against, asked.right, f"{len(asked.left_runs)} seed(s)", margin, asked.why))
+    for effect in planned.effects:
+        margin = "" if effect.margin is None else f"margin {effect.margin:g}"
+        levels = " x ".join(", ".join(own) for own in effect.levels)
+        rows.append(("", effect.text, "over", levels, f"{len(effect.cells)} point(s)", margin, effect.why))
+    if rows:
+        tested = "tested as one family" if len(rows) > 1 else "tested"
+        yield f"{len(rows)} comparison(s), {tested}; all others are described without a verdict:"
         yield from aligned(rows)
 
 
@@ -113,6 +118,9 @@ def as_plain(planned: "Plan") -> dict[str, Any]:
         "excluded": planned.excluded,
         "duplicates": planned.duplicates,
         "to_train": cost_of(planned).as_plain(),
-        "comparisons": [{"left": one.left, "right": one.right, "why": one.why} for one in planned.comparisons],
+        "comparisons": [
+            {"left": one.left, "right": one.right, "why": one.why, "at": one.at or None} for one in planned.comparisons
+        ],
+        "effects": [{"effect": one.text, "levels": one.levels, "why": one.why} for one in planned.effects],
         "warnings": planned.warnings(),
     }

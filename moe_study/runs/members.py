@@ -22,6 +22,7 @@ from moe_study.errors import ConfigError, StudyError
 from moe_study.files import read_json, write_json_atomic
 from moe_study.runs.lock import LockHeld, hold
 
+COSTS = ("total_params", "active_params", "flops", "seconds")  # at which points can be asked to be compared
 LOCK_PATIENCE = 10.0  # seconds; others hold it for as long as one small file takes
 
 
@@ -36,6 +37,34 @@ class PlannedComparison:
     why: str = ""  # the question that it answers
     margin: float | None = None  # nats per token within which the two count as the same; None: the usual one
     late: bool = False  # stated when runs of both sides were done already
+    at: str = ""  # of COSTS: the left point against the curve of all right ones, at the left one's cost
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return self.left, self.right, self.at
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """The runs of one point that a planned effect needs."""
+
+    block: str  # what else than its settings the points of a block share
+    levels: tuple[str, ...]  # one for each setting of the effect
+    runs: tuple[str, ...] = ()  # keys
+
+
+@dataclass(frozen=True)
+class PlannedEffect:
+    """A main effect (of one setting) or an interaction (of two) that a sweep file asks for."""
+
+    text: str  # as the sweep file has it, in one line
+    factors: tuple[str, ...]  # settings by dotted name, or groups
+    levels: tuple[tuple[str, ...], ...]  # of each factor, the first is what the others are compared with
+    cells: tuple[PlannedCell, ...] = ()
+    carried: tuple[str, ...] = ()  # settings that differ with the cells
+    why: str = ""
+    margin: float | None = None
+    late: bool = False  # stated when a run of every cell was done already
 
 
 @dataclass(frozen=True)
@@ -46,6 +75,7 @@ class Launch:
     runs: tuple[str, ...] = ()  # keys
     comparisons: tuple[PlannedComparison, ...] = ()
     names: dict[str, str] = field(default_factory=dict)  # key -> the overrides that tell the run from the others
+    effects: tuple[PlannedEffect, ...] = ()
 
     @property
     def form(self) -> frozenset[str]:
@@ -83,12 +113,26 @@ class Members:
         """What the sweep file asked for at the last launch, with the runs of all of this form on either side."""
         return [self._over_all_launches(asked) for asked in self.launches[-1].comparisons] if self.launches else []
 
+    @property
+    def effects(self) -> list[PlannedEffect]:
+        """As `comparisons`."""
+        return [self._of_all_launches(asked) for asked in self.launches[-1].effects] if self.launches else []
+
+    def _of_all_launches(self, asked: PlannedEffect) -> PlannedEffect:
+        runs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for launch in self.current:
+            for effect in launch.effects:
+                for cell in effect.cells if effect.text == asked.text else ():
+                    runs.setdefault((cell.block, cell.levels), []).extend(cell.runs)
+        cells = (replace(cell, runs=tuple(dict.fromkeys(runs[cell.block, cell.levels]))) for cell in asked.cells)
+        return replace(asked, cells=tuple(cells))
+
     def _over_all_launches(self, asked: PlannedComparison) -> PlannedComparison:
         same = [
             comparison
             for launch in self.current
             for comparison in launch.comparisons
-            if (comparison.left, comparison.right) == (asked.left, asked.right)
+            if comparison.identity == asked.identity
         ]
         left = _each_once(comparison.left_runs for comparison in same)
         right = _each_once(comparison.right_runs for comparison in same)
@@ -132,8 +176,10 @@ def record_launch(
     def with_launch(launches: tuple[Launch, ...]) -> list[Launch]:
         earlier = [asked for before in launches for asked in before.comparisons]
         comparisons = tuple(_with_lateness(asked, earlier, done) for asked in launch.comparisons)
+        before = [effect for launch in launches for effect in launch.effects]
+        effects = tuple(_effect_with_lateness(asked, before, done) for asked in launch.effects)
         others = (other for other in launches if set(other.overrides) != set(launch.overrides))
-        return [*others, replace(launch, comparisons=comparisons)]
+        return [*others, replace(launch, comparisons=comparisons, effects=effects)]
 
     return _change(runs_dir, sweep, with_launch)
 
@@ -177,9 +223,21 @@ def _with_lateness(
     left, right = set(asked.left_runs), set(asked.right_runs)
     for before in earlier:
         old_left, old_right = set(before.left_runs), set(before.right_runs)
+        if before.at != asked.at:
+            continue
         if (left & old_left and right & old_right) or (left & old_right and right & old_left):
             return replace(asked, late=before.late)
     return replace(asked, late=bool(left & set(done) and right & set(done)))
+
+
+def _effect_with_lateness(
+    asked: PlannedEffect, earlier: Iterable[PlannedEffect], done: Collection[str]
+) -> PlannedEffect:
+    runs = {key for cell in asked.cells for key in cell.runs}
+    for before in earlier:
+        if set(before.factors) == set(asked.factors) and runs & {key for cell in before.cells for key in cell.runs}:
+            return replace(asked, late=before.late)
+    return replace(asked, late=bool(asked.cells) and all(set(cell.runs) & set(done) for cell in asked.cells))
 
 
 def _sets_seed(override: str) -> bool:
@@ -194,7 +252,11 @@ def _without(launch: Launch, keys: Collection[str]) -> Launch:
         replace(asked, left_runs=kept(asked.left_runs), right_runs=kept(asked.right_runs))
         for asked in launch.comparisons
     )
-    return replace(launch, runs=kept(launch.runs), comparisons=comparisons)
+    effects = tuple(
+        replace(asked, cells=tuple(replace(cell, runs=kept(cell.runs)) for cell in asked.cells))
+        for asked in launch.effects
+    )
+    return replace(launch, runs=kept(launch.runs), comparisons=comparisons, effects=effects)
 
 
 def _each_once(groups: Iterable[Iterable[str]]) -> list[str]:

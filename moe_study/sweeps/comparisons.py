@@ -2,24 +2,27 @@
 
 A few comparisons that are stated before the runs can be tested together at a small price: every comparison that is
 tested makes all of them harder to decide. So a file states those that it was written for, and reports describe all
-others without a verdict.
+others without a verdict. Three kinds can be asked for: a pair of points; a point at equal cost to others (`at:`), whose
+second side may match several points, which make a curve; and an effect of settings (effects.py).
 """
 
-import dataclasses
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError
-from moe_study.runs.members import PlannedComparison
-from moe_study.sweeps.compose import Composed
-from moe_study.sweeps.partial import Meaning, Partial, matches
+from moe_study.runs.members import COSTS, PlannedComparison
+from moe_study.sweeps.candidates import Candidate
+from moe_study.sweeps.effects import EffectQuestion, read_effect
+from moe_study.sweeps.partial import Partial, matches
 from moe_study.sweeps.values import as_text
 
-FORM = "a list of two sides, or a mapping with pair: (two sides), why: (a text) and margin: (a number)"
+FORM = (
+    "a list of two sides, or a mapping with pair: (two sides) or effect: (settings), why: (a text) and "
+    "margin: (a number)"
+)
+KEYS = {"pair": {"pair", "at", "why", "margin"}, "effect": {"effect", "where", "why", "margin"}}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Question:
     sides: tuple[Partial, Partial]
     why: str = ""
     margin: float | None = None  # nats per token
+    at: tuple[str, ...] = ()  # costs at which the first side is compared with the curve of the second
 
     @property
     def texts(self) -> tuple[str, str]:
@@ -36,54 +40,61 @@ class Question:
         left, right = (" ".join(f"{key}={as_text(value)}" for key, value in side.items()) for side in self.sides)
         return left, right
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """One run of the plan, with the composed point that led to it."""
-
-    key: str
-    config: RunConfig
-    composed: Composed
-    meaning: Meaning
-
-    @functools.cached_property
-    def point(self) -> str:
-        """What it shares with the same point's other seeds."""
-        return dataclasses.replace(self.config, run=dataclasses.replace(self.config.run, seed=0)).key
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What no two questions of a file may share."""
+        return frozenset(self.texts) if not self.at else self.texts, self.at
 
 
-def read_questions(content: Mapping[str, Any], path: Path) -> tuple[Question, ...]:
+def read_questions(content: Mapping[str, Any], path: Path) -> tuple[Question | EffectQuestion, ...]:
     """`compare:` and `margin:` of a sweep file; ConfigError says what is wrong with them."""
     margin = _margin(content.get("margin"), path)
     entries = content.get("compare") or []
     if not isinstance(entries, list):
         raise ConfigError(f"{path}: compare must be a list, each entry {FORM}")
     questions = tuple(_question(entry, margin, path) for entry in entries)
-    seen: set[frozenset[str]] = set()
+    seen: set[Any] = set()
     for question in questions:
-        if frozenset(question.texts) in seen:
-            raise ConfigError(f"{path}: compare has {' against '.join(question.texts)} twice; write it once")
-        seen.add(frozenset(question.texts))
+        identity = question.identity if isinstance(question, Question) else question.text
+        text = " against ".join(question.texts) if isinstance(question, Question) else question.text
+        if identity in seen:
+            raise ConfigError(f"{path}: compare has {text} twice; write it once")
+        seen.add(identity)
     return questions
 
 
-def _question(entry: Any, margin: float | None, path: Path) -> Question:
+def _question(entry: Any, margin: float | None, path: Path) -> Question | EffectQuestion:
     if isinstance(entry, list):
         entry = {"pair": entry}
-    if not isinstance(entry, dict) or not set(entry) <= {"pair", "why", "margin"}:
+    kind = "effect" if isinstance(entry, dict) and "effect" in entry else "pair"
+    if not isinstance(entry, dict) or not set(entry) <= KEYS[kind]:
         raise ConfigError(f"{path}: an entry of compare must be {FORM}, not {entry!r}")
-    pair, why = entry.get("pair"), entry.get("why") or ""
+    why = entry.get("why") or ""
+    if not isinstance(why, str):
+        raise ConfigError(f"{path}: why must be a text, not {why!r}")
+    why, own_margin = " ".join(why.split()), _margin(entry.get("margin"), path) or margin
+    if kind == "effect":
+        return read_effect(entry, why, own_margin, path)
+    pair = entry.get("pair")
     if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(side, dict) and side for side in pair):
         raise ConfigError(
             f"{path}: a comparison has two sides, each a mapping from override keys to values, as in "
             f"[{{routing: token_top2}}, {{routing: dense}}], not {pair!r}"
         )
-    if not isinstance(why, str):
-        raise ConfigError(f"{path}: why must be a text, not {why!r}")
     for side in pair:
         if "run.seed" in side:
             raise ConfigError(f"{path}: a comparison is over all seeds; leave run.seed out of {side!r}")
-    return Question((pair[0], pair[1]), " ".join(why.split()), _margin(entry.get("margin"), path) or margin)
+    return Question((pair[0], pair[1]), why, own_margin, _costs(entry.get("at"), path))
+
+
+def _costs(value: Any, path: Path) -> tuple[str, ...]:
+    """The costs of `at`, one or a list."""
+    if value is None:
+        return ()
+    costs = value if isinstance(value, list) else [value]
+    if not costs or len(set(map(str, costs))) < len(costs) or not all(cost in COSTS for cost in costs):
+        raise ConfigError(f"{path}: at must be one of {', '.join(COSTS)}, or a list of different ones, not {value!r}")
+    return tuple(costs)
 
 
 def _margin(value: Any, path: Path) -> float | None:
@@ -101,27 +112,47 @@ def resolve(
     found, problems = [], []
     for question in questions:
         try:
-            left, right = (tuple(_runs_of_side(side, candidates)) for side in question.sides)
-            if set(left) == set(right):
-                raise ConfigError(f"both sides are the same point: {' and '.join(question.texts)}; change one")
+            left = tuple(_runs_of_point(question.sides[0], candidates))
+            of_right = _runs_of_points if question.at else _runs_of_point
+            right = tuple(of_right(question.sides[1], candidates))
+            if set(left) & set(right):
+                raise ConfigError(_overlap(question))
         except ConfigError as error:
             problems.append(f"compare: {error}")
             continue
         texts = question.texts
-        found.append(PlannedComparison(texts[0], texts[1], left, right, question.why, question.margin))
+        for cost in question.at or ("",):
+            found.append(PlannedComparison(*texts, left, right, question.why, question.margin, at=cost))
     return tuple(found), tuple(problems)
 
 
-def _runs_of_side(side: Partial, candidates: Sequence[Candidate]) -> list[str]:
+def _overlap(question: Question) -> str:
+    if question.at:
+        left, right = question.texts
+        return f"{left} is one of the points of {right}, so its curve would go through it; narrow the second side"
+    return f"both sides are the same point: {' and '.join(question.texts)}; change one"
+
+
+def _runs_of_point(side: Partial, candidates: Sequence[Candidate]) -> list[str]:
     """Keys of the one point that a side means, over its seeds; ConfigError where it means none or several."""
+    matching = _matching(side, candidates)
+    if len({c.point for c in matching}) > 1:
+        keys, points = ", ".join(_telling_apart(matching)) or "another setting", len({c.point for c in matching})
+        raise ConfigError(f"{_text(side)} matches {points} points of the sweep; add {keys} to tell them apart")
+    return list(dict.fromkeys(c.key for c in matching))
+
+
+def _runs_of_points(side: Partial, candidates: Sequence[Candidate]) -> list[str]:
+    """Keys of all points that a side means, over their seeds."""
+    return list(dict.fromkeys(c.key for c in _matching(side, candidates)))
+
+
+def _matching(side: Partial, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """What matches a side; ConfigError where nothing does."""
     for as_meant in (False, True):  # what no point was written with may be what a size came out as
         matching = [c for c in candidates if matches(side, c.composed, c.meaning, "a side", as_meant=as_meant)]
-        points = list(dict.fromkeys(c.point for c in matching))
-        if len(points) == 1:
-            return list(dict.fromkeys(c.key for c in matching))
-        if points:
-            keys = ", ".join(_telling_apart(matching)) or "another setting"
-            raise ConfigError(f"{_text(side)} matches {len(points)} points of the sweep; add {keys} to tell them apart")
+        if matching:
+            return matching
     raise ConfigError(f"{_text(side)} matches no point of the sweep (invalid and excluded ones are none)")
 
 

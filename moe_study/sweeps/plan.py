@@ -18,10 +18,12 @@ from moe_study.design.matching import Solution
 from moe_study.design.unused import explain_unused, is_used, unused
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
-from moe_study.runs.members import Launch, PlannedComparison, record_launch
-from moe_study.sweeps.comparisons import Candidate, resolve
+from moe_study.runs.members import Launch, PlannedComparison, PlannedEffect, record_launch
+from moe_study.sweeps.candidates import Candidate
+from moe_study.sweeps.comparisons import Question, resolve
 from moe_study.sweeps.compose import Composed, Composer, open_composer, read, resolve_run
 from moe_study.sweeps.conf import is_outside_the_key, is_setting, project_root
+from moe_study.sweeps.effects import EffectQuestion, resolve_effects
 from moe_study.sweeps.partial import NO_MEANING, Meaning, matching_excludes
 from moe_study.sweeps.same_points import SamePoints, same_points
 from moe_study.sweeps.sweep_file import Grid, as_overrides, read_grid, with_overrides
@@ -71,7 +73,8 @@ class Plan:
     added: tuple[str, ...] = ()  # overrides beside the sweep file that change what its runs are
     idle_excludes: tuple[str, ...] = ()  # entries of exclude that match no point
     comparisons: tuple[PlannedComparison, ...] = ()  # what the sweep file asks for
-    lost_comparisons: tuple[str, ...] = ()  # a sentence for each that is not one between two points
+    effects: tuple[PlannedEffect, ...] = ()  # and of main effects and interactions
+    lost_comparisons: tuple[str, ...] = ()  # a sentence for each that its points cannot answer
 
     def to_start(self, retry_failed: bool = False) -> list[PlannedRun]:
         """What a launcher shall train: longest first, so that the last one does not run alone."""
@@ -129,7 +132,7 @@ class Plan:
         if self.name is not None and self.runs:
             names = {run.key: self.label(run) for run in self.runs}
             done = frozenset(run.key for run in self.runs if run.state is State.DONE)
-            launch = Launch(self.added, tuple(names), self.comparisons, names)
+            launch = Launch(self.added, tuple(names), self.comparisons, names, self.effects)
             record_launch(self.runs[0].config.log.runs_dir, self.name, launch, done)
 
 
@@ -220,7 +223,8 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
             runs[planned.key] = planned
     skip_invalid = skip_invalid or grid.skip_invalid
     questions = grid.questions if skip_invalid or not invalid else ()  # first the points, then what they are asked
-    comparisons, lost = resolve(questions, candidates)
+    comparisons, lost = resolve((q for q in questions if isinstance(q, Question)), candidates)
+    effects, unanswered = resolve_effects((q for q in questions if isinstance(q, EffectQuestion)), candidates)
     return Plan(
         grid.name,
         tuple(runs.values()),
@@ -230,7 +234,8 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
         skip_invalid,
         idle_excludes=tuple(as_text(dict(grid.exclude[place])) for place in sorted(idle)),
         comparisons=comparisons,
-        lost_comparisons=lost,
+        effects=effects,
+        lost_comparisons=(*lost, *unanswered),
     )
 
 

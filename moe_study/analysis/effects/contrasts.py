@@ -1,12 +1,14 @@
 """Main effects and interactions of a grid, seed by seed, so that seeds are blocks and what they share cancels.
 
-A main effect is the loss at one level of a factor minus that at its first level, averaged over the other factor's
-levels and the blocks at which both stand. An interaction is a difference of differences: what the change of one factor
-does at a level of the other, minus what it does at that other's first level, averaged over blocks. Each is one number
-per seed, and its interval is Student's t over them: exact for normal noise, of whatever size in each cell (a mixed
-model's z intervals cover too rarely at four or five seeds). A seed that lacks one of the runs has no value.
+A main effect is the loss at one level of a factor minus that at the first level that it can be compared with (in a
+complete grid its first), averaged over the other factor's levels and the blocks at which both stand. An interaction is
+a difference of differences: what the change of one factor does at a level of the other, minus what it does at that
+other's first level, averaged over blocks. Each is one number per seed, and its interval is Student's t over them: exact
+for normal noise, of whatever size in each cell (a mixed model's z intervals cover too rarely at four or five seeds). A
+seed that lacks one of the runs has no value.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -81,16 +83,17 @@ class Effect(Tested):
 def contrasts_of(grid: Grid) -> Iterator[Contrast]:
     """Every main effect against the first level of its factor, then every interaction of two factors."""
     for place, factor in enumerate(grid.factors):
-        for level in factor.levels[1:]:
-            pairs = _pairs(grid, place, factor.levels[0], level)
+        for number, level in enumerate(factor.levels):
+            options = ((before, _pairs(grid, place, before, level)) for before in factor.levels[:number])
+            before, pairs = next((option for option in options if option[1]), ("", []))
             if pairs:
-                yield Contrast(grid, (_change(factor, level),), _weights(pairs), len(pairs))
+                yield Contrast(grid, (_change(factor, before, level),), _weights(pairs), len(pairs))
     if len(grid.factors) == 2:
         yield from _interactions(grid)
 
 
-def _change(factor: Factor, level: str) -> Change:
-    return Change(factor.name, factor.words(factor.levels[0]), factor.words(level))
+def _change(factor: Factor, before: str, after: str) -> Change:
+    return Change(factor.name, factor.words(before), factor.words(after))
 
 
 def _pairs(grid: Grid, place: int, before: str, after: str) -> list[dict[str, float]]:
@@ -106,18 +109,20 @@ def _pairs(grid: Grid, place: int, before: str, after: str) -> list[dict[str, fl
 
 def _interactions(grid: Grid) -> Iterator[Contrast]:
     first, second = grid.factors
-    plain = first.levels[0], second.levels[0]
-    for one in first.levels[1:]:
-        for two in second.levels[1:]:
-            squares = []
-            for block in grid.blocks:
-                corners = [(one, two), (one, plain[1]), (plain[0], two), plain]
-                labels = [grid.cells.get((block, *corner)) for corner in corners]
-                if None not in labels:
-                    squares.append(dict(zip(map(str, labels), (1.0, -1.0, -1.0, 1.0), strict=True)))
+    for (m, one), (n, two) in itertools.product(enumerate(first.levels), enumerate(second.levels)):
+        for before in itertools.product(first.levels[:m], second.levels[:n]):
+            squares = _squares(grid, before, (one, two))
             if squares:
-                changes = _change(first, one), _change(second, two)
+                changes = _change(first, before[0], one), _change(second, before[1], two)
                 yield Contrast(grid, changes, _weights(squares), len(squares))
+                break
+
+
+def _squares(grid: Grid, before: tuple[str, str], after: tuple[str, str]) -> list[dict[str, float]]:
+    """The weights of each block's four corners, in blocks that have all of them."""
+    corners = [after, (after[0], before[1]), (before[0], after[1]), before]
+    labels = [[grid.cells.get((block, *corner)) for corner in corners] for block in grid.blocks]
+    return [dict(zip(map(str, own), (1.0, -1.0, -1.0, 1.0), strict=True)) for own in labels if None not in own]
 
 
 def _weights(parts: Sequence[dict[str, float]]) -> tuple[tuple[str, float], ...]:

@@ -88,19 +88,18 @@ def _size(value: Any) -> tuple[float, ...]:
 
 
 def _names(ladders: Sequence[Sequence[str]]) -> list[str]:
-    """A name for each family: the parts of a label that all of its points share."""
-    said = [_shared(ladder) for ladder in ladders]
-    return [
-        name if name and said.count(name) == 1 else _ends(ladder) for name, ladder in zip(said, ladders, strict=True)
-    ]
+    """A name for each family, different ones for all."""
+    said = [name_of(ladder) for ladder in ladders]
+    return [name if said.count(name) == 1 else _ends(ladder) for name, ladder in zip(said, ladders, strict=True)]
 
 
-def _shared(ladder: Sequence[str]) -> str:
-    if len(ladder) == 1:
-        return ladder[0]
-    parts = [PARTS.split(DENSE_SIZE.sub("dense", label)) for label in ladder]
-    return ", ".join(part for part in parts[0] if all(part in other for other in parts))
+def name_of(points: Sequence[str]) -> str:
+    """A name for several points: the parts of a label that all of them share, or the first and last of them."""
+    if len(points) == 1:
+        return points[0]
+    parts = [PARTS.split(DENSE_SIZE.sub("dense", label)) for label in points]
+    return ", ".join(part for part in parts[0] if all(part in other for other in parts)) or _ends(points)
 
 
-def _ends(ladder: Sequence[str]) -> str:
-    return ladder[0] if len(ladder) == 1 else f"{ladder[0]} to {ladder[-1]}"
+def _ends(points: Sequence[str]) -> str:
+    return points[0] if len(points) == 1 else f"{points[0]} to {points[-1]}"

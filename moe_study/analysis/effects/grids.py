@@ -43,6 +43,7 @@ class Grid:
 
     factors: tuple[Factor, ...]
     cells: Mapping[tuple[str, ...], str]  # (block, level of each factor) -> label; a missing cell has no entry
+    carried: tuple[str, ...] = ()  # settings that differ with the cells and are no factor
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from moe_study.analysis.effects.contrasts import Effect
 from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.effects.equal_cost import EqualCost, Refused
 from moe_study.analysis.effects.fronts import Front, FrontPoint
+from moe_study.analysis.effects.grids import short_name
 from moe_study.analysis.effects.leak_price import LeakPrice
 from moe_study.analysis.effects.power import Power
 from moe_study.analysis.format import LEAK_MARK, percent
@@ -17,6 +18,7 @@ from moe_study.analysis.wording import UNTESTED, basis, plain_sentence, seeds_it
 
 NATS = "nats per token"
 VISIBLE = 5e-5  # nats: what four digits show
+SHOWN = 4  # settings that go with the cells of an effect
 RARELY = 0.05  # of seed resamples: below, that a point is on a front is not worth a word
 
 
@@ -26,6 +28,9 @@ def effect_sentence(effect: Effect) -> str:
     text = _interaction(effect) if effect.is_interaction else _main_effect(effect)
     if contrast.over > 1:
         text += f", averaged over {contrast.over} {'squares' if effect.is_interaction else 'pairs'} of points"
+    if carried := contrast.grid.carried:
+        more = f" and {len(carried) - SHOWN} more" if len(carried) > SHOWN else ""
+        text += f" (with its cells go {', '.join(map(short_name, carried[:SHOWN]))}{more})"
     if effect.missing:
         text += f" [no point has {'; '.join(effect.missing)}]"
     return text + _late(contrast.late)
