@@ -67,9 +67,8 @@ def _contrasts(planned: PlannedEffect, frame: pd.DataFrame) -> Iterator[Contrast
         for cell in planned.cells
     }
     for contrast in contrasts_of(Grid(factors, cells, planned.carried)):
-        if contrast.is_interaction == (len(factors) > 1):
-            written = f"{planned.text}: {' x '.join(change.after for change in contrast.changes)}"
-            yield replace(contrast, question=planned.why, margin=planned.margin, late=planned.late, written=written)
+        written = f"{planned.text}: {' x '.join(change.after for change in contrast.changes)}"
+        yield replace(contrast, question=planned.why, margin=planned.margin, late=planned.late, written=written)
 
 
 def _label(frame: pd.DataFrame, keys: Iterable[str]) -> str | None:

@@ -62,9 +62,14 @@ def section_tables(part: Part) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
 
 
 def _effects(part: Part) -> list[str]:
+    """The largest main effects and the largest interactions."""
     known = [effect for effect in part.other_effects if effect.difference.n]
-    known.sort(key=lambda effect: (effect.leaks, effect.is_interaction, -abs(effect.difference.mean)))
-    return _first([effect_sentence(effect) for effect in known], "effects.csv")
+    known.sort(key=lambda effect: (effect.leaks, -abs(effect.difference.mean)))
+    shown = [
+        *[effect for effect in known if not effect.is_interaction][:SHOWN],
+        *[effect for effect in known if effect.is_interaction][: SHOWN // 2],
+    ]
+    return [*map(effect_sentence, shown), *_more(len(known) - len(shown), "effects.csv")]
 
 
 def _equal_costs(part: Part) -> list[str]:
@@ -93,8 +98,11 @@ def _prices(part: Part) -> list[str]:
 
 
 def _first(lines: Sequence[str], file: str) -> list[str]:
-    more = len(lines) - SHOWN
-    return [*lines[:SHOWN], *([f"and {more} more, in {file}"] if more > 0 else [])]
+    return [*lines[:SHOWN], *_more(len(lines) - SHOWN, file)]
+
+
+def _more(count: int, file: str) -> list[str]:
+    return [f"and {count} more, in {file}"] if count > 0 else []
 
 
 SECTIONS: dict[str, Callable[[Part], list[str]]] = {

@@ -23,7 +23,7 @@ from moe_study.analysis.comparison import (
     losses_by_seed,
     measure,
 )
-from moe_study.analysis.effects.contrasts import Contrast, Effect, contrasts_of, effects
+from moe_study.analysis.effects.contrasts import Contrast, Effect, distinct_contrasts, effects
 from moe_study.analysis.effects.costs import Cost, costs_of_points
 from moe_study.analysis.effects.equal_cost import AskedAtCost, EqualCost, at_equal_cost, default_requests
 from moe_study.analysis.effects.families import Family, families
@@ -96,15 +96,23 @@ class Part:
 
     @functools.cached_property
     def grids(self) -> tuple[Grid, ...]:
-        """Crossed factors among the points; see effects/grids.py."""
-        return find_grids(settings_of(self.runs), flatten(to_plain(RunConfig())))
+        """Crossed factors among the points that read nothing later, then among all points where that adds any; see
+        effects/grids.py."""
+        plain, settings = flatten(to_plain(RunConfig())), settings_of(self.runs)
+        causal = {label: own for label, own in settings.items() if label not in self.leaking}
+        apart = find_grids(causal, plain)
+        if len(causal) == len(settings):
+            return apart
+        return (*apart, *(grid for grid in find_grids(settings, plain) if self.leaking & set(grid.points)))
 
     @functools.cached_property
     def other_effects(self) -> tuple[Effect, ...]:
-        """Main effects and interactions of `grids` that nobody planned: described, without a test."""
+        """Main effects and interactions of `grids` that nobody planned: described, without a test. Those with points
+        that read later tokens come last."""
         known = {effect.contrast.labels for effect in self.effects}
-        found = [contrast for grid in self.grids for contrast in contrasts_of(grid) if contrast.labels not in known]
-        return tuple(effects(found, self.losses, self.leaking, self.margin, LEVEL))
+        found = [contrast for contrast in distinct_contrasts(self.grids) if contrast.labels not in known]
+        described = effects(found, self.losses, self.leaking, self.margin, LEVEL)
+        return tuple(sorted(described, key=lambda effect: effect.leaks))
 
     @functools.cached_property
     def other_equal_costs(self) -> tuple[EqualCost, ...]:

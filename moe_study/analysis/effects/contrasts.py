@@ -1,7 +1,7 @@
 """Main effects and interactions of a grid, seed by seed, so that seeds are blocks and what they share cancels.
 
 A main effect is the loss at one level of a factor minus that at the first level that it can be compared with (in a
-complete grid its first), averaged over the other factor's levels and the blocks at which both stand. An interaction is
+complete grid its first), averaged over the blocks of points that agree in all else and have both. An interaction is
 a difference of differences: what the change of one factor does at a level of the other, minus what it does at that
 other's first level, averaged over blocks. Each is one number per seed, and its interval is Student's t over them: exact
 for normal noise, of whatever size in each cell (a mixed model's z intervals cover too rarely at four or five seeds). A
@@ -81,30 +81,39 @@ class Effect(Tested):
 
 
 def contrasts_of(grid: Grid) -> Iterator[Contrast]:
-    """Every main effect against the first level of its factor, then every interaction of two factors."""
-    for place, factor in enumerate(grid.factors):
-        for number, level in enumerate(factor.levels):
-            options = ((before, _pairs(grid, place, before, level)) for before in factor.levels[:number])
-            before, pairs = next((option for option in options if option[1]), ("", []))
-            if pairs:
-                yield Contrast(grid, (_change(factor, before, level),), _weights(pairs), len(pairs))
-    if len(grid.factors) == 2:
+    """The main effects of the one factor of a grid, or the interactions of its two."""
+    if len(grid.factors) == 1:
+        yield from _main_effects(grid)
+    else:
         yield from _interactions(grid)
+
+
+def _main_effects(grid: Grid) -> Iterator[Contrast]:
+    (factor,) = grid.factors
+    for number, level in enumerate(factor.levels):
+        for before in factor.levels[:number]:
+            if pairs := _pairs(grid, before, level):
+                yield Contrast(grid, (_change(factor, before, level),), _weights(pairs), len(pairs))
+                break
+
+
+def distinct_contrasts(grids: Iterable[Grid]) -> list[Contrast]:
+    """The contrasts of all grids, without those that say of fewer points what one before says of more."""
+    kept: list[Contrast] = []
+    for contrast in (contrast for grid in grids for contrast in contrasts_of(grid)):
+        if not any(contrast.changes == other.changes and contrast.labels <= other.labels for other in kept):
+            kept.append(contrast)
+    return kept
 
 
 def _change(factor: Factor, before: str, after: str) -> Change:
     return Change(factor.name, factor.words(before), factor.words(after))
 
 
-def _pairs(grid: Grid, place: int, before: str, after: str) -> list[dict[str, float]]:
-    """+1 and -1 for each pair of points that differ in one factor's level alone."""
-    found = []
-    for cell, label in grid.cells.items():
-        if cell[1 + place] == after:
-            other = grid.cells.get((*cell[: 1 + place], before, *cell[2 + place :]))
-            if other is not None:
-                found.append({label: 1.0, other: -1.0})
-    return found
+def _pairs(grid: Grid, before: str, after: str) -> list[dict[str, float]]:
+    """+1 and -1 for the two points of each block."""
+    labels = [(grid.cells.get((block, after)), grid.cells.get((block, before))) for block in grid.blocks]
+    return [{one: 1.0, other: -1.0} for one, other in labels if one is not None and other is not None]
 
 
 def _interactions(grid: Grid) -> Iterator[Contrast]:

@@ -4,10 +4,14 @@ A factor is a set of settings that change together from one point to another (un
 their values. Two factors are crossed where points stand at two levels of each and agree in all else; the rest of their
 settings is a block. So a product of three factors has a grid for each two of them, whose blocks are the levels of the
 third. Only what is complete or nearly so counts as a grid: rows and columns with fewer than half of their cells go, and
-at most a quarter of what stays may be missing. What is missing is named, and never filled in.
+at most a quarter of what stays may be missing. What is missing is named, and never filled in. A factor of several
+settings counts only where some level cannot be reached from the others by changing fewer of them: else its settings are
+factors of their own.
 """
 
 import itertools
+import operator
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +22,8 @@ MOST_SETTINGS = 3  # of one factor: what differs in more is another kind of poin
 MOST_MISSING = 0.25  # of a grid's cells
 MOST_POINTS = 150  # beyond, a part is not searched: it would take minutes
 
+Apart = Mapping[frozenset[str], frozenset[str]]  # two labels -> the settings in which they differ
+Cell = tuple[str, ...]  # its block, and its level of each factor
 Level = str  # of one setting its value ("2"), of several their names and values ("unit token, context own")
 
 
@@ -42,7 +48,7 @@ class Grid:
     """Points by the levels of one factor or two, in one block or several that agree in all else."""
 
     factors: tuple[Factor, ...]
-    cells: Mapping[tuple[str, ...], str]  # (block, level of each factor) -> label; a missing cell has no entry
+    cells: Mapping[Cell, str]  # (block, level of each factor) -> label; a missing cell has no entry
     carried: tuple[str, ...] = ()  # settings that differ with the cells and are no factor
 
     @property
@@ -70,9 +76,10 @@ class Grid:
 
 
 def find_grids(settings: Settings, plain: Mapping[str, Any]) -> tuple[Grid, ...]:
-    """The grids of two factors among points (see pairs.settings_of), the largest first; `plain` has the defaults.
+    """Crossed factors among points (see pairs.settings_of): each by itself, then each two, the largest grids first.
 
-    A grid all of whose points stand in a larger one of the same or fewer settings is left out.
+    A factor by itself has all points of the grids that it is part of, in blocks that agree in all else. A grid of two
+    all of whose points stand in a larger one of the same or fewer settings is left out. `plain` has the defaults.
     """
     labels = list(settings)
     if len(labels) > MOST_POINTS:
@@ -91,20 +98,36 @@ def find_grids(settings: Settings, plain: Mapping[str, Any]) -> tuple[Grid, ...]
     for grid in found:
         if not any(_is_part(grid, larger) for larger in kept):
             kept.append(grid)
-    return tuple(kept)
+    return (*_by_themselves(kept, apart, settings, plain), *kept)
+
+
+def _by_themselves(grids: Sequence[Grid], apart: Apart, settings: Settings, plain: Mapping[str, Any]) -> list[Grid]:
+    """A grid of one factor for each factor of `grids`."""
+    points: dict[tuple[str, ...], dict[str, None]] = {}
+    for grid in grids:
+        for factor in grid.factors:
+            points.setdefault(factor.settings, {}).update(dict.fromkeys(grid.points))
+    found = []
+    for names, labels in points.items():
+        each: dict[Cell, str] = {(label, _level(settings[label], names)): label for label in labels}
+        cells = _with_block_names(each, set(names), apart, settings)
+        sizes = Counter(cell[0] for cell in cells)
+        cells = {cell: label for cell, label in cells.items() if sizes[cell[0]] > 1}
+        found.append(Grid((Factor(names, _levels((cell[1] for cell in cells), names, settings, cells, plain)),), cells))
+    return found
 
 
 def _grids_of(
     one: tuple[str, ...],
     other: tuple[str, ...],
     labels: Sequence[str],
-    apart: Mapping[frozenset[str], frozenset[str]],
+    apart: Apart,
     settings: Settings,
     plain: Mapping[str, Any],
 ) -> list[Grid]:
     """The grid of two factors over all blocks that have it; none or one."""
     both, left = {*one, *other}, list(labels)
-    cells: dict[tuple[str, ...], str] = {}
+    cells: dict[Cell, str] = {}
     while left:
         first = left[0]
         block = [label for label in left if label == first or apart[frozenset((first, label))] <= both]
@@ -115,13 +138,42 @@ def _grids_of(
             cells |= {(first, *levels): label for levels, label in own.items()}
     if not cells:
         return []
+    cells = _with_block_names(cells, both, apart, settings)
     factors = tuple(
         Factor(names, _levels((cell[1 + place] for cell in cells), names, settings, cells, plain))
         for place, names in enumerate((one, other))
     )
     grid = Grid(factors, cells)
     whole = len(grid.blocks) * len(factors[0].levels) * len(factors[1].levels)
-    return [grid] if len(cells) >= (1 - MOST_MISSING) * whole else _block_by_block(grid)
+    grids = [grid] if len(cells) >= (1 - MOST_MISSING) * whole else _block_by_block(grid)
+    return [grid for grid in grids if all(_moves_as_one(grid, place, settings) for place in (0, 1))]
+
+
+def _with_block_names(
+    cells: Mapping[Cell, str], factors: set[str], apart: Apart, settings: Settings
+) -> dict[Cell, str]:
+    """Each block, so far known by one of its points, named by the settings in which blocks differ."""
+    firsts = list(dict.fromkeys(cell[0] for cell in cells))
+    differing = set().union(*(apart[frozenset(pair)] for pair in itertools.combinations(firsts, 2))) - factors
+    names = {first: _words_of(settings[first], sorted(differing)) for first in firsts}
+    return {(names[cell[0]], *cell[1:]): label for cell, label in cells.items()}
+
+
+def _moves_as_one(grid: Grid, place: int, settings: Settings) -> bool:
+    """Whether some level of a factor cannot be reached from the first by changes of fewer settings than it has."""
+    names = grid.factors[place].settings
+    if len(names) == 1:
+        return True
+    values = {cell[1 + place]: [settings[label][name] for name in names] for cell, label in grid.cells.items()}
+    reached, new = set[Level](), {grid.factors[place].levels[0]}
+    while new:
+        reached |= new
+        new = {
+            level
+            for level in set(values) - reached
+            if any(sum(map(operator.ne, values[level], values[known])) < len(names) for known in reached)
+        }
+    return len(reached) < len(values)
 
 
 def _block_by_block(grid: Grid) -> list[Grid]:
@@ -160,10 +212,12 @@ def _is_thin(filled: Sequence[bool]) -> bool:
 
 
 def _level(settings: Mapping[str, Any], names: Sequence[str]) -> Level:
-    values = [value_words(settings[name]) for name in names]
-    if len(names) == 1:
-        return values[0]
-    return ", ".join(f"{short_name(name)} {value}" for name, value in zip(names, values, strict=True))
+    return value_words(settings[names[0]]) if len(names) == 1 else _words_of(settings, names)
+
+
+def _words_of(settings: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Settings by their short names with their values; those that a point cannot use say so by themselves."""
+    return ", ".join(f"{short_name(name)} {value_words(settings[name])}" for name in names)
 
 
 def short_name(setting: str) -> str:
@@ -184,7 +238,7 @@ def _levels(
     found: Iterable[Level],
     names: Sequence[str],
     settings: Settings,
-    cells: Mapping[tuple[str, ...], str],
+    cells: Mapping[Cell, str],
     plain: Mapping[str, Any],
 ) -> tuple[Level, ...]:
     """Each level once: numbers by size, else that of the defaults first, then by name."""

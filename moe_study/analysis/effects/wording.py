@@ -18,7 +18,7 @@ from moe_study.analysis.wording import UNTESTED, basis, plain_sentence, seeds_it
 
 NATS = "nats per token"
 VISIBLE = 5e-5  # nats: what four digits show
-SHOWN = 4  # settings that go with the cells of an effect
+SHOWN = 3  # settings that go with the cells of an effect, and cells that are missing
 RARELY = 0.05  # of seed resamples: below, that a point is on a front is not worth a word
 
 
@@ -26,25 +26,31 @@ def effect_sentence(effect: Effect) -> str:
     """What one main effect or interaction shows, in one line; with the cells that its grid lacks."""
     contrast = effect.contrast
     text = _interaction(effect) if effect.is_interaction else _main_effect(effect)
-    if contrast.over > 1:
-        text += f", averaged over {contrast.over} {'squares' if effect.is_interaction else 'pairs'} of points"
-    if carried := contrast.grid.carried:
-        more = f" and {len(carried) - SHOWN} more" if len(carried) > SHOWN else ""
-        text += f" (with its cells go {', '.join(map(short_name, carried[:SHOWN]))}{more})"
+    if contrast.grid.carried:
+        text += f" (with its cells go {_first(list(map(short_name, contrast.grid.carried)), ', ')})"
     if effect.missing:
-        text += f" [no point has {'; '.join(effect.missing)}]"
+        text += f" [no point has {_first(effect.missing, '; ')}]"
     return text + _late(contrast.late)
 
 
+def _first(words: Sequence[str], between: str) -> str:
+    more = len(words) - SHOWN
+    return between.join([*words[:SHOWN], *([f"{more} more"] if more > 0 else [])])
+
+
 def _main_effect(effect: Effect) -> str:
-    (change,) = effect.contrast.changes
+    (change,), over = effect.contrast.changes, effect.contrast.over
     after = f"{change.after} {LEAK_MARK}" if effect.leaks else change.after
-    return plain_sentence(effect, after, change.before, absent=_no_whole_seed(effect))
+    averaged = f" over {over} pairs of points" if over > 1 else ""
+    return plain_sentence(effect, after, change.before, averaged, absent=_no_whole_seed(effect))
 
 
 def _interaction(effect: Effect) -> str:
     first, second = effect.contrast.changes
-    head = f"{effect.name}{f' {LEAK_MARK}' if effect.leaks else ''}: the change from {first.before} to {first.after}"
+    over = f" (over {effect.contrast.over} squares of points)" if effect.contrast.over > 1 else ""
+    head = (
+        f"{effect.name}{f' {LEAK_MARK}' if effect.leaks else ''}{over}: the change from {first.before} to {first.after}"
+    )
     where, than, d = f"at {second.after}", f"at {second.before}", effect.difference
     better = "lower" if d.mean < 0 else "higher"
     match effect.verdict:
