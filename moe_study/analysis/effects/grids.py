@@ -192,23 +192,18 @@ def _block_by_block(grid: Grid) -> list[Grid]:
 
 
 def _without_sparse(cells: dict[tuple[Level, Level], str]) -> dict[tuple[Level, Level], str]:
-    """Without rows and columns that have fewer than half of their cells; nothing where less than 2 x 2 stays."""
+    """Without rows and columns that lack most of their cells, or have one alone, which no contrast can use: one by one,
+    that with the fewest cells first. Nothing where less than 2 x 2 stays."""
     while True:
-        rows, columns = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
-        if len(rows) < 2 or len(columns) < 2:
+        levels = [list(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 1)]
+        if min(map(len, levels)) < 2:
             return {}
-        thin = [
-            {level for level in rows if _is_thin([(level, column) in cells for column in columns])},
-            {level for level in columns if _is_thin([(row, level) in cells for row in rows])},
-        ]
-        if not any(thin):
+        filled = Counter((place, cell[place]) for cell in cells for place in (0, 1))
+        thin = [(count, key) for key, count in filled.items() if count < max(2, len(levels[1 - key[0]]) / 2)]
+        if not thin:
             return cells
-        cells = {cell: label for cell, label in cells.items() if cell[0] not in thin[0] and cell[1] not in thin[1]}
-
-
-def _is_thin(filled: Sequence[bool]) -> bool:
-    """Whether a row or column lacks most of its cells, or has one alone, which no contrast can use."""
-    return sum(filled) < max(2, len(filled) / 2)
+        _, (place, level) = min(thin, key=lambda item: item[0])
+        cells = {cell: label for cell, label in cells.items() if cell[place] != level}
 
 
 def _level(settings: Mapping[str, Any], names: Sequence[str]) -> Level:
