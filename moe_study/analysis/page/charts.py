@@ -24,6 +24,7 @@ PATHS = {  # the same shapes as paths of a legend, about two units wide
     "triangle-up": "M0,-1L1,0.8H-1Z", "triangle-down": "M0,1L1,-0.8H-1Z", "diamond": "M0,-1.1L0.9,0L0,1.1L-0.9,0Z",
     "cross": "M-1,-0.35H-0.35V-1H0.35V-0.35H1V0.35H0.35V1H-0.35V0.35H-1Z",
 }  # fmt: skip
+NATS = "nats per token"
 HEIGHT = 300  # pixels of a chart's plane
 
 
@@ -113,6 +114,7 @@ def _point(names: Sequence[str], values: Sequence[Any]) -> Spec:
     return {"field": "name", "type": "nominal", "scale": {"domain": names, "range": values}, "legend": None}
 
 
+SEED: list[Spec] = [{"field": "name", "title": "point"}, {"field": "seed"}]  # of what is pointed at
 SHOWN_POINTS: Spec = {"filter": "indexof(points, datum.name) >= 0"}
 SHOWN_SEEDS: Spec = {"filter": "indexof(seeds, datum.seed) >= 0"}
 
@@ -131,6 +133,11 @@ def quantity(name: str, title: str | None, **more: Any) -> Spec:
     axis = more.pop("axis", {})
     scale = {"zero": False, "nice": False, **more.pop("scale", {})}
     return {"field": name, "type": "quantitative", "title": title, "scale": scale, "axis": axis, **more}
+
+
+def numbers_told(names: Sequence[str], form: str) -> list[Spec]:
+    """Numbers of what is pointed at, in one format."""
+    return [{"field": name, "type": "quantitative", "format": form} for name in names]
 
 
 def looks_of(styles: Mapping[str, PointStyle]) -> list[Look]:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class Record:
     text: str
 
 
-def configurations(study: Study, leaking: Collection[str]) -> list[PointConfiguration]:
+def configurations(study: Study, marks: Mapping[str, str]) -> list[PointConfiguration]:
     """Those of all points, done or not, in the order of the frame; runs without a readable one are left out."""
     defaults = {name: _text(value) for name, value in flatten(to_plain(RunConfig())).items()}
     plains = _plain_configurations(study)
@@ -57,7 +57,7 @@ def configurations(study: Study, leaking: Collection[str]) -> list[PointConfigur
         seeds = sorted(int(seed) for seed in study.frame[study.frame["label"] == label]["seed"].dropna())
         apart = [f"{name}={settings[name]}" for name in varying if name in settings]
         whole = yaml.safe_dump(plains[label], sort_keys=False, allow_unicode=True)
-        found.append(PointConfiguration(marked(label, leaking), seeds, apart, differs, whole))
+        found.append(PointConfiguration(marked(label, marks), seeds, apart, differs, whole))
     return found
 
 
@@ -80,21 +80,21 @@ def _text(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000).removesuffix("...\n").strip()
 
 
-def runs_table(study: Study, leaking: Collection[str]) -> Table:
+def runs_table(study: Study, marks: Mapping[str, str]) -> Table:
     """Every run: its point, seed, key, state and result, and which code and machine it came from."""
     columns = [
         Column("run", False), Column("seed", True), Column("key", False), Column("state", False),
         Column("loss", True, "validation, nats per token"), Column("training time", True), Column("commit", False),
         Column("torch", False), Column("device", False), Column("host", False), Column("started", True, "UTC"),
     ]  # fmt: skip
-    rows = [_run_row(run, leaking) for run in study.frame.to_dict("records")]
+    rows = [_run_row(run, marks) for run in study.frame.to_dict("records")]
     return Table("runs-table", "Runs", columns, rows)
 
 
-def _run_row(run: Mapping[Any, Any], leaking: Collection[str]) -> list[Cell]:
+def _run_row(run: Mapping[Any, Any], marks: Mapping[str, str]) -> list[Cell]:
     made = _provenance(run)
     versions = made.get("versions") or {}
-    name, seed = marked(str(run["label"]), leaking), known(run.get("seed"))
+    name, seed = marked(str(run["label"]), marks), known(run.get("seed"))
     at = made.get("time")
     loss, seconds = (float(run.get(name, math.nan)) for name in ("validation_loss", "train_seconds"))
     commit = f"{made['commit'][:9]}{' with changes' if made.get('diff') else ''}" if made.get("commit") else None
@@ -123,12 +123,12 @@ def _date(at: Any) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at)) if isinstance(at, int | float) else NOTHING
 
 
-def records(study: Study, leaking: Collection[str]) -> list[Record]:
+def records(study: Study, marks: Mapping[str, str]) -> list[Record]:
     """The whole provenance of each run as YAML."""
     found = []
     for run in study.frame.head(MOST_PROVENANCE).to_dict("records"):
         if made := _provenance(run):
             seed = "" if pd.isna(run["seed"]) else f", seed {run['seed']:g}"
             text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
-            found.append(Record(f"{marked(str(run['label']), leaking)}{seed} ({run['key']})", text))
+            found.append(Record(f"{marked(str(run['label']), marks)}{seed} ({run['key']})", text))
     return found

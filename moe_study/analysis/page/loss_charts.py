@@ -1,4 +1,4 @@
-"""Charts of losses: over training, paired with the reference, and against each cost."""
+"""Charts of losses: over training, and paired with the reference."""
 
 import math
 from collections.abc import Sequence
@@ -9,17 +9,25 @@ import pandas as pd
 
 from moe_study.analysis.format import percent
 from moe_study.analysis.frame import each
-from moe_study.analysis.page.charts import HEIGHT, SHOWN_POINTS, SHOWN_SEEDS, Chart, Charts, Spec, quantity, zoom
-from moe_study.analysis.plots.loss import COST_NAMES, one_kind
+from moe_study.analysis.page.charts import (
+    HEIGHT,
+    NATS,
+    SEED,
+    SHOWN_POINTS,
+    SHOWN_SEEDS,
+    Chart,
+    Charts,
+    Spec,
+    numbers_told,
+    quantity,
+    zoom,
+)
+from moe_study.analysis.plots.loss import one_kind
 from moe_study.analysis.study import Part
-from moe_study.analysis.table import NO_RESULT
 
 MOST_STEPS = 200  # of one curve
 EARLY = 0.15  # of training, whose losses would make the rest flat
 LATE = 0.2  # of training, after which differences are drawn
-NATS = "nats per token"
-SEED: list[Spec] = [{"field": "name", "title": "point"}, {"field": "seed"}]
-NEAR, LANE, LANES = 0.05, 16, (0, 1, -1, 2, -2)  # costs this close (of the axis) stand so many pixels apart
 
 
 def add_loss_charts(charts: Charts, part: Part) -> None:
@@ -27,7 +35,6 @@ def add_loss_charts(charts: Charts, part: Part) -> None:
     charts.start("Loss")
     _add_curves(charts, part)
     _add_differences(charts, part)
-    _add_costs(charts, part)
 
 
 # Over training --------------------------------------------------------------------------------------------
@@ -166,11 +173,12 @@ def _reach(
 def _differences(charts: Charts, order: Sequence[str], margin: float, reach: tuple[float, float]) -> Spec:
     axis = {"ticks": False, "domain": False, "labelPadding": 8}
     y: Spec = {"field": "name", "type": "nominal", "title": None, "sort": list(order), "axis": axis}
-    x = quantity("difference", f"{NATS}; left is better", axis={"format": "+~g", "tickCount": 6}, scale={"domain": list(reach)})
+    ticks = {"format": "+~g", "tickCount": 6}
+    x = quantity("difference", f"{NATS}; left is better", axis=ticks, scale={"domain": list(reach)})
     of_points, of_seeds = charts.name("differences"), charts.name("pairs")
     stroke = {"stroke": charts.colour()}
     says: list[Spec] = [
-        {"field": "name", "title": "point"}, *_numbers(("difference", "low", "high"), "+.4f"),
+        {"field": "name", "title": "point"}, *numbers_told(("difference", "low", "high"), "+.4f"),
         {"field": "seeds", "title": "seeds"}, {"field": "standing"},
     ]  # fmt: skip
     band = {
@@ -195,7 +203,7 @@ def _differences(charts: Charts, order: Sequence[str], margin: float, reach: tup
         "mark": {"type": "point", "filled": True, "size": 14, "yOffset": 8, "opacity": 0.8, "clip": True},
         "encoding": {
             "y": y, "x": x, "color": charts.colour(),
-            "tooltip": [*SEED, *_numbers(("difference",), "+.4f")],
+            "tooltip": [*SEED, *numbers_told(("difference",), "+.4f")],
         },
     }  # fmt: skip
     means = {
@@ -206,129 +214,3 @@ def _differences(charts: Charts, order: Sequence[str], margin: float, reach: tup
         "encoding": {"y": y, "x": x, **stroke, "fill": charts.fill(), "shape": charts.shape(), "tooltip": says},
     }
     return {"height": 30 * len(order) + 10, "layer": [band, zero, bars, dots, means]}
-
-
-def _numbers(names: tuple[str, ...], form: str) -> list[Spec]:
-    return [{"field": name, "type": "quantitative", "format": form} for name in names]
-
-
-# Against cost ---------------------------------------------------------------------------------------------
-
-
-def _add_costs(charts: Charts, part: Part) -> None:
-    table = part.table[part.table["standing"] != NO_RESULT]
-    names = {look.label: look.name for look in charts.looks}
-    dense = set(part.runs[part.runs["routing.selection"] == "dense"]["label"])
-    points = pd.DataFrame(
-        {
-            "name": [names[label] for label in table["label"]],
-            "perplexity": table["perplexity"].to_numpy(),
-            "low": table["perplexity_low"].to_numpy(),
-            "high": table["perplexity_high"].to_numpy(),
-            "seeds": table["seeds"].astype(int).to_numpy(),
-            "standing": table["standing"].to_numpy(),
-            "dense": [label in dense for label in table["label"]],
-        }
-    )
-    runs = pd.DataFrame(
-        {
-            "name": part.runs["label"].map(names).to_numpy(),
-            "seed": part.runs["seed"].astype(int).to_numpy(),
-            "perplexity": np.exp(part.runs["validation_loss"].to_numpy(dtype=float)),
-        }
-    )
-    charts.start(
-        "Perplexity against cost",
-        "Small dots: seeds; bars: 95% t intervals of the mean loss; dashed: dense points, and what lies beneath the"
-        " line beats them. Points of nearly one cost stand side by side.",
-    )
-    for cost, words in COST_NAMES.items():
-        if not (table[cost] > 0).any():
-            continue
-        log = _is_log(table[cost])
-        x = np.asarray(table[cost], dtype=float)
-        lanes = _lanes(np.log(x) if log else x, points)
-        of_points = points.assign(cost=table[cost].to_numpy(dtype=float), lane=lanes)
-        lane_of = dict(zip(of_points["name"], lanes, strict=True))
-        of_runs = runs.assign(cost=part.runs[cost].to_numpy(dtype=float), lane=runs["name"].map(lane_of))
-        name = f"cost-{cost.replace('_', '-')}"
-        chart = Chart(
-            f"{charts.prefix}{name}",
-            f"Perplexity against {words}",
-            _cost(charts, name, words, log, sorted(set(lanes))),
-            f"Validation perplexity of every point against its {words}; the table of points has the numbers.",
-        )
-        charts.add(chart, **{name: of_points, f"{name}-runs": of_runs})
-
-
-def _is_log(values: "pd.Series[float]") -> bool:
-    low, high = values.min(), values.max()
-    return bool(low > 0 and high / low > 8 and math.isfinite(high))
-
-
-def _lanes(x: np.ndarray, points: pd.DataFrame) -> list[int]:
-    """For each point a place beside its cost `x`, so that points of nearly one cost and loss do not hide one another.
-
-    Dense ones choose first, since a line joins them.
-    """
-    y = points["perplexity"].to_numpy(dtype=float)
-    pad = 0.04 * (np.nanmax(y) - np.nanmin(y))
-    low = np.fmin(points["low"].to_numpy(dtype=float), y) - pad
-    high = np.fmax(points["high"].to_numpy(dtype=float), y) + pad
-    near = NEAR * (np.nanmax(x) - np.nanmin(x) or 1.0)
-    lanes: dict[int, int] = {}
-    for place in np.argsort(~points["dense"].to_numpy(dtype=bool), kind="stable"):
-        hides = (abs(x - x[place]) < near) & (low < high[place]) & (low[place] < high)
-        taken = [lane for other, lane in lanes.items() if hides[other]]
-        lanes[int(place)] = min(LANES, key=taken.count)
-    return [lanes[place] for place in range(len(x))]
-
-
-def _cost(charts: Charts, name: str, words: str, log: bool, lanes: Sequence[int]) -> Spec:
-    kind = {"type": "log"} if log else {}
-    x = quantity("cost", words, axis={"format": "~s", "tickCount": 5, "grid": False}, scale={**kind, "padding": 56})
-    y = quantity("perplexity", "validation perplexity", scale={"padding": 12})
-    line = {
-        "transform": [SHOWN_POINTS, {"filter": "datum.dense"}],
-        "mark": {"type": "line", "stroke": "var(--faint)", "strokeDash": [4, 3], "strokeWidth": 1, "clip": True},
-        "encoding": {"x": x, "y": y},
-    }
-    layers = [layer for lane in lanes for layer in _lane(charts, name, words, x, y, lane)]
-    layers[-1]["params"] = [zoom("x", "y")]
-    return {"data": charts.name(name), "height": HEIGHT, "layer": [line, *layers]}
-
-
-def _lane(charts: Charts, name: str, words: str, x: Spec, y: Spec, lane: int) -> list[Spec]:
-    """Interval, seeds and mean of the points in one lane."""
-    here = {"filter": f"datum.lane == {lane}"}
-    says = [
-        {"field": "name", "title": "point"},
-        *_numbers(("perplexity", "low", "high"), ".2f"),
-        {"field": "cost", "title": words, "type": "quantitative", "format": ".4~s"},
-        {"field": "seeds"},
-        {"field": "standing"},
-    ]
-    look: Spec = {"type": "point", "opacity": 1, "clip": True}
-    bars = {
-        "transform": [here, SHOWN_POINTS, {"filter": "isValid(datum.low)"}],
-        "mark": {"type": "rule", "strokeWidth": 1.6, "clip": True, "xOffset": LANE * lane},
-        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "stroke": charts.colour()},
-    }
-    dots = {
-        "data": charts.name(f"{name}-runs"),
-        "transform": [here, SHOWN_POINTS, SHOWN_SEEDS],
-        "mark": {**look, "filled": True, "size": 12, "xOffset": LANE * lane + 7},
-        "encoding": {
-            "x": x, "y": y, "color": charts.colour(),
-            "tooltip": [*SEED, *_numbers(("perplexity",), ".2f")],
-        },
-    }  # fmt: skip
-    means = {
-        "transform": [here, SHOWN_POINTS],
-        "mark": {**look, "size": 70, "strokeWidth": 1.6, "xOffset": LANE * lane},
-        "encoding": {
-            "x": x, "y": y, "stroke": charts.colour(), "fill": charts.fill(), "shape": charts.shape(),
-            "tooltip": says,
-        },
-    }  # fmt: skip
-    return [bars, dots, means]

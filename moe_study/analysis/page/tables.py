@@ -1,7 +1,7 @@
 """Tables of the page: cells of text, each with the value that it is sorted by."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,19 @@ import pandas as pd
 from moe_study.analysis.comparison import Comparison
 from moe_study.analysis.format import APART_MARK, BATCH_MARK, LEAK_MARK, NOTHING, count, number, percent
 from moe_study.analysis.frame import each
+from moe_study.analysis.sections import section_tables
 from moe_study.analysis.study import Part
-from moe_study.analysis.table_text import columns_of, notes_of
-from moe_study.analysis.wording import best_first, sentence
+from moe_study.analysis.table_text import columns_of, marks_by_label, notes_of
+from moe_study.analysis.wording import best_first
 
 MOST_ROWS = 500  # of one table
+TITLES = {
+    "equal_cost": "At equal cost",
+    "effects": "Effects of crossed settings",
+    "pareto": "Pareto fronts",
+    "power": "What these seeds could have seen",
+    "leak_price": "The price of reading later tokens",
+}
 MARKS = {
     LEAK_MARK: "its routing reads later tokens",
     BATCH_MARK: "its routing reads other sequences of the batch",
@@ -50,7 +58,18 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
-    lead: str = ""  # above the table: how to read it
+
+
+def tables_of(part: Part, prefix: str) -> Iterator[Table]:
+    """All tables of a part that have rows."""
+    yield points_table(part, prefix)
+    compared = comparisons_table(part, prefix)
+    if compared.rows:
+        yield compared
+    marks = marks_by_label(part.table)
+    for name, frame, columns in section_tables(part):
+        title = TITLES.get(name, name.replace("_", " "))
+        yield table_of_frame(frame[columns], f"{prefix}{name.replace('_', '-')}", title, marks=marks)
 
 
 def points_table(part: Part, prefix: str) -> Table:
@@ -98,13 +117,14 @@ def comparisons_table(part: Part, prefix: str) -> Table:
         Column("differs in", False),
     ]
     found = [*best_first(part.comparisons), *part.others]
-    rows = [_comparison(c, part.leaking) for c in found[:MOST_ROWS]]
+    marks = marks_by_label(part.table)
+    rows = [_comparison(c, marks) for c in found[:MOST_ROWS]]
     return Table(f"{prefix}comparisons", "Comparisons", columns, rows, _left_out(len(found)))
 
 
-def _comparison(c: Comparison, leaking: Collection[str]) -> list[Cell]:
+def _comparison(c: Comparison, marks: Mapping[str, str]) -> list[Cell]:
     d = c.difference
-    name = f"{marked(c.point, leaking)} against {marked(c.against, leaking)}"
+    name = f"{marked(c.point, marks)} against {marked(c.against, marks)}"
     return [
         Cell(name, name),
         Cell(c.verdict.value, c.verdict.value),
@@ -120,9 +140,9 @@ def _comparison(c: Comparison, leaking: Collection[str]) -> list[Cell]:
     ]
 
 
-def marked(label: str, leaking: Collection[str]) -> str:
-    """The label, with its mark where its routing reads later tokens."""
-    return f"{label} {LEAK_MARK}" if label in leaking else label
+def marked(label: str, marks: Mapping[str, str]) -> str:
+    """The label, with the marks that it has in `marks`."""
+    return f"{label} {marks[label]}" if label in marks else label
 
 
 def span(low: float, high: float) -> str:
@@ -131,41 +151,55 @@ def span(low: float, high: float) -> str:
 
 
 def table_of_frame(
-    frame: pd.DataFrame, id: str, title: str, notes: Sequence[str] = (), leaking: Collection[str] = (), lead: str = ""
+    frame: pd.DataFrame, id: str, title: str, notes: Sequence[str] = (), marks: Mapping[str, str] | None = None
 ) -> Table:
-    """Any frame of named columns: NAME, NAME_low and NAME_high become one column, labels of `leaking` are marked."""
-    names = [str(name) for name in frame]
-    ends = {name: {f"{name}_low", f"{name}_high"} for name in names}
-    hidden = {end for pair in ends.values() if pair <= {*names} for end in pair}
-    shown = [name for name in names if name not in hidden]
+    """Any frame of named columns; a number and the ends of its interval become one column.
+
+    Ends are NAME_low and NAME_high, or low and high, which belong to the column before them. Labels that have `marks`
+    get them.
+    """
+    ends = _ends([str(name) for name in frame])
+    shown = [str(name) for name in frame if not any(name in pair for pair in ends.values())]
     columns = [Column(name.replace("_", " "), _is_number(frame[name])) for name in shown]
     rows = [
-        [_cell(name, row, leaking) for name in shown] for row in frame.head(MOST_ROWS).to_dict("records")
+        [_cell(row, name, ends.get(name), marks or {}) for name in shown]
+        for row in frame.head(MOST_ROWS).to_dict("records")
     ]
-    return Table(id, title, columns, rows, [*notes, *_left_out(len(frame))], lead)
+    return Table(id, title, columns, rows, [*notes, *_left_out(len(frame))])
+
+
+def _ends(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """By column, those that hold the ends of its interval."""
+    found = {name: (f"{name}_low", f"{name}_high") for name in names if {f"{name}_low", f"{name}_high"} <= {*names}}
+    if {"low", "high"} <= {*names} and names.index("low") > 0:
+        found[names[names.index("low") - 1]] = ("low", "high")
+    return found
 
 
 def _is_number(values: "pd.Series[Any]") -> bool:
     return bool(pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
 
 
-def _cell(name: str, row: Mapping[Any, Any], leaking: Collection[str]) -> Cell:
+def _cell(row: Mapping[Any, Any], name: str, ends: tuple[str, str] | None, marks: Mapping[str, str]) -> Cell:
     value = row[name]
     if isinstance(value, str):
-        text = marked(value, leaking)
-        return Cell(text, text)
+        text = marked(value, marks)
+        return Cell(text or NOTHING, text or None)
     sort = known(value)
     if sort is None:
         return Cell(NOTHING)
     if isinstance(value, bool):
         return Cell("yes" if value else "no", float(value))
     text = _number(float(sort))
-    if f"{name}_low" in row and known(row[f"{name}_low"]) is not None:
-        text += f" ({_number(float(row[f'{name}_low']))} to {_number(float(row[f'{name}_high']))})"
+    low, high = (known(row[end]) for end in ends or (name, name))
+    if ends and low is not None and high is not None:
+        text += f" ({_number(float(low))} to {_number(float(high))})"
     return Cell(text, sort)
 
 
 def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return f"{value:g}"
     if value == int(value) and abs(value) < 10_000:
         return f"{value:.0f}"
     return count(value) if abs(value) >= 10_000 else f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.2g}"
@@ -173,12 +207,3 @@ def _number(value: float) -> str:
 
 def _left_out(rows: int) -> list[str]:
     return [f"The first {MOST_ROWS} of {rows} rows; `moe-study plots` writes all"] if rows > MOST_ROWS else []
-
-
-def answer_rows(part: Part) -> Iterator[tuple[Comparison, str]]:
-    """The tested comparisons of a part with their sentences, best first."""
-    for c in best_first(part.comparisons):
-        yield c, sentence(c, part.leaking)
-
-
-Words = Callable[[Any], str]
