@@ -20,7 +20,7 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069"
     "\ud800-\udfff\ufeff\ufff0-\ufffb\ufffe\uffff]"
 )
-_ESCAPE = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|\\u([0-9a-f]{4})|\\.")
+_ESCAPE = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u[0-9a-f]{4}|\\.")
 _MARKUP = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
@@ -43,9 +43,8 @@ def as_json(value: Any) -> str:
 
 
 def _seen(found: "re.Match[str]") -> str:
-    if found.group(3) is None:  # a pair of surrogates, which is one character, or a short escape such as \n
-        return found.group()
-    return json.dumps(visible(chr(int(found.group(3), 16))))[1:-1]
+    """An escape of one character, a pair of surrogates among them, as it is shown."""
+    return json.dumps(visible(json.loads(f'"{found.group()}"')))[1:-1]
 
 
 def columns(frame: pd.DataFrame) -> dict[str, Any]:

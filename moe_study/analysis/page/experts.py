@@ -43,11 +43,11 @@ def inside_of(part: Part, probe: ProbeFindings, id: str, names: dict[str, str]) 
     if not found:
         return None
     folders = dict(zip(part.runs["key"], map(RunFolder, part.runs["folder"]), strict=True))
-    texts = _Texts(folders)
+    texts, shares, knocked = _Texts(folders), _by_run(probe.shares), _by_run(probe.knockout)
     inside = Inside(id, probe.name, {"probe": probe.name, "documents": [], "labels": {}, "runs": []})
     size, left_out = 0, 0
     for one in _lowest_seeds_first(found):
-        run = _run(one, probe, names[one.label], texts)
+        run = _run(one, names[one.label], shares[one.key], knocked.get(one.key, probe.knockout[:0]), texts)
         size += len(json.dumps(run))
         if size > BUDGET and inside.data["runs"]:
             left_out += 1
@@ -107,10 +107,15 @@ class _Texts:
             self.problems.append(sentence)
 
 
-def _run(one: RunFinding, probe: ProbeFindings, name: str, texts: _Texts) -> dict[str, Any]:
-    shares = probe.shares[probe.shares["key"] == one.key]
-    knocked = probe.knockout
-    knocked = knocked[(knocked["key"] == one.key) & (knocked["kind"] == KIND)] if len(knocked) else knocked
+def _by_run(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each run, by its key."""
+    return {str(key): own for key, own in table.groupby("key")} if len(table) else {}
+
+
+def _run(
+    one: RunFinding, name: str, shares: pd.DataFrame, knocked: pd.DataFrame, texts: _Texts
+) -> dict[str, Any]:
+    knocked = knocked[knocked["kind"] == KIND] if len(knocked) else knocked
     trace = texts.trace_of(one)
     spans = [] if trace is None else [token_span(trace, document) for document in texts.chosen]
     layers = []

@@ -96,7 +96,10 @@ def _part(part: Part, prefix: str, data: dict[str, Any], reach: float) -> PartOf
     names = {look.label: look.name for look in charts.looks}
     insides = []
     for number, probe in enumerate(drawn.probes):
-        add_inside_charts(charts, probe)
+        try:
+            add_inside_charts(charts, probe)
+        except StudyError as error:  # what was found of its runs does not fit together; the rest of the page stands
+            drawn.problems.append(f"probe {probe.name}: {error}")
         if (inside := inside_of(drawn, probe, f"{prefix}inside-{number}", names)) is not None:
             insides.append(inside)
     data["sets"].update({name: columns(frame) for name, frame in charts.data.items()})

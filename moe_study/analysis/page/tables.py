@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moe_study.analysis.comparison import Comparison
+from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.format import APART_MARK, BATCH_MARK, LEAK_MARK, NOTHING, count, number, percent
 from moe_study.analysis.frame import each
 from moe_study.analysis.sections import section_tables
@@ -16,6 +17,7 @@ from moe_study.analysis.table_text import columns_of, marks_by_label, notes_of
 from moe_study.analysis.wording import best_first
 
 MOST_ROWS = 500  # of one table
+COSTS = {cost.value: cost.words for cost in Cost}
 TITLES = {
     "equal_cost": "At equal cost",
     "effects": "Effects of crossed settings",
@@ -183,7 +185,7 @@ def _is_number(values: "pd.Series[Any]") -> bool:
 def _cell(row: Mapping[Any, Any], name: str, ends: tuple[str, str] | None, marks: Mapping[str, str]) -> Cell:
     value = row[name]
     if isinstance(value, str):
-        text = marked(value, marks)
+        text = marked(COSTS.get(value, value), marks)
         return Cell(text or NOTHING, text or None)
     sort = known(value)
     if sort is None:

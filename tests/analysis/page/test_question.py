@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from moe_study.analysis.page.question import header_paragraphs, question_of
+
+
+def test_the_first_paragraph_of_a_sweep_file_says_what_is_asked() -> None:
+    lines = ("# Does it?", "# Or not?", "#", "#     python train.py -m +sweep=x", "#", "# Answers: it does.", "base: {}")
+    assert header_paragraphs("\n".join([*lines, "# no header"])) == ["Does it? Or not?", "python train.py -m +sweep=x", "Answers: it does."]
+
+
+def test_a_file_without_a_header_has_no_paragraphs() -> None:
+    assert header_paragraphs("base: {}\n# late\n") == []
+
+
+def test_the_committed_study_asks_its_question() -> None:
+    question = question_of("first_look", [Path("runs")])
+    assert question.heading == "first_look"
+    assert question.paragraphs[0].startswith("The study's questions in small.") and "compare:" in question.file
+
+
+def test_a_sweep_whose_file_is_gone_keeps_its_name() -> None:
+    question = question_of("was_here_once", [Path("runs")])
+    assert question.heading == "was_here_once" and "not there any more" in question.paragraphs[0]
