@@ -46,3 +46,5 @@ def run(options: argparse.Namespace) -> None:
     print(f"opened again: logits differ by at most {exported.difference:.1g} from the run's")
     for mark, note in caveats(exported.facts.causality):
         print(f"{mark} {note}")
+    if why := exported.facts.why_it_cannot_go_on:
+        print(f"it generates nothing, because {why}")

@@ -75,6 +75,22 @@ def depends_on_length(routing: Routing, context: int, sequences: int | None = No
     )
 
 
+def why_it_cannot_go_on(routing: Routing, context: int, measured: Verdict = CAUSAL) -> str:
+    """Why a text cannot be gone on with token by token, as the beginning of a sentence; empty where it can.
+
+    It can where a beginning is treated alike whatever follows it and whoever stands beside it. `measured` is what an
+    audit has found besides what is declared.
+    """
+    found = verdict(routing, context) | measured
+    if found.leaks:
+        return "the routing of this model reads later tokens"
+    if found.mixes_batch:
+        return "the routing of this model reads other sequences of the batch"
+    if depends_on_length(routing, context):
+        return "the routing of this model depends on how many tokens it is given"
+    return ""
+
+
 def decides_alone(routing: Routing) -> bool:
     """Whether a token's decision reads that token and nothing else, so that it is the same in any company.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from moe_study.design.causality import depends_on_length, verdict
+from moe_study.design.causality import why_it_cannot_go_on
 from moe_study.design.config import RunConfig, read_record
 from moe_study.design.plain import to_plain
 from moe_study.design.verdict import Verdict
@@ -55,17 +55,7 @@ class MoeStudyConfig(PretrainedConfig):
         return read_record(self.run)
 
     @property
-    def why_company_matters(self) -> str:
-        """Why what the model says of a token depends on what else a pass holds, as the beginning of a sentence.
-
-        Empty where only the tokens before it in its text count.
-        """
-        routing, context = self.run_config.routing, self.run_config.model.context
-        found = verdict(routing, context) | Verdict(**self.measured)  # declared for batches of any size
-        if found.leaks:
-            return "the routing of this model reads later tokens"
-        if found.mixes_batch:
-            return "the routing of this model reads other sequences of the batch"
-        if depends_on_length(routing, context):
-            return "the routing of this model depends on how many tokens it is given"
-        return ""
+    def why_it_cannot_go_on(self) -> str:
+        """Why the model cannot generate, as the beginning of a sentence; empty where it can."""
+        config = self.run_config
+        return why_it_cannot_go_on(config.routing, config.model.context, Verdict(**self.measured))

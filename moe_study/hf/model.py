@@ -43,7 +43,7 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         gpt = build_model(config.run_config, config.eos_token_id)
         assert isinstance(gpt, GPT)
         self.gpt = gpt
-        self._why_not_alone = config.why_company_matters
+        self._why_not = config.why_it_cannot_go_on
         self._by_label = config.run_config.routing.context is Context.LABEL
         for module in gpt.modules():
             if isinstance(module, HashRouter):  # the folder stands alone: nothing is drawn when it is opened
@@ -128,12 +128,12 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         super()._validate_generated_length(generation_config, input_ids_length, *others)  # type: ignore[misc]
 
     def _check_generates(self) -> None:
-        if self._why_not_alone:
-            raise StudyError(f"{self._why_not_alone}, so it cannot generate, where tokens come one after another")
+        if self._why_not:
+            raise StudyError(f"{self._why_not}, so it cannot generate, where tokens come one after another")
 
     def _check_padding(self, padding: Padding, goes_on: bool) -> None:
-        if self._why_not_alone:
-            raise StudyError(f"{self._why_not_alone}, so padding would change what it says; give texts of one length")
+        if self._why_not:
+            raise StudyError(f"{self._why_not}, so padding would change what it says; give texts of one length")
         if goes_on and padding.is_behind:
             raise StudyError("a text is gone on with at its end, so pad before it (padding_side='left')")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from moe_study.analysis.format import BATCH_MARK, LEAK_MARK, NOTHING, count, number
 from moe_study.analysis.labels import full_label
+from moe_study.design.causality import why_it_cannot_go_on
 from moe_study.design.config import RunConfig
 from moe_study.design.identity import settings_of
 from moe_study.design.routing import Selection
@@ -34,6 +35,16 @@ class Facts:
         """The point in words: "token top-2 of 4, picked softmax"."""
         return full_label(settings_of(self.config))
 
+    @property
+    def why_it_cannot_go_on(self) -> str:
+        """Why it cannot generate, as the beginning of a sentence; empty where it can."""
+        return why_it_cannot_go_on(self.config.routing, self.config.model.context, self.causality)
+
+    @property
+    def marks(self) -> str:
+        """What stands beside every number that was measured."""
+        return "".join(mark for mark, _ in caveats(self.causality))
+
 
 def card(facts: Facts, architecture: str, difference: float) -> str:
     """README.md of the folder, with its front matter. `difference` is that of logits, found when it was written."""
@@ -44,7 +55,7 @@ def card(facts: Facts, architecture: str, difference: float) -> str:
 
 def _front_matter(facts: Facts) -> Iterator[str]:
     yield from ("---", "library_name: transformers")
-    if not list(caveats(facts.causality)):
+    if not facts.why_it_cannot_go_on:
         yield "pipeline_tag: text-generation"
     yield from ("tags:", "- moe_study")
     if facts.config.routing.selection is not Selection.DENSE:
@@ -57,6 +68,9 @@ def _head(facts: Facts) -> Iterator[str]:
     for mark, note in caveats(facts.causality):
         yield ""
         yield f"> **{mark} {note}**"
+    if why := facts.why_it_cannot_go_on:
+        yield ""
+        yield f"> It generates nothing, because {why}."
 
 
 def caveats(found: Verdict) -> Iterator[tuple[str, str]]:
@@ -64,12 +78,12 @@ def caveats(found: Verdict) -> Iterator[tuple[str, str]]:
     if found.leaks:
         yield LEAK_MARK, (
             "The routing of this model reads later tokens: its perplexity is not an autoregressive one, its logits know"
-            " what they predict, and it generates nothing."
+            " what they predict."
         )
     if found.mixes_batch:
         yield BATCH_MARK, (
             "The routing of this model reads other sequences of the batch: what it says of a text depends on what is"
-            " read together, and it generates nothing."
+            " read together."
         )
 
 
@@ -102,7 +116,7 @@ def _loading(facts: Facts, architecture: str, difference: float) -> Iterator[str
 
 
 def _results(facts: Facts) -> Iterator[str]:
-    result, mark = facts.result, "".join(mark for mark, _ in caveats(facts.causality))
+    result, mark = facts.result, facts.marks
     rows = [
         ("validation loss, nats per token", number(result.get("validation_loss"), "{:.4f}") + mark),
         ("validation perplexity", number(result.get("validation_perplexity"), "{:.2f}") + mark),
@@ -130,7 +144,8 @@ def _domains(facts: Facts, kind: str) -> Iterator[str]:
     if len(found) > 1:
         yield from (f"| {kind} | loss | tokens |", "|---|---:|---:|")
         for name, domain in found.items():
-            yield f"| {_cell(name)} | {number(domain.get('loss'), '{:.4f}')} | {count(domain['tokens'])} |"
+            loss = number(domain.get("loss"), "{:.4f}") + facts.marks
+            yield f"| {_cell(name)} | {loss} | {count(domain['tokens'])} |"
 
 
 def _cell(text: str) -> str:
