@@ -69,19 +69,25 @@ def run(options: argparse.Namespace) -> None:
     )
     wish.check()
     frame = _frame(options)
+    _check_reference(frame, options.reference)
     found = score_runs(frame, wish, lambda line: print(line, flush=True))
     if not found.keys:
         raise StudyError(f"no run could be scored; the first: {found.left_out[0]}")
     scored = frame[frame["key"].isin(found.keys)]
-    labels = list(dict.fromkeys(scored["label"]))
-    if options.reference is not None and options.reference not in labels:
-        raise ConfigError(f"no scored run is called {options.reference}; the points here are {', '.join(labels)}")
     reference = options.reference or default_reference(scored)
     table = score_table(scored, reference)
     marks = {str(label): LEAK_MARK for label in table[table["leaks"]]["label"]}
     notes = [f"{LEAK_MARK} {NOTES[LEAK_MARK].split(',')[0]}"] * bool(marks)
     notes += [f"left out: {line}" for line in found.left_out]
     print(f"\n{plain_text(score_cells(table, reference, marks, notes))}")
+
+
+def _check_reference(frame: "pd.DataFrame", reference: str | None) -> None:
+    from moe_study.analysis.frame import done
+
+    labels = list(dict.fromkeys(done(frame)["label"]))
+    if reference is not None and reference not in labels:
+        raise ConfigError(f"no finished run is called {reference}; the points here are {', '.join(labels)}")
 
 
 def _frame(options: argparse.Namespace) -> "pd.DataFrame":

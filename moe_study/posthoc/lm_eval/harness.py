@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import io
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 LOCAL = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.yaml")))
+SEED = 1234  # of the choice of examples, where a task shows some; the harness's own
 RESAMPLES = 1000  # of the harness's bootstrap, for metrics that have no formula for a standard error
 MISSING = "moe-study score needs lm-evaluation-harness, an optional extra; type: pip install 'moe-study[score]'"
 
@@ -89,19 +91,33 @@ def harness_tasks(names: Sequence[str], limit: int | None) -> list[Asked]:
 
 def ask(model: "LM", asked: Sequence[Asked]) -> Iterator[tuple[Asked, Answers]]:
     """Each task with the model's answers, as the harness judges them."""
-    from lm_eval import simple_evaluate
+    from lm_eval.evaluator import evaluate
 
     for one in asked:
-        with contextlib.redirect_stderr(io.StringIO()):  # bars of its own, that cannot be turned off
-            results = simple_evaluate(
-                model=model,
-                tasks=[one.task],
-                limit=one.limit,
-                bootstrap_iters=RESAMPLES,
-                log_samples=True,
-                task_manager=_manager(False),
+        # As its simple_evaluate does before, which then spends seconds on listing what is installed.
+        if one.task.get_config("num_fewshot") is None:
+            one.task.set_config(key="num_fewshot", value=0)
+        one.task.set_fewshot_seed(SEED)
+        with _quiet():
+            results = evaluate(
+                model, {"tasks": {one.name: one.task}, "groups": {}}, limit=one.limit, bootstrap_iters=RESAMPLES
             )
         yield one, _answers(one, results)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the harness's bars and remarks, nor the processes that it forks for its bootstrap."""
+    before = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        if before is None:
+            del os.environ["DISABLE_MULTIPROC"]
+        else:
+            os.environ["DISABLE_MULTIPROC"] = before
 
 
 def _manager(with_its_own_tasks: bool) -> Any:

@@ -8,7 +8,7 @@ Shape suffixes: B texts of one length, T positions, V vocabulary, L targets of o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
@@ -43,32 +43,31 @@ class Reader:
 
     tracer: Tracer
     passes: Passes
+    bar_on: TextIO | None = None  # where to show how far it is
 
-    def likelihoods(self, readings: Sequence[Reading], progress: bool = False) -> list[Likelihood]:
+    def likelihoods(self, readings: Sequence[Reading]) -> list[Likelihood]:
         """One for each reading, in their order."""
-        if self.passes.growing:
-            return self._growing(readings, progress)
-        return self._at_once(readings, progress)
+        return self._growing(readings) if self.passes.growing else self._at_once(readings)
 
-    def _growing(self, readings: Sequence[Reading], progress: bool) -> list[Likelihood]:
+    def _growing(self, readings: Sequence[Reading]) -> list[Likelihood]:
         """Every target from a pass that ends before it."""
         found: list[Likelihood] = []
         for some in _parts(readings):
             steps = [list(_prefixes(reading)) for reading in some]
-            each = iter(self._at_once([step for own in steps for step in own], progress))
+            each = iter(self._at_once([step for own in steps for step in own]))
             parts = [[next(each) for _ in own] for own in steps]
             found += [
                 Likelihood(sum(one.log_probability for one in own), all(one.greedy for one in own)) for own in parts
             ]
         return found
 
-    def _at_once(self, readings: Sequence[Reading], progress: bool) -> list[Likelihood]:
+    def _at_once(self, readings: Sequence[Reading]) -> list[Likelihood]:
         places: dict[tuple[tuple[int, ...], int], list[int]] = {}  # of the readings that read the same
         for place, reading in enumerate(readings):
             places.setdefault((reading.tokens, reading.label), []).append(place)
         found: list[Likelihood] = [Likelihood(0.0, True)] * len(readings)
         texts = [text for text, own in places.items() if any(readings[place].targets for place in own)]
-        bar: tqdm[Any] = tqdm(total=len(texts), unit="text", disable=not progress, leave=False)
+        bar: tqdm[Any] = tqdm(total=len(texts), unit="text", disable=self.bar_on is None, file=self.bar_on, leave=False)
         with bar:
             for batch in self._batches(texts):
                 logits_BTV = self.logits([tokens for tokens, _ in batch], [label for _, label in batch])

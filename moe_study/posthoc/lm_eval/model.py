@@ -6,7 +6,7 @@ than the context, which that loader refuses, is scored in windows.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -28,18 +28,24 @@ class StudyLM(TemplateLM):  # type: ignore[misc]
     """One run. StudyError where its routing cannot be scored (passes_of), or `label` is needed and not given.
 
     `label` is what a router by label is told about texts that do not say it themselves (a field `language` or `topic`
-    of the task's document does).
+    of the task's document does); `bar_on`, where to show how far it is.
     """
 
-    def __init__(self, folder: RunFolder, *, growing_prefixes: bool = False, label: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        growing_prefixes: bool = False,
+        label: str | None = None,
+        bar_on: TextIO | None = None,
+    ) -> None:
         super().__init__()
         self.folder, self.passes = folder, passes_of(folder, growing_prefixes)
         tracer = Tracer.of(folder)
-        self.reader = Reader(tracer, self.passes)
+        self.reader = Reader(tracer, self.passes, bar_on)
         self.context = tracer.config.model.context
         self.study_tokenizer = load_run_tokenizer(folder)
         self.number_of = _label_numbers(folder, tracer, label)
-        self.progress = False
 
     # What TemplateLM asks for --------------------------------------------------------------------------------
 
@@ -97,7 +103,7 @@ class StudyLM(TemplateLM):  # type: ignore[misc]
             first = len(readings)
             readings += windows_of(before, tokens, self.context, label)
             own.append(range(first, len(readings)))
-        found = self.reader.likelihoods(readings, self.progress)
+        found = self.reader.likelihoods(readings)
         return [(sum(found[i].log_probability for i in places), all(found[i].greedy for i in places)) for places in own]
 
 

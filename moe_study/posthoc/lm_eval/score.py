@@ -3,6 +3,7 @@
 found = score_runs(frame, ScoreWish(tasks=("cloze", "topic")))
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -86,7 +87,8 @@ def _score(folder: RunFolder, wish: ScoreWish, tasks: "_Tasks") -> str:
         return "scored before"
     from moe_study.posthoc.lm_eval.model import StudyLM
 
-    model = StudyLM(folder, growing_prefixes=wish.growing_prefixes, label=wish.label)
+    bar_on = sys.stderr if sys.stderr.isatty() else None
+    model = StudyLM(folder, growing_prefixes=wish.growing_prefixes, label=wish.label, bar_on=bar_on)
     said = []
     for one, answers in ask(model, missing):
         write_score(folder, known[one.name], answers.table, {**answers.facts, **facts, "passes": model.passes.words})
