@@ -49,6 +49,13 @@ def test_the_wheel_holds_what_conf_and_sweeps_hold(installed: Path) -> None:
     assert not (installed / "tests").exists()
 
 
+def test_the_wheel_holds_the_tasks_of_the_score_command(installed: Path) -> None:
+    folder = Path("moe_study", "posthoc", "lm_eval")
+    ours = {path.name: path.read_bytes() for path in (ROOT / folder).glob("*.yaml")}
+    assert {"cloze.yaml", "topic.yaml"} <= ours.keys()
+    assert {path.name: path.read_bytes() for path in (installed / folder).glob("*.yaml")} == ours
+
+
 def test_the_wheel_holds_the_files_of_the_page(installed: Path) -> None:
     folder = Path("moe_study", "analysis", "page", "files")
     ours = {path.name: path.read_bytes() for path in (ROOT / folder).iterdir()}
