@@ -1,8 +1,11 @@
 """Downstream scores of a study's points (runs/scores.py), side by side: over seeds, and against a reference.
 
-Two points are compared question by question: their answers are paired by what stands for the question, averaged over
-the seeds that both have, and the interval of the difference is a bootstrap over questions. It says how sure the
-difference is for other questions of the kind, with these runs; how much runs differ from seed to seed stands beside it.
+Two points are compared question by question and seed by seed: answers are paired by what stands for the question, over
+the seeds that both have. The interval of the difference is a bootstrap that draws questions and seeds anew, each for
+itself (Owen 2007, "The pigeonhole bootstrap"; a little too wide where it errs), since another question and another seed
+could both have turned out otherwise. With one seed it draws questions alone.
+
+Shape suffixes: I questions, S seeds, R draws.
 """
 
 import math
@@ -29,8 +32,8 @@ COLUMNS = (
 )
 HOW_TO_READ = (
     "score: mean over seeds, ± its standard error over questions; sd: of the score over seeds; chance: of guessing"
-    " among the choices; Δ: over the seeds and questions that both have, with its 95% bootstrap interval over questions"
-    " alone"
+    " among the choices; Δ: over the seeds and questions that both have, with its 95% bootstrap interval over both;"
+    " each interval alone: among many rows some exclude 0 by chance"
 )
 GROWING = "growing prefixes: each token's probability is from a pass over the tokens before it alone"
 
@@ -121,19 +124,23 @@ def _difference(own: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     if not len(own) or not len(other):
         return {}
     seeds = [seed for seed in own if seed in other]
-    pair = [answers[seeds] if seeds else answers for answers in (own, other)]
-    per_item = (pair[0].mean(axis=1) - pair[1].mean(axis=1)).dropna().to_numpy()
-    low, high = bootstrap_interval(per_item)
-    mean = float(per_item.mean()) if len(per_item) else math.nan
+    pairs = own[seeds] - other[seeds] if seeds else (own.mean(axis=1) - other.mean(axis=1)).to_frame()
+    difference_IS = pairs.dropna().to_numpy()
+    low, high = bootstrap_interval(difference_IS)
+    mean = float(difference_IS.mean()) if len(difference_IS) else math.nan
     return {"difference": mean, "difference_low": low, "difference_high": high, "pairs": len(seeds)}
 
 
-def bootstrap_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Percentile interval of the mean over resampled values; the same values give the same one."""
-    if len(values) < 2:
+def bootstrap_interval(values_IS: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Percentile interval of the mean over rows and columns drawn anew; the same values give the same one."""
+    questions, seeds = values_IS.shape
+    if questions < 2:
         return math.nan, math.nan
-    draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    draw = np.random.default_rng(0)
+    weight_RI = draw.multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
+    weight_RS = draw.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
+    mean_R = ((weight_RI @ values_IS) * weight_RS).sum(axis=1)
+    low, high = np.quantile(mean_R, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
