@@ -19,6 +19,7 @@
         at: flops                                   # against the curve of the dense points, at the first side's cost
       - effect: [k, num_experts]                    # their interaction; one setting: its main effect
         where: {routing.gate: softmax_then_pick}    # only these points
+    source: "2402.13089, Table 1"                   # whose claims these are; see claims.py
     scale: cpu                                      # which of the scales is meant without scale=NAME
     scales:                                         # changes after those of base, for each size; see scales.py
       gpu: {recipe: gpu}
@@ -40,6 +41,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from moe_study.errors import ConfigError
+from moe_study.sweeps.claims import OF_FILE, Claims, read_claims, without_claims
 from moe_study.sweeps.comparisons import Question, read_questions
 from moe_study.sweeps.conf import is_setting
 from moe_study.sweeps.effects import EffectQuestion
@@ -47,7 +49,7 @@ from moe_study.sweeps.scales import at_scale, joined, names_of, split
 from moe_study.sweeps.values import as_text, read_yaml
 
 SWEEPS = "sweeps"  # the folder of sweep files
-KEYS = ("base", "seeds", "points", "exclude", "skip_invalid", "margin", "compare", "scale", "scales")
+KEYS = ("base", "seeds", "points", "exclude", "skip_invalid", "margin", "compare", "scale", "scales", *OF_FILE)
 
 Point = dict[str, str]  # override key -> value as it stands on the command line
 
@@ -95,7 +97,16 @@ def read_grid(name: str, root: Path, scale: str | None = None) -> Grid:
         raise ConfigError(f"{path}: skip_invalid must be true or false, not {skip!r}")
     exclude = _list_of_mappings(content, "exclude", path)
     full_name = joined(_name_of(path, root), scale)
-    return Grid(full_name, tuple(points), tuple(exclude), skip, read_questions(content, path))
+    questions = read_questions(without_claims(content), path)
+    read_claims(content, path)  # for its mistakes
+    return Grid(full_name, tuple(points), tuple(exclude), skip, questions)
+
+
+def claims_of(name: str, root: Path) -> Claims:
+    """What the sweep `name`, or NAME@SCALE, is about: whose claims it tests, and what they would have to show."""
+    path, scale = _chosen(name, None, root)
+    content, _ = at_scale(_content(path), scale, path)
+    return read_claims(content, path)
 
 
 def scales_of(name: str, root: Path) -> list[str]:
