@@ -102,8 +102,10 @@ def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> p
         return wide.assign(entropy=pd.to_numeric(wide["entropy"]))  # null where there are no probabilities
 
     wide = long_frame(frame, one, [*recorded, "tokens"], problems)
-    wide["expert"] = [list(range(len(share))) for share in wide["share"]]
-    long = wide.explode(["share", "expert"], ignore_index=True).astype({"share": float, "expert": int})
+    experts = [len(share) for share in wide["share"]]
+    long = wide.loc[wide.index.repeat(experts)].reset_index(drop=True)
+    long["share"] = pd.Series([one for share in wide["share"] for one in share], dtype=float)
+    long["expert"] = pd.Series([expert for count in experts for expert in range(count)], dtype=int)
     return long[[*RUN_NAMES, "step", "tokens", "layer", "expert", "share", "entropy", *EXPERT_RATES]]
 
 

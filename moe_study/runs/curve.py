@@ -38,7 +38,7 @@ def read_table(path: Path, kinds: Collection[str], columns: Sequence[str]) -> "p
     if table is None:
         return pd.DataFrame([record for record in read(path) if record["kind"] in kinds], columns=list(columns))
     chosen = pc.is_in(table["kind"], value_set=pa.array(kinds, pa.string()))
-    found: pd.DataFrame = table.filter(chosen).to_pandas()[list(columns)]
+    found: pd.DataFrame = table.filter(chosen).select(list(columns)).to_pandas()
     return found
 
 
