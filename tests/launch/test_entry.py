@@ -4,10 +4,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
+from hydra._internal.hydra import Hydra
 
 from moe_study.guard import EXIT_PREEMPTED
+from moe_study.launch import entry
 from moe_study.launch.entry import headline
 from moe_study.runs.folder import RunFolder, State, list_runs
 from tests.launch.driving import command, start, train, train_from_a_shell, wait_until
@@ -38,6 +41,22 @@ def test_a_setting_without_effect_is_warned_of_in_one_line(runs_dir):
     assert done.stderr == "warning: routing.k and routing.num_experts have no effect on a dense model\n"
     silent = train("quick", runs_dir, "routing=dense", "routing.ffn_multiplier=2")
     assert silent.returncode == 0 and silent.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "times"),
+    [(["model=nano"], 1), (["-m"], 1), (["hydra.mode=RUN"], 2), (["--config-dir=."], 2)],
+)
+def test_a_command_is_composed_once_unless_its_words_may_set_hydras_mode(
+    arguments, times, runs_dir, monkeypatch, capsys
+):
+    composed, compose = [], Hydra.compose_config
+    monkeypatch.setattr(Hydra, "compose_config", lambda *a, **k: composed.append(1) or compose(*a, **k))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    look = Hydra.get_mode
+    assert entry.main(arguments=[*arguments, f"log.runs_dir={runs_dir}", f"data.root={runs_dir}"]) == 1
+    assert "is not prepared" in capsys.readouterr().err
+    assert len(composed) == times and Hydra.get_mode is look
 
 
 @pytest.mark.parametrize("verdict", ["causality", "causality_measured"])
