@@ -109,8 +109,8 @@ class Part:
     def other_effects(self) -> tuple[Effect, ...]:
         """Main effects and interactions of `grids` that nobody planned: described, without a test. Those with points
         that read later tokens come last."""
-        known = {effect.contrast.labels for effect in self.effects}
-        found = [contrast for contrast in distinct_contrasts(self.grids) if contrast.labels not in known]
+        known = {effect.contrast.identity for effect in self.effects}
+        found = [contrast for contrast in distinct_contrasts(self.grids) if contrast.identity not in known]
         described = effects(found, self.losses, self.leaking, self.margin, LEVEL)
         return tuple(sorted(described, key=lambda effect: effect.leaks))
 

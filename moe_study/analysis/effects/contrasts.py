@@ -46,6 +46,13 @@ class Contrast:
         return frozenset(label for label, _ in self.weights)
 
     @property
+    def identity(self) -> frozenset[tuple[str, float]]:
+        """The same for contrasts that are one number, whichever way round."""
+        ordered = sorted(self.weights)
+        sign = 1 if not ordered or ordered[0][1] > 0 else -1
+        return frozenset((label, round(sign * weight, 9)) for label, weight in ordered)
+
+    @property
     def is_interaction(self) -> bool:
         return len(self.changes) > 1
 

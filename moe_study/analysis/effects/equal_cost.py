@@ -107,41 +107,90 @@ def at_equal_cost(
     `losses` has points (labels) down and seeds across, `costs` is that of costs_of_points. Where several points of a
     family have one cost, each seed's mean over them stands there.
     """
-    return [_measured(one, losses, costs, leaking, one.margin or margin, level) for one in asked]
+    curves: dict[tuple[Cost, tuple[str, ...]], _Curve] = {}
+    found = []
+    for one in asked:
+        key = one.cost, one.points
+        if key not in curves:
+            curves[key] = _curve(one.cost, one.points, losses, costs)
+        at = float(costs[one.cost].get(one.point, np.nan))
+        found.append(_measured(one, at, curves[key], losses, leaking, one.margin or margin, level))
+    return found
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Losses of a family by cost, seed by seed."""
+
+    labels: tuple[tuple[str, ...], ...]  # of each place, cheapest first
+    cost_C: Floats
+    loss_CS: Floats
+    in_disorder: bool  # its times do not grow with its FLOPs
+
+
+def _curve(cost: Cost, points: tuple[str, ...], losses: pd.DataFrame, costs: pd.DataFrame) -> _Curve:
+    places = _places(points, known_costs(costs, cost))
+    rows = [losses.reindex(labels).to_numpy(dtype=float).mean(axis=0) for _, labels in places]
+    return _Curve(
+        tuple(labels for _, labels in places),
+        np.array([place for place, _ in places]),
+        np.array(rows).reshape(len(places), losses.shape[1]),
+        _in_disorder(points, costs, cost),
+    )
 
 
 def _measured(
-    asked: AskedAtCost, losses: pd.DataFrame, costs: pd.DataFrame, leaking: frozenset[str], margin: float, level: float
+    asked: AskedAtCost,
+    at: float,
+    curve: _Curve,
+    losses: pd.DataFrame,
+    leaking: frozenset[str],
+    margin: float,
+    level: float,
 ) -> EqualCost:
-    known = known_costs(costs, asked.cost)
-    at = known.get(asked.point, np.nan)
-    groups = _places(asked.points, known)
-    span = (groups[0][0], groups[-1][0]) if groups else (np.nan, np.nan)
-    place, weight = _where(at, [cost for cost, _ in groups])
-    refused = Refused.NOT if place is not None else Refused.BEYOND if groups and at > 0 else Refused.UNKNOWN
-    if _in_disorder(asked.points, costs, asked.cost):
-        place, refused = None, Refused.DISORDER
-    used = groups[place : place + (2 if weight else 1)] if place is not None else []
-    values, seeds = np.empty(0), tuple[int, ...]()
-    bend = np.nan
-    if used and asked.point in losses.index:
-        lines = [losses.loc[list(labels)].mean(axis=0, skipna=False).to_numpy() for _, labels in used]
-        curve = lines[0] if len(lines) == 1 else (1 - weight) * lines[0] + weight * lines[1]
-        difference = losses.loc[[asked.point]].to_numpy()[0] - curve
-        values, seeds = _without_gaps(difference, losses)
-        bend = _bend(groups, losses, at, place, weight)
+    place, weight, refused = None, 0.0, Refused.UNKNOWN
+    if curve.in_disorder:
+        refused = Refused.DISORDER
+    elif len(curve.cost_C) and at > 0:
+        place, weight = where_on_curve(at, curve.cost_C)
+        refused = Refused.BEYOND if place is None else Refused.NOT
+    difference_S = np.full(losses.shape[1], np.nan)
+    if place is not None and asked.point in losses.index:
+        difference_S = losses.loc[[asked.point]].to_numpy()[0] - loss_on_curve(curve.loss_CS, place, weight)
+    known = ~np.isnan(difference_S)
+    used = () if place is None else curve.labels[place : place + (2 if weight else 1)]
     return EqualCost(
         asked=asked,
         at=at,
-        span=span,
-        ends=tuple(" and ".join(labels) for _, labels in used),
+        span=(float(curve.cost_C[0]), float(curve.cost_C[-1])) if len(curve.cost_C) else (np.nan, np.nan),
+        ends=tuple(" and ".join(labels) for labels in used),
         weight=weight,
-        bend=bend,
-        seeds=seeds,
+        bend=_bend(curve, at, place, weight),
+        seeds=tuple(int(seed) for seed in losses.columns[known]),
         leaks=bool({asked.point, *asked.points} & leaking),
         refused=refused,
-        **untested(values, margin, level),
+        **untested(difference_S[known], margin, level),
     )
+
+
+def where_on_curve(at: float, cost_C: Floats) -> tuple[int | None, float]:
+    """(the place at or before `at`, the weight of the next one) among ascending costs; no place beyond either end,
+    but for costs within TWIN_TOLERANCE of it."""
+    low, high = float(cost_C[0]), float(cost_C[-1])
+    if at <= low:
+        return (0 if low <= (1 + TWIN_TOLERANCE) * at else None), 0.0
+    if at >= high:
+        return (len(cost_C) - 1 if at <= (1 + TWIN_TOLERANCE) * high else None), 0.0
+    place = int(np.searchsorted(cost_C, at, side="right")) - 1
+    before, after = np.log(cost_C[place : place + 2])
+    return place, float((np.log(at) - before) / (after - before))
+
+
+def loss_on_curve(loss_CS: Floats, place: int, weight: float) -> Floats:
+    """The curve's loss, seed by seed; losses may be stacked (..., C, S)."""
+    if not weight:
+        return loss_CS[..., place, :]
+    return np.asarray((1 - weight) * loss_CS[..., place, :] + weight * loss_CS[..., place + 1, :])
 
 
 def _in_disorder(points: Iterable[str], costs: pd.DataFrame, cost: Cost) -> bool:
@@ -150,11 +199,6 @@ def _in_disorder(points: Iterable[str], costs: pd.DataFrame, cost: Cost) -> bool
         return False
     known = costs.loc[[point for point in points if point in costs.index]].sort_values(Cost.FLOPS, kind="stable")
     return not known[Cost.SECONDS].dropna().is_monotonic_increasing
-
-
-def _without_gaps(values_S: Floats, losses: pd.DataFrame) -> tuple[Floats, tuple[int, ...]]:
-    known = ~np.isnan(values_S)
-    return values_S[known], tuple(int(seed) for seed in losses.columns[known])
 
 
 def _places(points: Iterable[str], costs: Mapping[str, float]) -> list[tuple[float, tuple[str, ...]]]:
@@ -168,34 +212,21 @@ def _places(points: Iterable[str], costs: Mapping[str, float]) -> list[tuple[flo
     return found
 
 
-def _where(at: float, places: Sequence[float]) -> tuple[int | None, float]:
-    """(the place at or before `at`, the weight of the next one); no place where that would be extrapolation."""
-    if not places or np.isnan(at):
-        return None, 0.0
-    if at <= places[0]:
-        return (0 if places[0] <= (1 + TWIN_TOLERANCE) * at else None), 0.0
-    if at >= places[-1]:
-        return (len(places) - 1 if at <= (1 + TWIN_TOLERANCE) * places[-1] else None), 0.0
-    place = int(np.searchsorted(places, at, side="right")) - 1
-    low, high = np.log(places[place]), np.log(places[place + 1])
-    return place, float((np.log(at) - low) / (high - low))
-
-
-def _bend(
-    groups: Sequence[tuple[float, tuple[str, ...]]], losses: pd.DataFrame, at: float, place: int | None, weight: float
-) -> float:
+def _bend(curve: _Curve, at: float, place: int | None, weight: float) -> float:
     """How far the parabola through a third point lies from the line at `at`: the larger of those with either neighbour.
 
-    Of mean losses; (x - a)(x - b) times the divided difference of second order.
+    Of mean losses over the seeds that all points have; (x - a)(x - b) times the divided difference of second order. 0 where no line is used.
     """
     if place is None or not weight:
-        return 0.0 if place is not None else np.nan
-    x = np.log([cost for cost, _ in groups])
-    y = np.array([losses.loc[list(labels)].to_numpy().mean() for _, labels in groups])
-    thirds = [third for third in (place - 1, place + 2) if 0 <= third < len(groups)]
-    a, b, here = x[place], x[place + 1], np.log(at)
-    gaps = [abs((here - a) * (here - b) * _second_difference(x, y, place, third)) for third in thirds]
-    return float(np.nanmax(gaps)) if gaps and not np.all(np.isnan(gaps)) else np.nan
+        return np.nan if place is None else 0.0
+    whole = ~np.isnan(curve.loss_CS).any(axis=0)
+    if not whole.any():
+        return np.nan
+    x, y = np.log(curve.cost_C), curve.loss_CS[:, whole].mean(axis=1)
+    thirds = [third for third in (place - 1, place + 2) if 0 <= third < len(x)]
+    here = (np.log(at) - x[place]) * (np.log(at) - x[place + 1])
+    gaps = [abs(here * _second_difference(x, y, place, third)) for third in thirds]
+    return float(max(gaps, default=np.nan))
 
 
 def _second_difference(x: Floats, y: Floats, place: int, third: int) -> float:

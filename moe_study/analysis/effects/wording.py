@@ -124,7 +124,8 @@ def front_sentences(fronts: Sequence[Front]) -> list[str]:
 
 def front_sentence(front: Front, costs: Sequence[Cost] = ()) -> str:
     """Who is on a front, with the share of seed resamples, cheapest first; and who is on it in some of them."""
-    by = " and ".join(cost.words for cost in costs or (front.cost,))
+    *most, last = (cost.words for cost in costs or (front.cost,))
+    by = f"{', '.join(most)} and {last}" if most else last
     near = [_with_share(p) for p in front.points if not p.on_front and p.share >= RARELY]
     text = f"by {by}: {', '.join(map(_with_share, front.on_front))}"
     return text + (f"; in some resamples {', '.join(near)}" if near else "")
