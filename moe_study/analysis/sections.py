@@ -19,6 +19,7 @@ from moe_study.analysis.effects.rows import (
 from moe_study.analysis.effects.wording import (
     effect_sentence,
     equal_cost_sentence,
+    first_of,
     front_sentences,
     power_sentence,
     price_sentence,
@@ -86,7 +87,7 @@ def _fronts(part: Part) -> list[str]:
     lines = front_sentences(part.fronts)
     apart = list(dict.fromkeys(p.label for front in part.fronts for p in front.apart))
     named = [f"{label} {LEAK_MARK}" if label in part.leaking else label for label in apart]
-    return [*lines, *([f"set apart: {', '.join(named)}"] if lines and named else [])]
+    return [*lines, *([f"set apart: {first_of(named)}"] if lines and named else [])]
 
 
 def _powers(part: Part) -> list[str]:

@@ -141,7 +141,9 @@ def _points(names: Sequence[str], where: Partial, candidates: Sequence[Candidate
 def _words(value: Any) -> str:
     if value is None:
         return "unset"
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _carried_and_blocking(points: Sequence[_Point], factors: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

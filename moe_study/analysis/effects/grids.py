@@ -88,10 +88,11 @@ def find_grids(settings: Settings, plain: Mapping[str, Any]) -> tuple[Grid, ...]
         frozenset((one, other)): frozenset(differing_settings(settings, one, other))
         for one, other in itertools.combinations(labels, 2)
     }
-    candidates = sorted({s for s in apart.values() if len(s) <= MOST_SETTINGS}, key=lambda s: (len(s), sorted(s)))
+    known = set(apart.values())
+    candidates = sorted((s for s in known if len(s) <= MOST_SETTINGS), key=lambda s: (len(s), sorted(s)))
     found = []
     for one, other in itertools.combinations(candidates, 2):
-        if not one & other:
+        if not one & other and one | other in known:  # opposite corners of a square differ in both
             found += _grids_of(_ordered(one, plain), _ordered(other, plain), labels, apart, settings, plain)
     found.sort(key=lambda grid: (-len(grid.cells), sum(len(f.settings) for f in grid.factors), grid.name))
     kept: list[Grid] = []
@@ -164,7 +165,9 @@ def _moves_as_one(grid: Grid, place: int, settings: Settings) -> bool:
     names = grid.factors[place].settings
     if len(names) == 1:
         return True
-    values = {cell[1 + place]: [settings[label][name] for name in names] for cell, label in grid.cells.items()}
+    values = {
+        cell[1 + place]: [value_words(settings[label][name]) for name in names] for cell, label in grid.cells.items()
+    }
     reached, new = set[Level](), {grid.factors[place].levels[0]}
     while new:
         reached |= new
@@ -236,14 +239,15 @@ def _levels(
     cells: Mapping[Cell, str],
     plain: Mapping[str, Any],
 ) -> tuple[Level, ...]:
-    """Each level once: numbers by size, else that of the defaults first, then by name."""
+    """Each level once: that of the defaults first where it is no number, then numbers by size, then words."""
     values = {_level(settings[label], names): [settings[label][name] for name in names] for label in cells.values()}
 
     def order(level: Level) -> tuple[Any, ...]:
-        numbers = [v for v in values[level] if isinstance(v, int | float) and not isinstance(v, bool)]
+        numbers = [v for v in values[level] if isinstance(v, int | float) and not isinstance(v, bool) and v == v]
         if len(numbers) == len(values[level]):
-            return (0, tuple(numbers), level)
-        return (1, (sum(v != plain.get(name) for v, name in zip(values[level], names, strict=True)),), level)
+            return (1, tuple(numbers), level)
+        unusual = sum(value_words(v) != value_words(plain.get(n)) for v, n in zip(values[level], names, strict=True))
+        return (0 if not unusual else 2, (unusual,), level)
 
     return tuple(sorted(dict.fromkeys(found), key=order))
 

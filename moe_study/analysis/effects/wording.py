@@ -18,7 +18,7 @@ from moe_study.analysis.wording import UNTESTED, basis, plain_sentence, seeds_it
 
 NATS = "nats per token"
 VISIBLE = 5e-5  # nats: what four digits show
-SHOWN = 3  # settings that go with the cells of an effect, and cells that are missing
+SHOWN = 3  # of a list within a sentence
 RARELY = 0.05  # of seed resamples: below, that a point is on a front is not worth a word
 
 
@@ -27,13 +27,14 @@ def effect_sentence(effect: Effect) -> str:
     contrast = effect.contrast
     text = _interaction(effect) if effect.is_interaction else _main_effect(effect)
     if contrast.grid.carried:
-        text += f" (with its cells go {_first(list(map(short_name, contrast.grid.carried)), ', ')})"
+        text += f" (with its cells go {first_of(list(map(short_name, contrast.grid.carried)), ', ')})"
     if effect.missing:
-        text += f" [no point has {_first(effect.missing, '; ')}]"
+        text += f" [no point has {first_of(effect.missing, '; ')}]"
     return text + _late(contrast.late)
 
 
-def _first(words: Sequence[str], between: str) -> str:
+def first_of(words: Sequence[str], between: str = ", ") -> str:
+    """The first SHOWN of a list, and how many more there are."""
     more = len(words) - SHOWN
     return between.join([*words[:SHOWN], *([f"{more} more"] if more > 0 else [])])
 
@@ -126,9 +127,10 @@ def front_sentence(front: Front, costs: Sequence[Cost] = ()) -> str:
     """Who is on a front, with the share of seed resamples, cheapest first; and who is on it in some of them."""
     *most, last = (cost.words for cost in costs or (front.cost,))
     by = f"{', '.join(most)} and {last}" if most else last
-    near = [_with_share(p) for p in front.points if not p.on_front and p.share >= RARELY]
+    off = sorted((p for p in front.points if not p.on_front and p.share >= RARELY), key=lambda p: -p.share)
+    near = [_with_share(p) for p in off]
     text = f"by {by}: {', '.join(map(_with_share, front.on_front))}"
-    return text + (f"; in some resamples {', '.join(near)}" if near else "")
+    return text + (f"; in some resamples {first_of(near)}" if near else "")
 
 
 def _with_share(point: FrontPoint) -> str:

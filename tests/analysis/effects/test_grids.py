@@ -1,3 +1,5 @@
+import pytest
+
 from moe_study.analysis.effects.grids import find_grids
 from tests.analysis.effects.studies import PLAIN, points, product
 
@@ -65,6 +67,19 @@ def test_a_size_that_follows_the_width_makes_no_factor_of_its_own():
 def test_numbers_stand_in_order_and_words_with_the_default_first():
     (grid,) = grids(product(k=[10, 2, 9], router_state=["frozen", "learned"]))
     assert {f.levels for f in grid.factors} == {("2", "9", "10"), ("learned", "frozen")}
+
+
+@pytest.mark.parametrize("unset", [None, float("nan")])  # as configurations have it, and as frames do
+def test_what_is_unset_is_one_value_and_stands_first(unset):
+    name = "routing.capacity.factor"
+    cells = {"a": {name: 1.25}, "b": {name: unset}, "c": {name: unset, "routing.balance.bias_rate": 0.001}}
+    settings = points(**{f"{cell}{k}": {"k": k, **own} for k in (1, 2) for cell, own in cells.items()})
+    found = grids(settings)
+    assert {f.settings for grid in found for f in grid.factors} == {
+        ("routing.k",), ("routing.capacity.factor",), ("routing.balance.bias_rate",)
+    }  # fmt: skip
+    levels = {f.levels for grid in found for f in grid.factors}
+    assert ("unset", "1.25") in levels
 
 
 def test_a_part_of_a_larger_grid_of_the_same_settings_is_left_out():
