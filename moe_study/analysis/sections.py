@@ -17,6 +17,7 @@ from moe_study.analysis.effects.rows import (
     power_frame,
 )
 from moe_study.analysis.effects.wording import (
+    beyond_sentences,
     effect_sentence,
     equal_cost_sentence,
     first_of,
@@ -75,12 +76,13 @@ def _effects(part: Part) -> list[str]:
 
 def _equal_costs(part: Part) -> list[str]:
     """A line for each point and family between two of whose points it lies, at the first cost in ORDER at which it
-    does: one that has a twin of its cost is compared with it, and stands in the file alone."""
+    does (one that has a twin of its cost is compared with it, and stands in the file alone); then who lies beyond."""
     between = [one for one in part.other_equal_costs if one.difference.n and len(one.ends) > 1]
     between.sort(key=lambda one: ORDER.index(one.cost))
     first = {(one.point, one.asked.points): one for one in reversed(between)}.values()
     shown = sorted(first, key=lambda one: (one.leaks, one.difference.mean))
-    return _first([equal_cost_sentence(one, part.leaking) for one in shown], "equal_cost.csv")
+    lines = _first([equal_cost_sentence(one, part.leaking) for one in shown], "equal_cost.csv")
+    return [*lines, *beyond_sentences(part.other_equal_costs)[: SHOWN // 2]]
 
 
 def _fronts(part: Part) -> list[str]:

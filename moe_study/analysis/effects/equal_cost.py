@@ -215,7 +215,8 @@ def _places(points: Iterable[str], costs: Mapping[str, float]) -> list[tuple[flo
 def _bend(curve: _Curve, at: float, place: int | None, weight: float) -> float:
     """How far the parabola through a third point lies from the line at `at`: the larger of those with either neighbour.
 
-    Of mean losses over the seeds that all points have; (x - a)(x - b) times the divided difference of second order. 0 where no line is used.
+    Of mean losses over the seeds that all points have; (x - a)(x - b) times the divided difference of second order. 0
+    where no line is used.
     """
     if place is None or not weight:
         return np.nan if place is None else 0.0

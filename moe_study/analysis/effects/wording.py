@@ -1,6 +1,6 @@
 """Effects, comparisons at equal cost, fronts, power and prices in words that claim no more than the seeds carry."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -100,6 +100,19 @@ def equal_cost_sentence(c: EqualCost, leaking: Collection[str] = ()) -> str:
             absent = f"{point} and {family} share no finished seed, so they cannot be compared"
             text = plain_sentence(c, point, family, f" at equal {said}", absent=absent) + _how(c)
     return text + _late(c.asked.late)
+
+
+def beyond_sentences(found: Iterable[EqualCost]) -> list[str]:
+    """A line for each family and cost by which points lie beyond the family; leaking ones are left out."""
+    groups: dict[tuple[Cost, str], list[EqualCost]] = {}
+    for one in found:
+        if one.refused is Refused.BEYOND and not one.leaks:
+            groups.setdefault((one.cost, one.family_name), []).append(one)
+    return [
+        f"by {cost.words} beyond {family} ({' to '.join(cost.text(value) for value in own[0].span)}), so not compared: "
+        f"{first_of([one.point for one in own])}"
+        for (cost, family), own in groups.items()
+    ]
 
 
 def _how(c: EqualCost) -> str:
