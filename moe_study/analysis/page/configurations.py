@@ -88,7 +88,7 @@ def runs_table(study: Study, marks: Mapping[str, str]) -> Table:
         Column("torch", False), Column("device", False), Column("host", False), Column("started", True, "UTC"),
     ]  # fmt: skip
     rows = [_run_row(run, marks) for run in study.frame.to_dict("records")]
-    return Table("runs-table", "Runs", columns, rows)
+    return Table("runs-table", "Runs and where their results came from", columns, rows)
 
 
 def _run_row(run: Mapping[Any, Any], marks: Mapping[str, str]) -> list[Cell]:

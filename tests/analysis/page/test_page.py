@@ -76,7 +76,7 @@ def data_of(html: str) -> dict:
 
 def test_nothing_is_fetched_and_only_what_the_policy_names_can_run(plain: str) -> None:
     read = Read(plain)
-    (policy,) = [str(meta["content"]) for meta in read.of("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [str(meta["content"]) for meta in read.of("meta") if "http-equiv" in meta]
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
     assert not [one for tag in ("link", "img", "iframe", "object", "embed", "base") for one in read.of(tag)]
     for _, attributes in read.elements:

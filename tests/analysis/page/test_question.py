@@ -4,8 +4,8 @@ from moe_study.analysis.page.question import header_paragraphs, question_of
 
 
 def test_the_first_paragraph_of_a_sweep_file_says_what_is_asked() -> None:
-    lines = ("# Does it?", "# Or not?", "#", "#     python train.py -m +sweep=x", "#", "# Answers: it does.", "base: {}")
-    assert header_paragraphs("\n".join([*lines, "# no header"])) == ["Does it? Or not?", "python train.py -m +sweep=x", "Answers: it does."]
+    lines = ["# Does it?", "# Or not?", "#", "#     python train.py", "#", "# Answers: it does.", "base: {}", "# late"]
+    assert header_paragraphs("\n".join(lines)) == ["Does it? Or not?", "python train.py", "Answers: it does."]
 
 
 def test_a_file_without_a_header_has_no_paragraphs() -> None:
