@@ -37,8 +37,8 @@ from tests.slurm.cluster import ADVICE, Cluster, missing_programs
 PLAN, AGAIN = "plan of 10,000 points", "a finished sweep of 5,000 runs again"
 STATUS, FRAME = "status of 5,000 runs", "frame of 5,000 runs"
 CURVES, PLOTS = "frame of 200 runs with 1,000 logged steps", "plots of 500 runs at 100 points"
-HELD = "5,000 held jobs submitted"
-ROWS = (PLAN, AGAIN, STATUS, FRAME, CURVES, PLOTS, HELD)
+REPORT, HELD = "report of 200 runs with 1,000 logged steps", "5,000 held jobs submitted"
+ROWS = (PLAN, AGAIN, STATUS, FRAME, CURVES, PLOTS, REPORT, HELD)
 READ_FRAME = "from pathlib import Path; from moe_study.analysis import frame; runs = frame.load_frame([Path('{}')])"
 LOG_EVERY, ROUTING_EVERY = 10, 50  # steps between records
 HOLD = ("hydra/launcher=slurm", "hydra.launcher.wait=false", "hydra.launcher.options=[--hold]", "hydra.launcher.gpus=0")
@@ -130,8 +130,12 @@ def commands_of(name: str, finished: Finished) -> Callable[[], float]:
         file = finished.file("drawn", rates=5, seeds=5)
         finished.finish(file)
         return functools.partial(finished.command, ["-m", "moe_study.cli", "plots", "drawn", "--out", "plots"])
-    if name == CURVES:
-        finished.finish(finished.file("logged", rates=2, seeds=5), logged=1000)
+    if name in (CURVES, REPORT):
+        file = finished.file("logged", rates=2, seeds=5)
+        if not (finished.tiny.folder / "logged").exists():
+            finished.finish(file, logged=1000)
+        if name == REPORT:
+            return functools.partial(finished.command, ["-m", "moe_study.cli", "report", "logged"])
         read = READ_FRAME.format("logged") + "; frame.curves(runs); frame.routing_history(runs)"
         return functools.partial(finished.command, ["-c", read])
     file = finished.file("done", rates=25, seeds=10)

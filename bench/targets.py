@@ -50,6 +50,7 @@ TARGETS = {
     "scale: frame of 5,000 runs": Target(10.0, 5.0, SCALE),
     "scale: frame of 200 runs with 1,000 logged steps": Target(3.0, 2.0, SCALE),
     "scale: plots of 500 runs at 100 points": Target(60.0, 30.0, SCALE),
+    "scale: report of 200 runs with 1,000 logged steps": Target(60.0, 30.0, SCALE),
     "scale: 5,000 held jobs submitted": Target(30.0, 20.0, "seconds of the sweep's command, planning included"),
     "packing 100 tiny runs": Target(0.70, 0.55, PACKING),
     "memory step micro 64x8": Target(1.50, 1.20, MEMORY),
