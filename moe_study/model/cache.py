@@ -121,6 +121,8 @@ class Store:
         if self._all is None:
             rows, _, *axes = new_BTX.shape
             self._all = new_BTX.new_zeros(rows, cache.context, *axes)
+        elif self._all.is_inference() and not torch.is_inference_mode_enabled():
+            self._all = self._all.clone()  # torch lets nobody write to what was made in inference mode
         self._all[cache._rows_B1, cache.position_BT] = new_BTX.detach()
         return new_BTX if cache.is_new else self._all[:, : cache.seen]
 

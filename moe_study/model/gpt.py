@@ -81,6 +81,8 @@ class GPT(Transformer):
         """
         if tokens_BT.shape[1] > self.context:
             raise ValueError(f"{tokens_BT.shape[1]} tokens do not fit a context of {self.context}")
+        if cache is not None and (routes or interventions):
+            raise ValueError("routes and interventions are of whole texts: leave out the cache")
         forward_pass = ForwardPass(
             tokens_BT,
             label_B=label_B,

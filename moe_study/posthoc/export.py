@@ -65,7 +65,7 @@ def export_run(folder: RunFolder, out: Path | None = None) -> Exported:
     model = _as_transformers(gpt, facts, tokenizer.end_of_text)
     with atomic_folder(out) as unfinished:
         _save(model, unfinished, out)
-        _write_tokenizer(tokenizer, config, unfinished)
+        write_tokenizer(tokenizer, config.model.context, unfinished)
         difference = largest_difference(gpt, unfinished)
         architecture = type(model).__name__
         write_text_atomic(unfinished / "README.md", card(facts, architecture, difference))
@@ -143,7 +143,8 @@ def _save(model: "PreTrainedModel", folder: Path, out: Path) -> None:
         file.chmod(folder.stat().st_mode & 0o666)
 
 
-def _write_tokenizer(tokenizer: Tokenizer, config: RunConfig, folder: Path) -> None:
+def write_tokenizer(tokenizer: Tokenizer, context: int, folder: Path) -> None:
+    """tokenizer.json and tokenizer_config.json of a model that reads `context` tokens."""
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
@@ -151,7 +152,7 @@ def _write_tokenizer(tokenizer: Tokenizer, config: RunConfig, folder: Path) -> N
         "pad_token": END_OF_TEXT,
         "split_special_tokens": True,  # a text that spells the end of text is text, as in training
         "clean_up_tokenization_spaces": False,
-        "model_max_length": config.model.context,
+        "model_max_length": context,
         "padding_side": "left",  # to generate from several texts at once
         "model_input_names": ["input_ids", "attention_mask"],
     }

@@ -1,4 +1,4 @@
-"""transformers takes seconds to import, so tests get what needs it from here, and none of them is part of `make test`."""
+"""transformers takes seconds to import: what needs it is got from here, and no test of it is part of `make test`."""
 
 from collections.abc import Iterator
 from types import ModuleType

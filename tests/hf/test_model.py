@@ -79,7 +79,7 @@ def test_what_is_saved_opens_with_our_logits_and_generates_what_we_would(
     model, gpt, context = opened(folder, torch.float64), gpt.double(), config.model.context
     prompt_BT = texts(config, length=PROMPT)
     if why := why_it_cannot_go_on(config.routing, context):
-        with pytest.raises(StudyError, match=f"^{why}, so it cannot generate"):
+        with pytest.raises(StudyError, match=f"{why}, so it cannot generate"):
             greedily(model, prompt_BT, context)
         with pytest.raises(StudyError, match="so it cannot generate"):
             model(**given(prompt_BT), use_cache=True)
@@ -211,7 +211,7 @@ def test_a_leaking_model_reads_no_padding(hf: ModuleType, composer: Composer) ->
 def test_what_an_audit_measured_refuses_as_what_is_declared(hf: ModuleType, composer: Composer) -> None:
     config = small_config(composer, "token_top2")
     measured = hf.as_moe_study(small_model(config), config, END, OWN_FUTURE, [])
-    with pytest.raises(StudyError, match="^the routing of this model reads later tokens, so it cannot generate"):
+    with pytest.raises(StudyError, match="reads later tokens, so it cannot generate"):
         measured.generate(texts(config, 1, PROMPT))
 
 

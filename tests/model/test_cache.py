@@ -127,6 +127,19 @@ def test_the_last_tokens_can_be_forgotten() -> None:
     torch.testing.assert_close(logits_of(gpt, tokens_BT[:, 20:], cache), logits_of(gpt, tokens_BT)[:, 20:])
 
 
+def test_pairs_of_new_tokens_and_experts_are_counted() -> None:
+    """Two of every token's own, however many tokens there were before."""
+    gpt, cache = model_of(ROWS["capacity, K=2, token by token"][0]), Cache(CONTEXT)
+    logits_of(gpt, texts(length=5), cache)
+    stats = gpt(texts(length=4), cache=cache).stats
+    assert len(stats) == 3 and all(int(layer.wanted) == 3 * 4 * 2 and layer.tokens == 3 * 4 for layer in stats)
+
+
+def test_routes_are_not_asked_of_a_cache() -> None:
+    with pytest.raises(ValueError, match="leave out the cache"):
+        model_of(CAUSAL["dense"])(texts(), routes=True, cache=Cache(CONTEXT))
+
+
 def test_more_than_the_context_is_refused() -> None:
     gpt, cache = model_of(CAUSAL["dense"]), Cache(CONTEXT)
     logits_of(gpt, texts(), cache)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from moe_study.cli import main
-from moe_study.data.tokenizers import train_bpe
+from moe_study.data import load_run_tokenizer
+from moe_study.data.tokenizers import Gpt2Tokenizer, Tokenizer, gpt2_ranks, train_bpe
 from moe_study.design.causality import verdict_of
 from moe_study.design.config import DataConfig, RunConfig, TokenizerConfig
 from moe_study.design.plain import from_plain, to_plain
@@ -19,10 +20,12 @@ from moe_study.design.routing import Routing
 from moe_study.design.verdict import CAUSAL, MIXES, OWN_FUTURE, Verdict
 from moe_study.errors import StudyError
 from moe_study.files import write_json_atomic
-from moe_study.posthoc.export import RECORD, export_run, portable
+from moe_study.posthoc.export import RECORD, export_run, portable, write_tokenizer
 from moe_study.posthoc.export_card import Facts, card
 from moe_study.runs.folder import RunFolder
 from moe_study.training.models import load_model
+from tests.data.conftest import downloads  # noqa: F401 - a fixture
+from tests.data.test_tokenizer_json import AWKWARD
 from tests.fixtures import tiny_texts
 from tests.posthoc.runs import CONTEXT, VOCABULARY, run_config, untrained_run
 
@@ -95,6 +98,13 @@ def test_without_transformers_the_extra_is_named(
     assert not folder.export_folder.exists()
 
 
+def test_a_run_that_is_trained_anew_has_no_export_of_before(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, TOP_2)
+    folder.export_folder.mkdir()
+    folder.forget_training()
+    assert not folder.export_folder.exists()
+
+
 # The card, and what is told -----------------------------------------------------------------------------------------
 
 
@@ -108,8 +118,8 @@ def test_the_card_says_what_the_run_was_and_what_came_of_it() -> None:
     losses = {"de": {"loss": 1.5, "tokens": 10}, "a|b<i>": {"loss": 2.5, "tokens": 20}, "unseen": {"tokens": 0}}
     told = facts_of(TOP_2, validation_loss=2.0, validation_perplexity=7.389, num_params=12345, by_language=losses)
     text = card(told, "MoeStudyForCausalLM", 2e-7)
-    for expected in ("token top-2 of 4", "2.0000", "7.39", "12.3k", "`f00d`", "`c0ffee` with changes", "2e-07", "`ead5`"):
-        assert expected in text
+    numbers, origin = ("2.0000", "7.39", "12.3k", "2e-07"), ("`f00d`", "`c0ffee` with changes", "`ead5`")
+    assert all(expected in text for expected in ("token top-2 of 4", *numbers, *origin))
     assert "import moe_study.hf" in text and "pipeline_tag: text-generation" in text
     assert "| a&#124;b&lt;i&gt; | 2.5000 | 20 |" in text and "unseen" not in text
     assert "†" not in text and "generates nothing" not in text
@@ -185,7 +195,7 @@ def test_a_mixture_opens_and_generates_where_the_project_is_installed(tmp_path: 
         f"import moe_study.hf\n{LOADS}"
         "texts = tokenizer(['der', 'das Haus'], return_tensors='pt', padding=True)\n"
         "new = model.generate(**texts, max_new_tokens=3, min_new_tokens=3)\n"
-        "print(json.dumps([type(model).__name__, texts.input_ids.shape[1], new.shape[1], model(**texts).logits.tolist()]))",
+        "print(json.dumps([type(model).__name__, texts.input_ids.shape[1], new.shape[1]]))",
         out,
     )
     assert found[0] == "MoeStudyForCausalLM" and found[2] == found[1] + 3
@@ -194,6 +204,31 @@ def test_a_mixture_opens_and_generates_where_the_project_is_installed(tmp_path: 
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     assert record["key"] == folder.key and record["architecture"] == "MoeStudyForCausalLM"
     assert from_plain(RunConfig, record["config"]).routing == folder.read_config().routing
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "gpt2"])
+@pytest.mark.parametrize("model_type", ["gpt2", "moe_study"])
+def test_transformers_own_tokenizer_gives_our_ids(
+    kind: str, model_type: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Whatever it thinks of the model's class: of GPT-2 it has a tokenizer by name, which would split otherwise."""
+    from transformers import AutoTokenizer
+
+    if kind == "gpt2":
+        ours: Tokenizer = Gpt2Tokenizer(gpt2_ranks(request.getfixturevalue("downloads"), progress=False))
+    else:
+        ours = load_run_tokenizer(run_of(tmp_path, TOP_2, kind))
+    write_json_atomic(tmp_path / "config.json", {"model_type": model_type})
+    write_tokenizer(ours, CONTEXT, tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in AWKWARD:
+        ids = ours.encode(text)
+        assert theirs(text).input_ids == ids
+        assert theirs.decode(ids) == text
+    assert theirs.eos_token_id == theirs.bos_token_id == theirs.pad_token_id == ours.end_of_text
+    assert theirs(["a", "a b c d"], padding=True).attention_mask[0][0] == 0
+    assert theirs.model_max_length == CONTEXT
 
 
 @pytest.mark.long
@@ -236,7 +271,7 @@ def test_a_model_that_came_out_wrong_is_not_kept(tmp_path: Path, monkeypatch: py
         return model
 
     monkeypatch.setattr(moe_study.hf, "as_gpt2", wrong)
-    with pytest.raises(StudyError, match="the exported model's logits differ by .* so it is not kept"):
+    with pytest.raises(StudyError, match=r"logits differ by \S+ from the run's, so it is not kept"):
         export_run(folder)
     assert not folder.export_folder.exists()
 

@@ -87,7 +87,8 @@ class DiscreteRouter(nn.Module):
         if self.limit is not None:
             decision = self.limit(decision, x_BTD.shape[0])
         if cache is not None and not cache.is_new:
-            decision, block = _of_new_tokens(decision, block, cache), 1
+            wanted, decision = (_of_new_tokens(of_all, block, cache) for of_all in (wanted, decision))
+            block = 1
         plan = make_dispatch_plan(decision, self.experts, block)
         routes = routes_of_decision(scored, wanted, decision, block) if forward_pass.routes else None
         return Dispatch(plan, wanted.mask().sum() * block, mean_entropy, routes)
