@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_study.analysis.format import NOTHING, aligned
+from moe_study.analysis.format import NOTHING, aligned, count
 from moe_study.files import write_bytes_atomic
 
 IN_WORDS = ("sentence", "absent", "absent_states", "absent_reasons")  # columns too wide for people's tables
@@ -43,7 +43,7 @@ def cells_of(
     marks: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Cells:
-    """Any frame as people read it; numbers have four digits.
+    """Any frame as people read it; numbers have four digits, large ones three and a letter.
 
     `columns` in their order; by default all but IN_WORDS. A cell that is a label in `marks` gets its mark (see
     table_text.marks_by_label).
@@ -63,9 +63,9 @@ def _cell(value: Any, marks: Mapping[str, str]) -> str:
         return NOTHING
     if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's own, too
         return "yes" if value else "no"
-    if isinstance(value, Integral):
+    if isinstance(value, Integral) or not isinstance(value, Real):
         return str(value)
-    return f"{value:.4g}" if isinstance(value, Real) else str(value)
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{'-' if value < 0 else ''}{count(abs(float(value)))}"
 
 
 def write_table(out: Path, name: str, frame: pd.DataFrame, cells: Cells) -> list[Path]:

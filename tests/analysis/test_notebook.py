@@ -12,9 +12,11 @@ from nbclient import NotebookClient
 from moe_study.design.config import TokenizerConfig
 from tests.analysis import planted
 from tests.analysis.plots.found import keep_findings, keep_knockout, keep_trace, knockout, layers_of
+from tests.analysis.test_scores import answers, keep
 
 ROOT = Path(__file__).parents[2]
-PERPLEXITY, SPECIALISATION = (ROOT / "analysis" / f"{name}.ipynb" for name in ("perplexity", "specialisation"))
+NAMES = ("perplexity", "specialisation", "efficiency")
+PERPLEXITY, SPECIALISATION, EFFICIENCY = (ROOT / "analysis" / f"{name}.ipynb" for name in NAMES)
 
 
 @pytest.mark.long
@@ -32,6 +34,14 @@ def test_the_notebook_of_experts_runs_from_top_to_bottom(tmp_path, monkeypatch):
     outputs = outputs_of(SPECIALISATION, tmp_path, monkeypatch)
     assert "Do experts follow language?" in said_in(outputs)
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 8
+
+
+@pytest.mark.long
+def test_the_notebook_of_costs_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    planted.plant(tmp_path / "runs")
+    outputs = outputs_of(EFFICIENCY, tmp_path, monkeypatch)
+    assert "12 runs, 12 done" in said_in(outputs) and "its twin there is dense 2x" in said_in(outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
 
 
 def outputs_of(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
@@ -76,9 +86,32 @@ def cells_run(notebook: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> tu
 def test_the_notebook_of_perplexity_shows_the_table_and_every_picture(tmp_path, monkeypatch, capsys):
     planted.plant(tmp_path)
     _, displayed = cells_run(PERPLEXITY, tmp_path, monkeypatch)
-    assert "12 runs, 12 done" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "12 runs, 12 done" in said and r"sequence top-2 \textdagger{} &" in said
     assert ["sequence top-2 †" in shown.data for shown in displayed if isinstance(shown, Markdown)] == [True]
     assert len([shown for shown in displayed if isinstance(shown, Figure)]) == 6
+
+
+def test_the_notebook_of_perplexity_shows_scores_where_runs_were_asked(tmp_path, monkeypatch):
+    for folder in planted.plant(tmp_path, planted.FIRST_LOOK[:2], (0.0, 0.0)):
+        keep(folder, answers(0.5, 0))
+    _, displayed = cells_run(PERPLEXITY, tmp_path, monkeypatch)
+    tables = [shown.data for shown in displayed if isinstance(shown, Markdown)]
+    assert len(tables) == 2 and "| cloze (120) | acc | dense 1x | 2 |" in tables[1]
+
+
+def test_the_notebook_of_costs_shows_every_cost_and_the_points_at_equal_cost(tmp_path, monkeypatch, capsys):
+    planted.plant(tmp_path)
+    names, displayed = cells_run(EFFICIENCY, tmp_path, monkeypatch)
+    said = capsys.readouterr().out
+    assert "12 runs, 12 done" in said and "total parameters" in said and "its twin there is dense 2x" in said
+    (table,) = [shown.data for shown in displayed if isinstance(shown, Markdown)]
+    assert "sequence top-2 † |" in table and "train seconds" in table
+    (figure,) = [shown for shown in displayed if isinstance(shown, Figure)]
+    labels = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+    assert labels == ["total parameters", "active parameters", "forward FLOPs per token", "training time, seconds"]
+    speed = names["speed"]
+    assert list(speed["seconds_per_million_tokens"]) == pytest.approx(list(1e6 / speed["tokens_per_second"]))
 
 
 def test_the_notebook_of_experts_shows_what_was_found_and_tells_what_to_type(tmp_path, monkeypatch, capsys):
@@ -113,7 +146,7 @@ def test_the_notebook_of_experts_works_where_nothing_was_found(tmp_path, monkeyp
     assert displayed == []
 
 
-@pytest.mark.parametrize("notebook", [PERPLEXITY, SPECIALISATION], ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", [PERPLEXITY, SPECIALISATION, EFFICIENCY], ids=lambda path: path.stem)
 def test_the_committed_notebooks_have_no_outputs(notebook):
     cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
     assert cells and all(not cell.outputs and cell.execution_count is None for cell in cells)

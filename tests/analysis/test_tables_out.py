@@ -79,7 +79,7 @@ def test_marks_and_absent_runs_stand_in_every_format_of_every_table(part):
         assert "token top-1" not in part.leaking and not re.search(r"token top-1[^|§]*†", readable)
         assert "† routing reads later tokens" in readable and r"\textdagger{} routing reads" in set_in_tex
         assert "dense 2x §" in readable and r"dense 2x \S{}" in set_in_tex
-    assert names == ["table", "comparisons"]
+    assert names == ["table", "comparisons", "equal_cost", "pareto", "power"]
     assert marks_by_label(part.table) == {"dense 2x": "§", "sequence top-2": "†"}
 
 
@@ -95,15 +95,20 @@ def test_any_frame_becomes_cells():
         {
             "label": ["a", "b", None],
             "effect": [0.123456, np.nan, -2e-7],
+            "flops": [96296.0, -1.5e12, 9999.0],
             "seeds_needed": pd.array([3, None, 12345], "Int64"),
             "leaks": [True, np.bool_(False), None],
             "sentence": ["x"] * 3,
         }
     )
     cells = cells_of(frame, marks={"a": "†"}, notes=["note"])
-    assert cells.header == ["label", "effect", "seeds needed", "leaks"]
-    assert cells.rows == [["a †", "0.1235", "3", "yes"], ["b", "–", "–", "no"], ["–", "-2e-07", "12345", "–"]]
-    assert list(cells.text_columns) == [0, 3]
+    assert cells.header == ["label", "effect", "flops", "seeds needed", "leaks"]
+    assert cells.rows == [
+        ["a †", "0.1235", "96.3k", "3", "yes"],
+        ["b", "–", "-1.5T", "–", "no"],
+        ["–", "-2e-07", "9999", "12345", "–"],
+    ]
+    assert list(cells.text_columns) == [0, 4]
     assert cells_of(frame, columns=["seeds_needed", "gone", "label"]).header == ["seeds needed", "label"]
     assert cells_of(frame.head(0)).rows == []
 
