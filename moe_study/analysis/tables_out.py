@@ -65,7 +65,8 @@ def _cell(value: Any, marks: Mapping[str, str]) -> str:
         return "yes" if value else "no"
     if isinstance(value, Integral) or not isinstance(value, Real):
         return str(value)
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{'-' if value < 0 else ''}{count(abs(float(value)))}"
+    plain = float(value)
+    return f"{plain:.4g}" if abs(plain) < 1e4 else f"{'-' if plain < 0 else ''}{count(abs(plain))}"
 
 
 def write_table(out: Path, name: str, frame: pd.DataFrame, cells: Cells) -> list[Path]:

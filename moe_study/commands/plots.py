@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from moe_study.commands.publishing import add_wandb, publish_if_asked
 from moe_study.commands.status import add_runs
 
 DESCRIPTION = "Print what the finished runs decide and their table, and draw the pictures."
@@ -18,6 +19,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     help_text = "nats per token within which two points are the same (that of the sweep file, or 0.01)"
     parser.add_argument("--margin", type=float, metavar="NATS", help=help_text)
     parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
+    add_wandb(parser)
     parser.set_defaults(command=run)
     return parser
 
@@ -27,4 +29,5 @@ def run(options: argparse.Namespace) -> None:
     from moe_study.analysis.report import draw
 
     wishes = {"reference": options.reference, "rank_leaking": options.rank_leaking, "margin": options.margin}
-    draw([Path(options.runs_dir)], options.out, sweep=options.sweep, **wishes)
+    written = draw([Path(options.runs_dir)], options.out, sweep=options.sweep, **wishes)
+    publish_if_asked(options, written, options.out, "tables")

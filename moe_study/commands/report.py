@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from moe_study.commands.publishing import add_wandb, publish_if_asked
 from moe_study.commands.status import add_runs
 
 DESCRIPTION = """\
@@ -31,6 +32,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     help_text = "nats per token within which two points are the same (that of the sweep file, or 0.01)"
     parser.add_argument("--margin", type=float, metavar="NATS", help=help_text)
     parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
+    add_wandb(parser)
     parser.set_defaults(command=run)
     return parser
 
@@ -46,3 +48,4 @@ def run(options: argparse.Namespace) -> None:
     finished = int(study.frame["state"].eq("done").sum())
     size = f"{written.stat().st_size / 1e6:.1f} MB"
     print(f"{written}: {finished} of {len(study.frame)} runs, {size}; open it in a browser")
+    publish_if_asked(options, [written], written.parent, "report")

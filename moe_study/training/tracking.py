@@ -4,6 +4,8 @@ Off unless `log.wandb` says offline or online, imported only then. Nothing that 
 change it: every failure is one warning, after which the mirror is silent.
 """
 
+import glob
+import shutil
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,12 +24,13 @@ class Mirror:
 
     A training is known there by the run's key, one that began anew by the key and its attempt, so that no two curves
     mix. A resumed run continues its curve; offline, where every process writes a folder of its own, the folder gets
-    the whole curve, `so_far` first.
+    the whole curve, `so_far` first, and takes the place of those before it: what is synced later is one piece.
     """
 
     def __init__(self, config: RunConfig, folder: Path, attempt: int = 1, so_far: Iterable[dict[str, Any]] = ()):
         self._run: Any = None
         mode = config.log.wandb
+        self._is_offline = mode == "offline"
         if mode not in MODES:
             raise ConfigError(f"log.wandb={mode} is unknown; choose off, offline or online")
         if mode == "off":
@@ -49,7 +52,7 @@ class Mirror:
             )
         except (Exception, SystemExit) as error:
             self._fail("start", error)
-        if mode == "offline":
+        if self._is_offline:
             for record in so_far:
                 self.log(record)
 
@@ -70,12 +73,21 @@ class Mirror:
         try:
             run.summary.update({"state": state, **(summary or {})})
             run.finish(exit_code=0 if state == "done" else 1)
+            if self._is_offline:
+                _drop_others(Path(run.dir).parent, run.id)
         except Exception as error:
             self._fail("finish", error)
 
     def _fail(self, what: str, error: BaseException) -> None:
         self._run = None
         warnings.warn(f"wandb could not {what} and is left out from here on: {error}", stacklevel=3)
+
+
+def _drop_others(own: Path, name: str) -> None:
+    """Delete the offline folders of earlier attempts at run `name`, all of which stands in `own`, too."""
+    for folder in own.parent.glob(f"offline-run-*-{glob.escape(name)}"):
+        if folder != own:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def flatten(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import sys
@@ -14,11 +15,13 @@ from moe_study.training.metrics import Diverged
 from moe_study.training.tracking import Mirror, flatten
 from tests.training.doubles import tiny_config
 from tests.training.harness import assert_same, make_config, outcome
+from tests.wandb_files import records
 
 
 class FakeRun:
-    def __init__(self, broken):
+    def __init__(self, broken, settings):
         self.logged, self.summary, self.finished, self.broken = [], {}, None, broken
+        self.id, self.dir = settings["id"], f"{settings['dir']}/wandb/offline-run-now-{settings['id']}/files"
 
     def log(self, values, step):
         if self.broken == "log":
@@ -41,7 +44,7 @@ def wandb(monkeypatch):
         if module.broken == "start":
             raise SystemExit("no API key")
         module.calls.append(settings)
-        module.run = FakeRun(module.broken)
+        module.run = FakeRun(module.broken, settings)
         return module.run
 
     module.init, module.Settings = init, dict
@@ -138,9 +141,48 @@ def test_records_become_flat_names():
     }
 
 
+def test_the_folder_of_a_resumed_run_takes_the_place_of_those_before_it_and_of_no_other(tmp_path, wandb):
+    config = tiny_config(tmp_path, log={"wandb": "offline"})
+    place = tmp_path / "wandb"
+    others = [f"offline-run-then-{config.key}-2", f"run-then-{config.key}", "offline-run-then-report"]
+    for name in (f"offline-run-then-{config.key}", f"offline-run-now-{config.key}", *others):
+        (place / name).mkdir(parents=True)
+    mirror = Mirror(config, tmp_path)
+    assert len(list(place.iterdir())) == 5, "until the new one is whole, all stay"
+    mirror.finish("preempted")
+    assert {path.name for path in place.iterdir()} == {f"offline-run-now-{config.key}", *others}
+
+
+def logged(file):
+    """(step, values by name) of each line of history in a .wandb file."""
+    for record in records(file):
+        if record.HasField("history"):
+            items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            yield items["_step"], items
+
+
+@pytest.mark.long
+def test_the_real_library_keeps_a_preempted_run_in_one_piece(tmp_path, data, monkeypatch):
+    config = make_config(tmp_path, data, log={"wandb": "offline", "log_every": 1})
+    for step in (4, 9):
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            execute(config)
+    assert execute(config).state is State.DONE
+    folder = RunFolder.of(config)
+    (file,) = (folder.path / "wandb").glob(f"offline-run-*/run-{config.key}.wandb")
+    curve: dict[int, dict] = {}
+    for record in folder.metrics():
+        curve.setdefault(record["step"], {}).update(flatten(record))
+    found = list(logged(file))
+    assert [step for step, _ in found] == sorted(curve), "every step once, in order"
+    for step, items in found:
+        values = {name: value for name, value in items.items() if not name.startswith("_")}
+        assert values == pytest.approx(curve[step], nan_ok=True)
+
+
 @pytest.mark.long
 def test_the_real_library_writes_an_offline_run(tmp_path, data):
-    pytest.importorskip("wandb")
     config = make_config(tmp_path, data, log={"wandb": "offline"})
     execute(config)
     written = list((RunFolder.of(config).path / "wandb").glob(f"offline-run-*/run-{config.key}.wandb"))

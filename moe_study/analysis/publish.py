@@ -1,0 +1,68 @@
+"""What was drawn and written of a study, as an artifact of Weights & Biases.
+
+Offline, everything that `wandb sync` later needs lies beside what was written (WANDB_DATA_DIR, if set, keeps copies of
+the files elsewhere). wandb is imported only here and only when asked for.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moe_study.errors import StudyError, reason_of
+
+MODES = ("offline", "online")
+COPIES = "WANDB_DATA_DIR"  # where wandb keeps copies of files until they are sent; a folder of the user, if not told
+
+
+def publish(
+    files: Sequence[Path], base: Path, *, name: str, kind: str, mode: str, project: str, facts: Mapping[str, Any]
+) -> str:
+    """Send `files`, which lie below `base`, as the artifact NAME-KIND (a new version where they differ); its name.
+
+    The run that holds it is known as report-NAME and joins the runs of its sweep (group NAME). StudyError where wandb
+    cannot do it; the files stay where they are.
+    """
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-") or "runs"
+    try:
+        with _copies_in(base / "wandb"):
+            import wandb
+
+            run = wandb.init(
+                project=project,
+                id=f"report-{slug}",
+                name=f"report of {name}",
+                group=name,
+                job_type="report",
+                dir=str(base),
+                mode=mode,  # type: ignore[arg-type]
+                resume="allow",
+                settings=wandb.Settings(console="off", silent=True, init_timeout=60),
+            )
+            artifact = wandb.Artifact(f"{slug}-{kind}", type=kind, metadata=dict(facts))
+            for file in files:
+                artifact.add_file(str(file), name=file.relative_to(base).as_posix())
+            run.log_artifact(artifact)
+            run.finish()
+    except (Exception, SystemExit) as error:  # wandb ends the process where it has no key
+        raise StudyError(
+            f"wandb could not take {slug}-{kind}: {reason_of(error)}; the files are in {base}. --wandb offline keeps"
+            " everything here, and wandb sync sends it later"
+        ) from error
+    return f"{slug}-{kind}"
+
+
+@contextlib.contextmanager
+def _copies_in(folder: Path) -> Iterator[None]:
+    """wandb's copies of files go to `folder`, unless the user has said where."""
+    if COPIES in os.environ:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ[COPIES] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        del os.environ[COPIES]
