@@ -15,7 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 # The tests start hundreds of processes, which need not compile the same files again and again.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 .DEFAULT_GOAL := help
-.PHONY: help study data sweep experts plots test test-all simulations slurm slurm-stop check bench bench-gpu clean clean-all
+.PHONY: help study data sweep experts plots results test test-all simulations slurm slurm-stop check bench bench-gpu clean clean-all
 
 help: ## Show this help
 	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
@@ -37,6 +37,9 @@ experts: $(VENV)/installed ## Look for half a minute at what the experts of SWEE
 
 plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perplexity table
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
+
+results: $(VENV)/installed ## Write results/ anew from the finished sweeps of runs/: tables, verdicts, pictures, overview
+	$(BIN)/moe-study results
 
 test: $(VENV)/installed-test ## Run the tests but those marked long (some minutes on two cores)
 	$(PYTEST) -m "not long and not slurm and not simulation"

@@ -21,6 +21,7 @@ from moe_study.commands import (
     prepare,
     remove,
     report,
+    results,
     retry,
     score,
     sparsify,
@@ -34,7 +35,7 @@ from moe_study.guard import guarded
 # In the order of --help.
 SUBCOMMANDS = (
     *(prepare, plan, train, submit, status, logs, retry, cancel, remove),
-    *(audit, inspect, specialise, knockout, sparsify, score, plots, report, export),
+    *(audit, inspect, specialise, knockout, sparsify, score, plots, report, results, export),
 )
 DESCRIPTION = """\
 Studies of mixture-of-experts language models.
@@ -56,6 +57,7 @@ Studies of mixture-of-experts language models.
   moe-study score --sweep first_look          downstream tasks, through lm-evaluation-harness
   moe-study plots --sweep first_look          table and pictures of the finished runs
   moe-study report --sweep first_look         the whole study as one page that opens from disk
+  moe-study results --sweep first_look        its answers, kept in results/ beside those of other sweeps
   moe-study export runs/KEY                   a finished run as a folder that Hugging Face transformers opens
 """
 

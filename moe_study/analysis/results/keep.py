@@ -1,0 +1,135 @@
+"""Writing results/NAME/: what the runs of one sweep say, and what it takes to compute it again."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moe_study.analysis.frame import done
+from moe_study.analysis.plots import fonts
+from moe_study.analysis.plots.all import readable, styles_of
+from moe_study.analysis.plots.loss import paired_differences, perplexity_against_cost
+from moe_study.analysis.plots.style import save
+from moe_study.analysis.report import answers, tables
+from moe_study.analysis.results.archive import Archive, read_archive, rows_of, write_archive
+from moe_study.analysis.results.verdicts import Finding, findings
+from moe_study.analysis.study import Part, Study, read_study
+from moe_study.analysis.tables_out import markdown, to_csv
+from moe_study.errors import StudyError
+from moe_study.files import write_bytes_atomic, write_text_atomic
+from moe_study.runs.members import Members, read_members
+from moe_study.runs.provenance import code_version
+from moe_study.sweeps.claims import Claims
+from moe_study.sweeps.scales import split
+
+TABLES = ("table", "comparisons")
+PICTURE = "differences"
+
+
+def keep(runs_dir: Path, sweep: str, out: Path, claims: Claims) -> list[Path]:
+    """Write out/NAME/ for the sweep NAME@SCALE of `runs_dir`; what was written. StudyError where no run is done."""
+    study = read_study([runs_dir], sweep)
+    if not study.parts:
+        raise StudyError(f"no run of {sweep} is done yet, so there is nothing to keep")
+    members = read_members(runs_dir, sweep)
+    folder = out / sweep
+    rows = rows_of(study.frame)
+    written = write_archive(folder, rows, members, _manifest(sweep, members, rows, claims))
+    again = read_archive(folder)
+    return [*written, *write_answers(study, again, claims)]
+
+
+def write_answers(study: Study, archive: Archive, claims: Claims) -> list[Path]:
+    """Answers, tables and pictures of a study."""
+    folder = archive.folder
+    write_text_atomic(folder / "answers.md", "\n".join(_answers(study, archive, claims)) + "\n")
+    written = [folder / "answers.md"]
+    for part in study.parts:
+        own = folder / part.name if part.name else folder
+        for name, frame, cells in tables(part, [f"without a result: {run.sentence}" for run in part.absent]):
+            if name in TABLES:
+                write_bytes_atomic(own / f"{name}.csv", to_csv(frame))
+                write_text_atomic(own / f"{name}.md", markdown(cells) + "\n")
+                written += [own / f"{name}.csv", own / f"{name}.md"]
+        written += _pictures(part, own)
+    return written
+
+
+def _manifest(sweep: str, members: Members, rows: pd.DataFrame, claims: Claims) -> dict[str, Any]:
+    finished = done(rows)
+    name, scale = split(sweep)
+    added = [override for launch in members.current for override in launch.overrides]
+    words = ["python", "train.py", "-m", f"+sweep={name}", *([f"scale={scale}"] if scale else []), *added]
+    fingerprints = finished[["data.name", "made.data_fingerprint"]].drop_duplicates()
+    return {
+        "sweep": sweep,
+        "source": claims.source,
+        "command": " ".join(dict.fromkeys(words)),
+        "written_by": code_version()["commit"],
+        "runs": len(rows),
+        "done": len(finished),
+        "commits": _distinct(finished["made.commit"]),
+        "data": {str(data): str(found) for data, found in fingerprints.itertuples(index=False)},
+        "hardware": _distinct(finished["made.cpu"].astype(str) + ", " + finished["made.device"].astype(str)),
+        "torch": _distinct(finished["made.torch"]),
+        "hours_by_the_clock": round(float(finished["train_seconds"].sum()) / 3600, 3),
+    }
+
+
+def _distinct(values: "pd.Series[Any]") -> list[str]:
+    return sorted({str(value) for value in values.dropna()})
+
+
+def _answers(study: Study, archive: Archive, claims: Claims) -> Iterator[str]:
+    manifest = archive.manifest
+    yield f"# {archive.name}"
+    yield ""
+    yield f"`{manifest['command']}`: {manifest['done']} of {manifest['runs']} runs are done,"
+    yield f"{manifest['hours_by_the_clock']:.2f} hours by the clock of {'; '.join(manifest['hardware'])}."
+    yield ""
+    for one in findings(study, claims):
+        yield f"- {sentence_of(one)}"
+    yield ""
+    yield "What moe-study plots says of the same runs:"
+    yield ""
+    for line in answers(study):
+        yield f"- {line.strip()}" if line.startswith(" ") else f"\n{line}\n" if line else ""
+    for run in study.absent:
+        yield f"- without a result: {run.sentence}"
+
+
+def sentence_of(one: Finding) -> str:
+    """A finding in one line: the question, what was claimed, what was found."""
+    says = f" Claimed: {one.claim.says}." if one.claim.says else ""
+    return f"{one.claim.why}{says} **{one.verdict}**: {one.pair}: {one.effect or 'no run'}"
+
+
+def _pictures(part: Part, out: Path) -> Iterator[Path]:
+    """Loss against cost, and the differences: those two, each as one PNG."""
+    drawn = readable(part)
+    styles = styles_of(drawn)
+    figures = {"perplexity": perplexity_against_cost(drawn, styles)}
+    if len(styles) > 1:
+        figures[PICTURE] = paired_differences(drawn, styles)
+    for name, figure in figures.items():
+        fonts.choose_fonts(figure)
+        png, svg = save(figure, out, name)
+        svg.unlink()  # twice the same picture is too much for a repository
+        yield png
+
+
+def sweeps_to_keep(launched: Sequence[str], committed: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Which of the sweeps that were launched are kept: those `asked` for, or all that are committed.
+
+    StudyError for one that was never launched.
+    """
+    if not asked:
+        return [name for name in launched if split(name)[0] in committed]
+    kept = []
+    for name in asked:
+        own = [one for one in launched if name in (one, split(one)[0])]
+        if not own:
+            raise StudyError(f"no sweep {name} was launched; there are {', '.join(launched) or 'none'}")
+        kept += own
+    return list(dict.fromkeys(kept))

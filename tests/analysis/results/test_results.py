@@ -1,0 +1,235 @@
+"""results/: what is kept of a sweep says again what its runs said; what is committed can be computed anew."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from moe_study.analysis.comparison import Verdict
+from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive
+from moe_study.analysis.results.keep import keep, sweeps_to_keep
+from moe_study.analysis.results.overview import QUESTIONS, answered, overview
+from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, OPEN, findings, verdict_of
+from moe_study.analysis.study import read_study
+from moe_study.analysis.tables_out import to_csv
+from moe_study.analysis.wording import to_frame
+from moe_study.cli import main
+from moe_study.errors import DataError, StudyError
+from moe_study.runs.members import Launch, PlannedComparison, record_launch
+from moe_study.sweeps.claims import Claim, Claims, Expected
+from moe_study.sweeps.conf import project_root
+from moe_study.sweeps.sweep_file import claims_of, sweep_names
+from tests.analysis import planted
+
+ROOT = project_root()
+COMMITTED = archives(ROOT / "results")
+CLAIMS = Claims(
+    "a paper, Table 1",
+    (1,),
+    (
+        Claim("the two", "the dense", "Are two better?", "yes, 9 against 10", Expected.LOWER),
+        Claim("the sequence", "the two", "Which unit?"),
+        Claim("the lost", "the two", "Never trained?", "yes", Expected.SAME),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Planted runs of a sweep with three comparisons, one of them of a point that no run has, and an unfinished run."""
+    root = tmp_path_factory.mktemp("kept") / "runs"
+    keys = [folder.name for folder in planted.plant(root, seeds=range(4))]
+    dense, two, sequence = keys[:4], keys[12:16], keys[20:24]
+    comparisons = (
+        PlannedComparison("the two", "the dense", tuple(two), tuple(dense), "Are two better?"),
+        PlannedComparison("the sequence", "the two", tuple(sequence), tuple(two), "Which unit?", 0.03),
+        PlannedComparison("the lost", "the two", ("0" * 16,), tuple(two)),
+    )
+    names = {key: f"number {place}" for place, key in enumerate([*keys, "0" * 16])}
+    record_launch(root, "mine/own@cpu", Launch((), tuple(names), comparisons, names))
+    return root
+
+
+@pytest.fixture(scope="module")
+def out(runs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    keep(runs, "mine/own@cpu", folder, CLAIMS)
+    return folder
+
+
+def compared(part):
+    return to_csv(to_frame([*part.comparisons, *part.others], part.absent, part.leaking)).decode()
+
+
+def test_what_is_kept_gives_the_tables_and_verdicts_of_the_runs(runs, out):
+    before, after = read_study([runs], "mine/own@cpu"), read_archive(out / "mine/own@cpu").study()
+    assert after.planned and len(after.comparisons) == len(before.comparisons) == 3
+    for one, again in zip(before.parts, after.parts, strict=True):
+        assert to_csv(again.table) == to_csv(one.table)
+        assert compared(again) == compared(one)
+        assert [run.sentence for run in again.absent] == [run.sentence for run in one.absent]
+        assert again.leaking == one.leaking and again.leaking
+
+
+def test_files_beside_the_archive_are_those_of_the_study(out):
+    folder = out / "mine/own@cpu"
+    (part,) = read_archive(folder).study().parts
+    assert (folder / "table.csv").read_bytes() == to_csv(part.table)
+    assert (folder / "comparisons.csv").read_text() == compared(part)
+    assert {path.name for path in folder.iterdir()} == {
+        *("answers.md", "comparisons.csv", "comparisons.md", "differences.png", MANIFEST, "perplexity.png", RUNS),
+        *("table.csv", "table.md"),
+    }
+
+
+def test_there_is_one_row_for_each_run_and_no_path_of_the_machine(runs, out):
+    frame = pd.read_parquet(out / "mine/own@cpu" / RUNS)
+    assert len(frame) == 25 and frame["key"].is_unique
+    assert "folder" not in frame and not [name for name in frame if name.startswith("log.")]
+    manifest = (out / "mine/own@cpu" / MANIFEST).read_text()
+    assert str(runs) not in manifest + frame.to_csv()
+
+
+def test_a_manifest_says_how_it_came_about(out):
+    manifest = json.loads((out / "mine/own@cpu" / MANIFEST).read_text())
+    assert manifest["command"] == "python train.py -m +sweep=mine/own scale=cpu"
+    assert (manifest["sweep"], manifest["runs"], manifest["done"]) == ("mine/own@cpu", 25, 24)
+    assert manifest["hours_by_the_clock"] > 0 and manifest["source"] == "a paper, Table 1"
+
+
+def test_the_same_runs_give_the_same_bytes(runs, out, tmp_path):
+    keep(runs, "mine/own@cpu", tmp_path, CLAIMS)
+    for path in (out / "mine/own@cpu").iterdir():
+        assert (tmp_path / "mine/own@cpu" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_findings_stand_beside_what_was_claimed(out):
+    found = findings(read_archive(out / "mine/own@cpu").study(), CLAIMS)
+    assert [one.verdict for one in found] == [HOLDS, "higher", LACKING]
+    assert found[0].pair == "token top-2 − dense 1x" and found[1].pair == "sequence top-2 † − token top-2"
+    low, high = found[0].effect.partition("[")[2].rstrip("]").split(", ")
+    assert float(low) < float(found[0].effect.partition(" ")[0]) < float(high) < 0
+    assert found[0].hours > 0 and found[2].hours == 0
+
+
+def test_the_overview_has_claims_questions_and_what_was_not_run(out, tmp_path):
+    questions = tmp_path / QUESTIONS
+    questions.write_text('1: {asks: "Why?", measure: by hand}\n12: {asks: "How?"}')
+    kept = [answered(archive, CLAIMS) for archive in archives(out)]
+    text = overview(kept, questions, {"mine/own": CLAIMS, "other": Claims("", (12,))})
+    assert "1 of 2 hold, 0 fail, 1 are undecided or lack runs." in text
+    assert "| a paper, Table 1 | Are two better? (yes, 9 against 10) | [mine/own@cpu](mine/own@cpu/answers.md)" in text
+    assert "1. Why?\n   - Are two better? Holds: token top-2 − dense 1x:" in text and "   - by hand" in text
+    assert "12. How?\n    - not run yet: `python train.py -m +sweep=other scale=cpu`" in text
+    assert "| 24 of 25 | 2 of 3 |" in text and "Not run yet: other." in text
+
+
+@pytest.mark.parametrize("content", ["- a", "one: {asks: b}", "1: what", "1: {measure: a}"])
+def test_questions_that_cannot_be_read_are_one_sentence(tmp_path, content):
+    (tmp_path / QUESTIONS).write_text(content)
+    with pytest.raises(DataError, match=QUESTIONS) as caught:
+        overview([], tmp_path / QUESTIONS, {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def comparison(out):
+    return read_archive(out / "mine/own@cpu").study().comparisons[0]
+
+
+@pytest.mark.parametrize(
+    ("measured", "small", "expect", "verdict"),
+    [
+        (Verdict.LOWER, False, Expected.LOWER, HOLDS),
+        (Verdict.LOWER, False, Expected.HIGHER, FAILS),
+        (Verdict.LOWER, False, Expected.SAME, FAILS),
+        (Verdict.LOWER, True, Expected.SAME, HOLDS),
+        (Verdict.LOWER, False, Expected.NOT_HIGHER, HOLDS),
+        (Verdict.HIGHER, False, Expected.NOT_HIGHER, FAILS),
+        (Verdict.HIGHER, True, Expected.NOT_HIGHER, HOLDS),
+        (Verdict.HIGHER, False, Expected.HIGHER, HOLDS),
+        (Verdict.SAME, True, Expected.SAME, HOLDS),
+        (Verdict.SAME, True, Expected.LOWER, FAILS),
+        (Verdict.SAME, True, Expected.NOT_HIGHER, HOLDS),
+        (Verdict.UNCLEAR, False, Expected.LOWER, OPEN),
+        (Verdict.UNCLEAR, True, Expected.SAME, OPEN),
+        (Verdict.ONE_PAIR, False, Expected.LOWER, OPEN),
+    ],
+)
+def test_a_claim_holds_or_fails_only_where_the_test_decided(comparison, measured, small, expect, verdict):
+    mean = {Verdict.LOWER: -0.1, Verdict.HIGHER: 0.1}.get(measured, 0.0)
+    p, p_same = (0.5 if measured is not Verdict.SAME else 0.6), (0.001 if measured is Verdict.SAME else 0.5)
+    if measured in (Verdict.LOWER, Verdict.HIGHER):
+        p = 0.001
+    n = 1 if measured is Verdict.ONE_PAIR else 4
+    interval = dataclasses.replace(comparison.interval, low=mean - 0.01, high=mean + 0.01)
+    margin = 0.2 if small else 0.02
+    difference = dataclasses.replace(comparison.difference, mean=mean, n=n)
+    made = dataclasses.replace(
+        comparison, difference=difference, interval=interval, margin=margin, p=p, p_same=p_same, family=1
+    )
+    assert made.verdict is measured
+    assert verdict_of(expect, made) == verdict
+
+
+def test_all_committed_sweeps_are_kept_or_those_that_are_asked_for():
+    launched = ["first_look", "mine", "open/leak@cpu", "open/leak@gpu"]
+    assert sweeps_to_keep(launched, ["first_look", "open/leak"], []) == ["first_look", "open/leak@cpu", "open/leak@gpu"]
+    assert sweeps_to_keep(launched, [], ["open/leak", "mine"]) == ["open/leak@cpu", "open/leak@gpu", "mine"]
+    assert sweeps_to_keep(launched, [], ["open/leak@gpu"]) == ["open/leak@gpu"]
+    with pytest.raises(StudyError, match="no sweep open/gate was launched; there are first_look"):
+        sweeps_to_keep(launched, [], ["open/gate"])
+
+
+@pytest.mark.parametrize("damage", ["no manifest", "no runs", "runs of another kind", "members"])
+def test_a_damaged_archive_is_one_sentence(out, tmp_path, damage):
+    for name in (MANIFEST, RUNS):
+        (tmp_path / name).write_bytes((out / "mine/own@cpu" / name).read_bytes())
+    if damage == "no manifest":
+        (tmp_path / MANIFEST).unlink()
+    elif damage == "no runs":
+        (tmp_path / RUNS).unlink()
+    elif damage == "members":
+        (tmp_path / MANIFEST).write_text('{"sweep": "a", "members": {"launch": 3}}')
+    else:
+        pd.DataFrame({"a": [1]}).to_parquet(tmp_path / RUNS)
+    with pytest.raises(DataError) as caught:
+        read_archive(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_sweep_without_a_finished_run_is_not_kept(tmp_path):
+    record_launch(tmp_path / "runs", "first_look", Launch((), ("0" * 16,), (), {"0" * 16: "a"}))
+    assert main(["results", str(tmp_path / "runs"), "--sweep", "first_look", "--out", str(tmp_path / "out")]) != 0
+    assert not (tmp_path / "out").exists()
+
+
+# What is committed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("archive", COMMITTED, ids=[archive.name for archive in COMMITTED])
+def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
+    study = archive.study()
+    assert archive.folder == ROOT / "results" / archive.name
+    for part in study.parts:
+        folder = archive.folder / part.name if part.name else archive.folder
+        for name, text in (("table", to_csv(part.table).decode()), ("comparisons", compared(part))):
+            held, now = (pd.read_csv(io.StringIO(t)) for t in ((folder / f"{name}.csv").read_text(), text))
+            pd.testing.assert_frame_equal(held, now, rtol=1e-6, check_dtype=False)
+
+
+def test_the_committed_overview_is_that_of_the_committed_runs():
+    planned = {name: claims_of(name, ROOT) for name in sweep_names(ROOT) if not name.startswith("recipe/")}
+    kept = [answered(archive, claims_of(archive.name, ROOT)) for archive in COMMITTED]
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert kept and overview(kept, ROOT / "results" / QUESTIONS, planned) == text, "run moe-study results"
+
+
+def test_what_is_committed_names_no_path_of_a_machine():
+    for path in Path(ROOT / "results").rglob("*"):
+        if path.suffix in (".json", ".md", ".csv", ".yaml"):
+            text = path.read_text(encoding="utf-8")
+            assert "/work/" not in text and "/tmp/" not in text and "/root" not in text, path
