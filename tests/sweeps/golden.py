@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def scaled_entries() -> list[str]:
     return [f"{name}@{scale}" for name in sweep_names(root) for scale in scales_of(name, root)]
 
 
+@functools.cache
 def plan_of_one_seed(composer: Composer, name: str) -> Plan:
     """The plan of a sweep with its first seed alone, since planning takes its time for every run."""
     grid = read_grid(name, project_root())
