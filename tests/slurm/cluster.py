@@ -130,7 +130,7 @@ class Cluster:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
-        places = {"key-file": key, "seed-file": "munge.seed", "log-file": "log/munged.log"}
+        places = {"key-file": "munge.key", "seed-file": "munge.seed", "log-file": "log/munged.log"}
         places |= {"socket": "munge.sock", "pid-file": "munged.pid"}
         self._call("munged", "--force", *(f"--{name}={self.folder / place}" for name, place in places.items()))
 

@@ -1,4 +1,4 @@
-"""What all committed sweeps have in common: a header that says enough, and a price at scale=cpu that a laptop can pay."""
+"""Of all committed sweeps: a header that says enough, and a price at scale=cpu that a laptop can pay."""
 
 import re
 from collections.abc import Iterator
