@@ -17,4 +17,5 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # thousands of small files, and no power cut to fear
     monkeypatch.setattr(submit, "take_snapshot", lambda runs_dir: Path("no-copy"))  # 300 files for each array
     scripted.ended.clear()
+    scripted.in_training.clear()
     return tmp_path / "runs"

@@ -1,6 +1,7 @@
 """A scheduler that a test plays: it takes arrays, and starts, requeues and loses jobs when it is told to."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,10 +47,16 @@ class ScriptedScheduler:
     room: int = 10**6  # living jobs that it takes at most
     next_id: int = 1
     silent: bool = False
-    on_submit: str = ""  # what the next submission meets: "lost", "killed before", "killed after", "answer lost"
+    # What the next submission meets: "lost", "killed before", "killed after", "answer lost", "late".
+    on_submit: str = ""
     tasks: list[ScriptedTask] = field(default_factory=list)
     sent: int = 0  # jobs
     unlisted: str | None = None  # a state that nobody has heard of, for all that live
+    unanswered: set[str] = field(default_factory=set)  # names of arrays of which nobody knows whether they were taken
+    late: list[ScriptedTask] = field(default_factory=list)  # jobs that are on their way
+    cut_off: list["Process"] = field(default_factory=list)  # that go on, of jobs that the scheduler takes for lost
+    meanwhile: Callable[[], None] | None = None  # what happens once, between the next look at the queue and its answer
+    on_arrival: Callable[[Sequence[ScriptedTask]], None] = lambda tasks: None
 
     def limits(self) -> Limits:
         return Limits("scripted", self.max_array_size)
@@ -60,18 +67,25 @@ class ScriptedScheduler:
         first, last = given["array"].partition("%")[0].split("-")
         assert first == "0"
         event, self.on_submit = self.on_submit, ""
+        if event:
+            self.unanswered.add(given["job-name"])
         if event == "killed before":
             raise DriverKilled
         if event == "lost":
             raise SchedulerSilent("Socket timed out on send/recv operation")
         if int(last) >= self.max_array_size:
+            self.unanswered.discard(given["job-name"])
             raise Refused("Invalid job array specification")
         if self.living() + int(last) + 1 > self.room:
+            self.unanswered.discard(given["job-name"])
             raise NoRoom("Job violates accounting/QOS policy (job submit limit, ...)")
         array = str(self.next_id)
         self.next_id += 1
-        self.tasks += [ScriptedTask(array, i, given["job-name"], script.parent) for i in range(int(last) + 1)]
-        self.sent += int(last) + 1
+        tasks = [ScriptedTask(array, i, given["job-name"], script.parent) for i in range(int(last) + 1)]
+        if event == "late":
+            self.late += tasks
+            raise SchedulerSilent("Socket timed out on send/recv operation")
+        self._take(tasks)
         if event == "killed after":
             raise DriverKilled
         if event == "answer lost":
@@ -80,9 +94,13 @@ class ScriptedScheduler:
 
     def queue(self, users: Collection[str]) -> list[QueuedTask]:
         self._answer()
-        return [
+        listed = [
             QueuedTask(task.array, task.index, self._told(task.state), task.name, "Resources") for task in self.tasks
         ]
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return listed
 
     def state(self, job_id: str) -> str | None:
         self._answer()
@@ -90,10 +108,17 @@ class ScriptedScheduler:
 
     def requeue(self, job_id: str) -> None:
         self._answer()
-        next(task for task in self.tasks if task.id == job_id).state = "PENDING"
+        task = next(task for task in self.tasks if task.id == job_id)
+        assert task.state == "RUNNING", f"{job_id} was {task.state} when it was requeued"
+        task.state = "PENDING"
 
     def cancel(self, ids: Sequence[str]) -> None:
         raise AssertionError("nobody asked for that")
+
+    def _take(self, tasks: Sequence[ScriptedTask]) -> None:
+        self.on_arrival(tasks)
+        self.tasks += tasks
+        self.sent += len(tasks)
 
     def living(self) -> int:
         return sum(task.state in ("PENDING", "RUNNING") for task in self.tasks)
@@ -129,11 +154,27 @@ class ScriptedScheduler:
             self._tell(task, "stop")
             task.state = state
 
+    def lose(self, task: ScriptedTask, state: str) -> None:
+        """The scheduler loses sight of a job, whose process goes on; `state` as in `kill`."""
+        assert task.process is not None
+        self.cut_off.append(task.process)
+        task.process, task.state = None, state
+
+    def end_cut_off(self, process: "Process", word: str) -> None:
+        process.tell(word)
+        self.cut_off.remove(process)
+
+    def arrive(self) -> None:
+        """What was on its way is there."""
+        late, self.late = self.late, []
+        self._take(late)
+
     def rebuild(self, first_id: int = 1) -> None:
         """Another cluster of the same name, without jobs, that counts from the beginning."""
         for task in self.in_state("RUNNING"):
             self.kill(task)
         self.tasks.clear()
+        self.late.clear()
         self.next_id = first_id
 
     def _tell(self, task: ScriptedTask, word: str) -> None:
@@ -182,8 +223,13 @@ class Process:
 
     def train(self, config: RunConfig, folder: RunFolder) -> Mapping[str, Any] | None:
         """The job: wait for a word, and do as it says."""
-        self._waits.set()
-        assert self._goes_on.wait(60)
+        assert folder.key not in in_training, f"{folder.key} is trained twice at once"
+        in_training.add(folder.key)
+        try:
+            self._waits.set()
+            assert self._goes_on.wait(60)
+        finally:
+            in_training.discard(folder.key)
         if self._word == "stop":
             folder.preempt(1)
             return None
@@ -207,9 +253,11 @@ class Process:
         for key in read_submission(self._task.folder).tasks[self._task.index]:
             folder = RunFolder(self._task.folder.parents[1] / key)
             text = folder.status_file.read_text()
-            folder.status_file.write_text(text.replace('"preempted"', '"running"'))
+            text = text.replace('"preempted"', '"running"').replace(f'"{socket.gethostname()}"', '"another-host"')
+            folder.status_file.write_text(text)
 
 
+in_training: set[str] = set()  # keys of runs
 ended: list[str] = []  # keys of runs, once for every time that one was trained to its end
 
 

@@ -88,7 +88,7 @@ def test_a_dead_job_ends_the_wait_and_is_told_of(runs_dir):
     world.scheduler.kill(one, "OUT_OF_MEMORY")
     driver.sleep = lambda seconds: world.work()
     driver.drive()  # waits for the other one
-    assert [run.folder.state() for run in driver.runs] == [State.STALE, State.DONE]
+    assert [driver.survey.state_of(run.folder) for run in driver.runs] == [State.STALE, State.DONE]
     assert driver.ended[driver.runs[0].key].state == "OUT_OF_MEMORY"
     assert world.scheduler.sent == 2
 

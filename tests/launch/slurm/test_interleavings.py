@@ -3,6 +3,7 @@
 import pytest
 
 from moe_study.launch.slurm import survey
+from moe_study.runs import folder
 from moe_study.runs.folder import State, list_runs
 from tests.launch.driving import planned
 from tests.launch.slurm import scripted
@@ -17,9 +18,10 @@ def test_no_run_trains_twice_and_none_is_lost(runs_dir, monkeypatch, seed):
     world = World(runs_dir, seed, max_array_size=2 + seed % 4, room=3 + seed % 5)
     for _ in range(ACTIONS):
         world.act()
-    monkeypatch.setattr(survey, "IN_FLIGHT", 0.0)  # a killed driver's submission is not on its way for ever
+    monkeypatch.setattr(survey, "IN_FLIGHT", 0.0)  # a killed driver's submission is not on its way for ever,
+    monkeypatch.setattr(folder, "STALE_AFTER", 0.0)  # and a job that nobody knows of has given no sign of life for long
     world.heal()
-    runs = {folder.key: folder.state() for folder in list_runs(runs_dir)}
+    runs = {run.key: run.state() for run in list_runs(runs_dir)}
     assert runs == {run.key: State.DONE for run in planned(runs_dir, range(world.runs))}
     assert sorted(scripted.ended) == sorted(runs)  # each once
     sent = world.scheduler.sent
@@ -36,4 +38,4 @@ def test_without_trouble_every_run_is_sent_once_whoever_sends_it(runs_dir, seed)
         world.work()
     world.heal()
     assert world.scheduler.sent == world.runs
-    assert all(folder.status().attempts == 1 for folder in list_runs(runs_dir))
+    assert all(run.status().attempts == 1 for run in list_runs(runs_dir))
