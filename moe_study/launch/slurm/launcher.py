@@ -106,8 +106,10 @@ class SlurmSweep:
 
 def leaving(live: int, plan: Plan) -> str:
     """What to know when the command ends before its jobs do."""
+    runs_dir = plan.runs[0].config.log.runs_dir
     sweep = f"--sweep {plan.name} " if plan.name else ""
+    stop = f"moe-study cancel {sweep}--runs-dir {runs_dir}" if plan.name else "squeue --me, then scancel ID"
     return (
         f"{live} jobs go on without this command: the same command joins them again, and moe-study status {sweep}"
-        f"{plan.runs[0].config.log.runs_dir} shows how far they are; to stop them: squeue --me, then scancel ID"
+        f"{runs_dir} shows how far they are; to stop them: {stop}"
     )

@@ -57,7 +57,8 @@ class Survey:
         if key not in self.last:
             return ""
         submission, index = self.last[key]
-        return f"job {submission.job_id}_{index} is gone{self._last_words(key)}"
+        words = self._last_words(key)
+        return f"job {submission.job_id}_{index} is gone{words}" if words else ""
 
     def how_it_ended(self, task: QueuedTask, key: str) -> str:
         """How the last job of the run of that key did, in a few words."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.design.config import RunConfig
+from moe_study.errors import StudyError
 from moe_study.launch.execute import Job
 from moe_study.launch.slurm.scheduler import Limits, NoRoom, QueuedTask, Refused, SchedulerSilent
 from moe_study.launch.slurm.task import Task
@@ -202,6 +203,7 @@ class Process:
 
     def __init__(self, task: ScriptedTask, scheduler: ScriptedScheduler) -> None:
         self.code: int | None = None
+        self._failure: AssertionError | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._task, self._scheduler = task, scheduler
         self._waits, self._goes_on = threading.Event(), threading.Event()
@@ -213,6 +215,7 @@ class Process:
         Process.training = self
         self._thread.start()
         assert self._waits.wait(60)
+        self._judge()
 
     def tell(self, word: str) -> None:
         Process.training = self
@@ -220,6 +223,7 @@ class Process:
         self._goes_on.set()
         self._thread.join(60)
         assert not self._thread.is_alive()
+        self._judge()
 
     def train(self, config: RunConfig, folder: RunFolder) -> Mapping[str, Any] | None:
         """The job: wait for a word, and do as it says."""
@@ -246,8 +250,16 @@ class Process:
         except SystemExit:
             self._leave_as_a_killed_process_does()
             self.code = 137
+        except StudyError:
+            self.code = 1
+        except AssertionError as error:
+            self._failure = error
         finally:
             self._waits.set()
+
+    def _judge(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _leave_as_a_killed_process_does(self) -> None:
         for key in read_submission(self._task.folder).tasks[self._task.index]:

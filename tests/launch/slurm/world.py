@@ -64,12 +64,12 @@ class World:
                 (1, lambda: scheduler.kill(one)),
                 (1, lambda: scheduler.kill(one, "PENDING")),
                 (1, lambda: self.stop(one, draw.choice(["CANCELLED", "PENDING"]))),
-                (0.5, lambda: scheduler.lose(one, draw.choice(["NODE_FAIL", "PENDING"]))),
+                (1, lambda: scheduler.lose(one, draw.choice(["NODE_FAIL", "PENDING"]))),
             ]
             events += [(1, lambda: self.warn(one))] if not scheduler.silent else []
         if scheduler.cut_off:
             word = draw.choice(["finish", "die"])
-            events += [(1, lambda: scheduler.end_cut_off(scheduler.cut_off[0], word))]
+            events += [(0.5, lambda: scheduler.end_cut_off(scheduler.cut_off[0], word))]
         if scheduler.late:
             events += [(2, scheduler.arrive)]
         if len(self.drivers) < 2:
@@ -91,10 +91,11 @@ class World:
     # What can happen, and what must follow ---------------------------------------------------------------------
 
     def start(self, task):
+        (key,) = keys_of(task)
+        needless = self._is_done(key) or key in scripted.in_training
         self.scheduler.start(task)
-        if task.state != "RUNNING":  # it has left its run alone
-            (key,) = keys_of(task)
-            assert self._is_done(key) or key in scripted.in_training, f"{key} was left to nobody"
+        expected = "COMPLETED" if needless else "RUNNING"
+        assert task.state == expected, f"the job of {key} is {task.state} after its start, not {expected}"
 
     def stop(self, task, state):
         self.scheduler.stop(task, state)
