@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from moe_study.analysis.comparison import Asked
-from moe_study.analysis.effects.contrasts import Contrast, contrasts_of
+from moe_study.analysis.effects.contrasts import Contrast, contrasts_of, pair_identity
 from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.effects.equal_cost import AskedAtCost
 from moe_study.analysis.effects.families import name_of
@@ -18,10 +18,17 @@ Request = Asked | Contrast | AskedAtCost  # what a report can be asked to test
 
 
 def planned_requests(members: Members, frame: pd.DataFrame) -> list[Request]:
-    """All that is planned of the runs in `frame`: pairs, points at equal cost, and effects, each once."""
-    pairs = _planned_pairs(members, frame)
-    contrasts = [one for planned in members.effects for one in _contrasts(planned, frame)]
-    return [*pairs, *contrasts]
+    """All that is planned of the runs in `frame`: pairs, points at equal cost, and effects.
+
+    A number is tested once: an effect that is the difference of one pair is left to that pair where it is planned, too.
+    """
+    requests = _planned_pairs(members, frame)
+    known = {pair_identity(one.point, one.against) for one in requests if isinstance(one, Asked)}
+    for contrast in (one for planned in members.effects for one in _contrasts(planned, frame)):
+        if contrast.identity not in known:
+            known.add(contrast.identity)
+            requests.append(contrast)
+    return requests
 
 
 def _planned_pairs(members: Members, frame: pd.DataFrame) -> list[Request]:

@@ -48,9 +48,7 @@ class Contrast:
     @property
     def identity(self) -> frozenset[tuple[str, float]]:
         """The same for contrasts that are one number, whichever way round."""
-        ordered = sorted(self.weights)
-        sign = 1 if not ordered or ordered[0][1] > 0 else -1
-        return frozenset((label, round(sign * weight, 9)) for label, weight in ordered)
+        return _identity(self.weights)
 
     @property
     def is_interaction(self) -> bool:
@@ -85,6 +83,17 @@ class Effect(Tested):
     def missing(self) -> tuple[str, ...]:
         """Cells of its grid that no point fills."""
         return self.contrast.grid.missing
+
+
+def pair_identity(point: str, against: str) -> frozenset[tuple[str, float]]:
+    """The identity of a contrast that is the difference of two points."""
+    return _identity(((point, 1.0), (against, -1.0)))
+
+
+def _identity(weights: Iterable[tuple[str, float]]) -> frozenset[tuple[str, float]]:
+    ordered = sorted(weights)
+    sign = 1 if not ordered or ordered[0][1] > 0 else -1
+    return frozenset((label, round(sign * weight, 9)) for label, weight in ordered)
 
 
 def contrasts_of(grid: Grid) -> Iterator[Contrast]:
