@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pandas as pd
 
 from moe_study.analysis.effects.costs import Cost
+from moe_study.analysis.effects.grids import MOST_POINTS
 from moe_study.analysis.effects.rows import (
     effects_frame,
     equal_cost_frame,
@@ -65,6 +66,8 @@ def section_tables(part: Part) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
 
 def _effects(part: Part) -> list[str]:
     """The largest main effects and the largest interactions."""
+    if len(part.losses) > MOST_POINTS:
+        return [f"not looked for among more than {MOST_POINTS} points; compare: in the sweep file may ask for effects"]
     known = [effect for effect in part.other_effects if effect.difference.n]
     known.sort(key=lambda effect: (effect.leaks, -abs(effect.difference.mean)))
     shown = [

@@ -130,9 +130,9 @@ class Part:
 
     @functools.cached_property
     def powers(self) -> tuple[Power, ...]:
-        """Of each comparison that was tested, and last of a typical one."""
+        """Of all that was tested, and last of a typical pair of points."""
         family = max((one.family for one in self.tested), default=0)
-        return powers(self.comparisons, family, self.margin, LEVEL)
+        return powers(self.tested, family, self.margin, LEVEL)
 
     @functools.cached_property
     def leak_prices(self) -> tuple[LeakPrice, ...]:

@@ -20,7 +20,7 @@ from moe_study.analysis.pairs import Settings, differing_settings
 
 MOST_SETTINGS = 3  # of one factor: what differs in more is another kind of point
 MOST_MISSING = 0.25  # of a grid's cells
-MOST_POINTS = 150  # beyond, a part is not searched: it would take minutes
+MOST_POINTS = 150  # beyond, grids are not looked for: it would take minutes
 
 Apart = Mapping[frozenset[str], frozenset[str]]  # two labels -> the settings in which they differ
 Cell = tuple[str, ...]  # its block, and its level of each factor

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_study.analysis.comparison import LEVEL, MARGIN, Comparison
+from moe_study.analysis.comparison import LEVEL, MARGIN, Comparison, Tested
+from moe_study.analysis.effects.contrasts import Effect
+from moe_study.analysis.effects.equal_cost import EqualCost
 from moe_study.analysis.statistics import POWER, least_seeds, power_of_difference, power_of_sameness
 
 PRECISION = 1e-4  # relative, of a detectable difference
@@ -14,7 +16,7 @@ PRECISION = 1e-4  # relative, of a detectable difference
 
 @dataclass(frozen=True)
 class Power:
-    """The power of one comparison, or of a typical one, tested at `alpha`: the strictest level of Holm's procedure.
+    """The power of one hypothesis, or of a typical pair of points, tested at `alpha`: the strictest level of Holm's procedure.
 
     The noise is that of the measured paired differences, taken as normal: a rough guide where seeds are few.
     """
@@ -47,22 +49,32 @@ class Power:
         return least_seeds(lambda n: power_of_sameness(0.0, self.sd, n, self.margin, self.alpha) >= POWER, self.sd)
 
 
-def powers(
-    comparisons: Sequence[Comparison], family: int, margin: float = MARGIN, level: float = LEVEL
-) -> tuple[Power, ...]:
-    """The power of each comparison that has two seeds, then that of a typical one; none where none has.
+def powers(tested: Sequence[Tested], family: int, margin: float = MARGIN, level: float = LEVEL) -> tuple[Power, ...]:
+    """The power of all that was tested and has two seeds, then that of a typical pair of points; none where none has.
 
     `family` is the number of hypotheses of the report (at least 1 is taken); `margin` that of the typical pair.
     """
-    known = [c for c in comparisons if c.difference.n > 1]
+    known = [one for one in tested if one.difference.n > 1]
     if not known:
         return ()
     alpha = (1 - level) / max(1, family)
-    found = [Power(c.point, c.against, c.difference.n, c.difference.sd, c.margin, family, alpha) for c in known]
-    sd = float(np.sqrt(np.mean([power.sd**2 for power in found])))
-    counts = [power.n for power in found]
+    found = [Power(*_sides(one), one.difference.n, one.difference.sd, one.margin, family, alpha) for one in known]
+    pairs = [power for power, one in zip(found, known, strict=True) if isinstance(one, Comparison)] or found
+    sd = float(np.sqrt(np.mean([power.sd**2 for power in pairs])))
+    counts = [power.n for power in pairs]
     usual = max(set(counts), key=lambda n: (counts.count(n), n))
     return (*found, Power("", "", usual, sd, margin, family, alpha))
+
+
+def _sides(one: Tested) -> tuple[str, str]:
+    """What is compared with what, in words."""
+    if isinstance(one, Comparison):
+        return one.point, one.against
+    if isinstance(one, EqualCost):
+        return one.point, f"{one.family_name} at equal {one.cost.words}"
+    assert isinstance(one, Effect)  # nothing else is tested
+    changes = one.contrast.changes
+    return " with ".join(change.after for change in changes), " with ".join(change.before for change in changes)
 
 
 def detectable_difference(sd: float, n: int, alpha: float, power: float = POWER) -> float:

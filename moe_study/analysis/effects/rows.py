@@ -100,7 +100,7 @@ def _front(front: Front) -> Iterator[dict[str, Any]]:
 
 
 def power_frame(powers: Sequence[Power]) -> pd.DataFrame:
-    """One row for each tested comparison, and one for a typical pair."""
+    """One row for each tested hypothesis, and one for a typical pair of points."""
     return _frame(
         {
             "point": "typical pair" if power.is_typical else power.point,

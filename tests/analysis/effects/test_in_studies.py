@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_study.analysis import report
+from moe_study.analysis import report, sections
 from moe_study.analysis.comparison import Verdict
+from moe_study.analysis.effects import grids
 from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.report import answers
@@ -101,6 +102,19 @@ def test_answers_name_all_that_was_tested_with_their_questions(study):
     )
 
 
+def test_the_power_of_all_that_was_tested_stands_at_the_family_s_strictest_step(study):
+    (part,) = study.parts
+    assert [(power.point, power.against) for power in part.powers] == [
+        ("token top-2", "token top-1"),
+        ("unit sequence with k 2", "unit token with k 1"),
+        ("unit sequence with k 3", "unit token with k 1"),
+        ("token top-3", "dense at equal executed training FLOPs"),
+        ("", ""),
+    ]
+    assert all(power.family == 4 and power.alpha == pytest.approx(0.05 / 4) for power in part.powers)
+    assert part.powers[-1].sd == part.powers[0].sd  # of pairs alone
+
+
 def test_what_was_planned_is_not_described_again(folders, frame, study):
     (part,) = study.parts
     described = {one.contrast.identity for one in part.other_effects}
@@ -152,6 +166,14 @@ def test_an_effect_whose_runs_are_not_there_says_so_and_names_them(folders, fram
     failed.loc[failed["key"] == keys(folders, 8)[0], "state"] = "failed"
     said = "\n".join(answers(study_of(failed, plan(effects=[planned_effect(folders)]))))
     assert "3 seeds" in said and "[without sequence top-3, first token: seed 0 failed]" in said
+
+
+def test_that_effects_are_not_looked_for_among_many_points_is_said(frame, monkeypatch):
+    monkeypatch.setattr(sections, "MOST_POINTS", 5)
+    monkeypatch.setattr(grids, "MOST_POINTS", 5)
+    study = study_of(frame)
+    assert "  not looked for among more than 5 points; compare: in the sweep file may ask for effects" in answers(study)
+    assert study.parts[0].other_effects == ()
 
 
 def test_a_late_effect_says_so(folders, frame):
