@@ -16,7 +16,7 @@ PRECISION = 1e-4  # relative, of a detectable difference
 
 @dataclass(frozen=True)
 class Power:
-    """The power of one hypothesis, or of a typical pair of points, tested at `alpha`: the strictest level of Holm's procedure.
+    """The power of one hypothesis, or of a typical pair of points, at `alpha`: the strictest level of Holm's procedure.
 
     The noise is that of the measured paired differences, taken as normal: a rough guide where seeds are few.
     """
