@@ -91,12 +91,20 @@ class ProbeFindings:
     @functools.cached_property
     def shares(self) -> pd.DataFrame:
         """Shares of each run as its information weighs experts: alike, and by gate where every token has them all."""
-        by_gate = {
-            one.key for one in self.found.get("information", ()) if one.finding.table["weighted_by"].eq(GATE).any()
-        }
         table = self.table("shares")
-        wanted = [GATE if key in by_gate else PICKS for key in table.get("key", ())]
+        wanted = [GATE if key in self._by_gate else PICKS for key in table.get("key", ())]
         return table[table["weighted_by"] == wanted] if len(table) else table
+
+    def shares_of(self, one: RunFinding) -> pd.DataFrame:
+        """The rows of one finding `shares`, as it was written, that `shares` has of that run."""
+        table = one.finding.table
+        return table[table["weighted_by"] == (GATE if one.key in self._by_gate else PICKS)]
+
+    @functools.cached_property
+    def _by_gate(self) -> frozenset[str]:
+        """Keys of the runs whose information weighs experts by the gate."""
+        found = self.found.get("information", ())
+        return frozenset(one.key for one in found if one.finding.table["weighted_by"].eq(GATE).any())
 
     @functools.cached_property
     def co_activation(self) -> pd.DataFrame:

@@ -130,8 +130,9 @@ def zoom(*channels: str) -> Spec:
 
 def quantity(name: str, title: str | None, **more: Any) -> Spec:
     """The encoding of a number on an axis that need not start at zero."""
-    axis = more.pop("axis", {})
-    scale = {"zero": False, "nice": False, **more.pop("scale", {})}
+    axis, scale = more.pop("axis", {}), {"nice": False, **more.pop("scale", {})}
+    if scale.get("type") != "log":  # which has no zero
+        scale.setdefault("zero", False)
     return {"field": name, "type": "quantitative", "title": title, "scale": scale, "axis": axis, **more}
 
 

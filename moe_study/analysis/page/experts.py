@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.frame import each
 from moe_study.analysis.page.embedded import numbers
 from moe_study.analysis.page.texts import chosen_documents, document_data, picks, token_span
 from moe_study.analysis.plots.knockout import ALL_LAYERS, KIND
@@ -40,14 +39,15 @@ class Inside:
 def inside_of(part: Part, probe: ProbeFindings, id: str, names: dict[str, str]) -> Inside | None:
     """Heat maps and texts of the runs whose points are in `names` (label: name with marks); None where none has any."""
     found = [one for one in probe.found.get("shares", ()) if one.label in names and len(one.finding.table)]
+    knocked = {one.key: one.finding.table for one in probe.found.get("knockout", ())}
     if not found:
         return None
     folders = dict(zip(part.runs["key"], map(RunFolder, part.runs["folder"]), strict=True))
-    texts, shares, knocked = _Texts(folders), _by_run(probe.shares), _by_run(probe.knockout)
+    texts = _Texts(folders)
     inside = Inside(id, probe.name, {"probe": probe.name, "documents": [], "labels": {}, "runs": []})
     size, left_out = 0, 0
     for one in _lowest_seeds_first(found):
-        run = _run(one, names[one.label], shares[one.key], knocked.get(one.key, probe.knockout[:0]), texts)
+        run = _run(one, names[one.label], probe.shares_of(one), knocked.get(one.key), texts)
         size += len(json.dumps(run))
         if size > BUDGET and inside.data["runs"]:
             left_out += 1
@@ -107,30 +107,34 @@ class _Texts:
             self.problems.append(sentence)
 
 
-def _by_run(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each run, by its key."""
-    return {str(key): own for key, own in table.groupby("key")} if len(table) else {}
-
-
 def _run(
-    one: RunFinding, name: str, shares: pd.DataFrame, knocked: pd.DataFrame, texts: _Texts
+    one: RunFinding, name: str, shares: pd.DataFrame, knocked: pd.DataFrame | None, texts: _Texts
 ) -> dict[str, Any]:
-    knocked = knocked[knocked["kind"] == KIND] if len(knocked) else knocked
     trace = texts.trace_of(one)
     spans = [] if trace is None else [token_span(trace, document) for document in texts.chosen]
+    maps = {key: {"lift": _lift(own)} for key, own in _by_layer_and_label(shares)}
+    if knocked is not None and len(knocked):
+        for key, own in _by_layer_and_label(knocked[(knocked["kind"] == KIND) & (knocked["layer"] != ALL_LAYERS)]):
+            if key in maps:
+                maps[key]["removed"] = _damage(own)
+    experts = shares.groupby("layer")["expert"].max()
     layers = []
-    for layer in sorted({int(number) for number in shares["layer"]}):
-        rows = shares[shares["layer"] == layer]
-        entry: dict[str, Any] = {"layer": layer, "experts": int(rows["expert"].max()) + 1, "maps": {}}
-        for of, own in rows.groupby("of", sort=False):
-            entry["maps"][str(of)] = {"lift": _lift(own)}
-            damage = knocked[(knocked["layer"] == layer) & (knocked["of"] == of)] if len(knocked) else knocked
-            if len(damage):
-                entry["maps"][str(of)]["removed"] = _damage(damage)
+    for layer in sorted({layer for layer, _ in maps}):
+        of_layer = {label: found for (number, label), found in maps.items() if number == layer}
+        entry: dict[str, Any] = {"layer": layer, "experts": int(experts[layer]) + 1, "maps": of_layer}
         if trace is not None and layer in trace.layers:
             entry["picks"] = picks(trace.layer(layer), spans)
         layers.append(entry)
     return {"name": name, "seed": one.seed, "key": one.key, "leaks": one.leaks, "layers": layers}
+
+
+def _by_layer_and_label(table: pd.DataFrame) -> list[tuple[tuple[int, str], pd.DataFrame]]:
+    by_layer = {int(layer): table[table["layer"] == layer] for layer in table["layer"].unique()}
+    return [
+        ((layer, str(label)), own)
+        for layer, rows in by_layer.items()
+        for label, own in rows.groupby("label", sort=False)
+    ]
 
 
 def _lift(rows: pd.DataFrame) -> dict[str, Any]:
@@ -143,25 +147,19 @@ def _lift(rows: pd.DataFrame) -> dict[str, Any]:
 def _damage(rows: pd.DataFrame) -> dict[str, Any]:
     """Change of each domain's loss without each expert, nats per token."""
     used = rows.groupby("expert")["share_overall"].first().nlargest(MOST_EXPERTS).index
-    kept = rows[rows["expert"].isin(used) & (rows["layer"] != ALL_LAYERS)]
+    kept = rows[rows["expert"].isin(used)]
     within = (kept["null_low"] <= kept["change"]) & (kept["change"] <= kept["null_high"])
     return _matrix(kept, kept["change"], {"within": within, "needed": kept["needed"].eq(True)})
 
 
 def _matrix(rows: pd.DataFrame, values: "pd.Series[float]", marks: dict[str, "pd.Series[bool]"]) -> dict[str, Any]:
-    experts, domains = sorted(rows["expert"].unique()), sorted(rows["domain"].unique())
-    at = rows["expert"].map(experts.index) * len(domains) + rows["domain"].map(domains.index)
-    found: dict[str, Any] = {"experts": [int(expert) for expert in experts], "domains": [str(one) for one in domains]}
-    filled = np.full(len(experts) * len(domains), np.nan)
-    filled[at.to_numpy()] = values.to_numpy(dtype=float)
-    found["value"] = numbers(np.where(np.isnan(filled), np.nan, np.round(filled, 4)))
+    experts, row_N = np.unique(rows["expert"].to_numpy(dtype=int), return_inverse=True)
+    domains, column_N = np.unique(rows["domain"].to_numpy(dtype=object), return_inverse=True)
+    value_RC = np.full((len(experts), len(domains)), np.nan)
+    value_RC[row_N, column_N] = np.round(values.to_numpy(dtype=float), 4)
+    found = {"experts": experts.tolist(), "domains": list(map(str, domains)), "value": numbers(value_RC.ravel())}
     for name, marked in marks.items():
-        flags = np.zeros(len(filled), int)
-        flags[at.to_numpy()] = marked.to_numpy(dtype=int)
-        found[name] = "".join(map(str, flags))
+        flag_RC = np.zeros(value_RC.shape, int)
+        flag_RC[row_N, column_N] = marked.to_numpy(dtype=int)
+        found[name] = "".join(map(str, flag_RC.ravel()))
     return found
-
-
-def measured_labels(probe: ProbeFindings) -> list[str]:
-    """Labels by which the experts of a probe can be shown."""
-    return [str(of) for of in dict.fromkeys(row.of for row in each(probe.shares[["of"]]))] if len(probe.shares) else []

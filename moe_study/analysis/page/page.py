@@ -95,12 +95,12 @@ def _part(part: Part, prefix: str, data: dict[str, Any], reach: float) -> PartOf
     add_cost_charts(charts, part)
     names = {look.label: look.name for look in charts.looks}
     insides = []
-    for number, probe in enumerate(drawn.probes):
+    for number, probe in enumerate(part.probes):
         try:
             add_inside_charts(charts, probe)
         except StudyError as error:  # what was found of its runs does not fit together; the rest of the page stands
-            drawn.problems.append(f"probe {probe.name}: {error}")
-        if (inside := inside_of(drawn, probe, f"{prefix}inside-{number}", names)) is not None:
+            part.problems.append(f"probe {probe.name}: {error}")
+        if (inside := inside_of(part, probe, f"{prefix}inside-{number}", names)) is not None:
             insides.append(inside)
     data["sets"].update({name: columns(frame) for name, frame in charts.data.items()})
     data["charts"].update({chart.id: _whole(charts, chart) for group in charts.groups for chart in group.charts})
@@ -144,9 +144,9 @@ def _gaps(study: Study, sweep: str | None) -> Iterator[str]:
     """What the page could show and was not measured, and the command that measures it."""
     name = f" --sweep {sweep}" if sweep else ""
     routed = [part for part in study.parts if (part.runs["routing.selection"] != "dense").any()]
-    if routed and not any(len(probe.shares) for part in routed for probe in part.probes):
+    if routed and not any("shares" in probe.found for part in routed for probe in part.probes):
         yield f"What experts follow, and texts: nothing was measured; moe-study specialise{name}"
-    if routed and not any(len(probe.knockout) for part in routed for probe in part.probes):
+    if routed and not any("knockout" in probe.found for part in routed for probe in part.probes):
         yield f"What breaks without an expert: nothing was measured; moe-study knockout{name}"
     for part in study.parts:
         mixtures = part.runs[part.runs["routing.selection"] != "dense"]

@@ -1,11 +1,13 @@
-"""A few documents of a probe as pieces of text, one for each token, and what the experts of a run did with them."""
+"""A few documents of a probe as pieces of text, one for each token, and what the experts of a run did with them.
+
+Shape suffixes: N tokens shown, C picks of the token that has most, K picks shown.
+"""
 
 import codecs
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moe_study.data.tokenizers import Tokenizer
 from moe_study.runs.traces import Trace
@@ -70,22 +72,22 @@ def picks(layer: dict[str, Any], spans: Sequence[slice]) -> dict[str, Any]:
 
     `most` picks for each token in `expert` (-1: none) and `weight` (percent of the token's weight), one after another.
     """
-    tokens = np.concatenate([np.arange(span.start, span.stop) for span in spans]) if spans else np.empty(0, int)
-    start_T1 = layer["start_T1"]
-    counts = (start_T1[tokens + 1] - start_T1[tokens]).astype(int)
-    most = int(min(MOST_PICKS, counts.max(initial=0)))
-    expert_TK = np.full((len(tokens), most), -1, int)
-    weight_TK = np.zeros((len(tokens), most))
-    for place, token in enumerate(tokens):
-        own = slice(int(start_T1[token]), int(start_T1[token + 1]))
-        expert, weight = layer["expert_P"][own].astype(int), layer["weight_P"][own].astype(float)
-        kept: NDArray[np.bool_] = np.asarray(layer["kept_P"][own], bool)
-        order = np.argsort(-weight[kept], kind="stable")[:most]
-        total = weight[kept].sum() or 1.0
-        expert_TK[place, : len(order)] = expert[kept][order]
-        weight_TK[place, : len(order)] = weight[kept][order] / total
+    token_N = np.concatenate([np.arange(span.start, span.stop) for span in spans]) if spans else np.empty(0, int)
+    start_N = np.asarray(layer["start_T1"][token_N], int)
+    count_N = np.asarray(layer["start_T1"][token_N + 1], int) - start_N
+    place_NC = np.arange(count_N.max(initial=0)) + np.zeros((len(token_N), 1), int)
+    there_NC = place_NC < count_N[:, None]
+    pick_NC = np.where(there_NC, start_N[:, None] + place_NC, 0)
+    there_NC &= np.asarray(layer["kept_P"][pick_NC], bool)
+    weight_NC = np.where(there_NC, np.asarray(layer["weight_P"][pick_NC], float), -np.inf)
+    most = min(MOST_PICKS, place_NC.shape[1])
+    order_NK = np.argsort(-weight_NC, axis=1, kind="stable")[:, :most]
+    shown_NK = np.take_along_axis(there_NC, order_NK, 1)
+    expert_NK = np.take_along_axis(np.asarray(layer["expert_P"][pick_NC], int), order_NK, 1)
+    total_N1 = np.where(there_NC, weight_NC, 0).sum(1, keepdims=True)
+    part_NK = np.where(shown_NK, np.take_along_axis(weight_NC, order_NK, 1), 0) / np.where(total_N1, total_N1, 1)
     return {
         "most": most,
-        "expert": expert_TK.ravel().tolist(),
-        "weight": np.round(100 * weight_TK).astype(int).ravel().tolist(),
+        "expert": np.where(shown_NK, expert_NK, -1).ravel().tolist(),
+        "weight": np.round(100 * part_NK).astype(int).ravel().tolist(),
     }
