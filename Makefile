@@ -15,15 +15,15 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 # The tests start hundreds of processes, which need not compile the same files again and again.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 .DEFAULT_GOAL := help
-.PHONY: help study data sweep experts plots results test test-all simulations slurm slurm-stop check bench bench-gpu clean clean-all
+.PHONY: help study data sweep experts plots report results test test-all simulations slurm slurm-stop check bench bench-gpu clean clean-all
 
 help: ## Show this help
 	@echo "moe_study. Usage: make TARGET [SWEEP=first_look] [ARGS=...] [PYTHON=python3]"
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
-study: data sweep experts plots ## Set up, fetch the data, train sweeps/first_look.yaml, draw: the first study, end to end
+study: data sweep experts plots report ## Set up, fetch the data, train sweeps/first_look.yaml, draw: the first study, end to end
 	@cat plots/experts.txt
-	@echo "Runs (configuration, curves, results, checkpoints) are in runs/, pictures and the table in plots/."
+	@echo "Runs (configuration, curves, results, checkpoints) are in runs/, pictures and the table in plots/; open plots/report.html in a browser."
 
 data: $(VENV)/installed ## Fetch and tokenize what SWEEP reads
 	$(BIN)/moe-study prepare +sweep=$(SWEEP) $(ARGS)
@@ -37,6 +37,9 @@ experts: $(VENV)/installed ## Look for half a minute at what the experts of SWEE
 
 plots: $(VENV)/installed ## Draw the finished runs of SWEEP and print the perplexity table
 	$(BIN)/moe-study plots --sweep $(SWEEP) --out plots
+
+report: $(VENV)/installed ## Write the finished runs of SWEEP, and what was found of their experts, as one page: plots/report.html
+	$(BIN)/moe-study report --sweep $(SWEEP) --out plots/report.html
 
 results: $(VENV)/installed ## Write results/ anew from the finished sweeps of runs/: tables, verdicts, pictures, overview
 	$(BIN)/moe-study results

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from moe_study.errors import StudyError
 from moe_study.sweeps.conf import project_root
-from moe_study.sweeps.sweep_file import find_sweep
+from moe_study.sweeps.scales import split
+from moe_study.sweeps.sweep_file import claims_of, find_sweep
 
 MOST_LETTERS = 20_000  # of a sweep file that are shown
 
@@ -18,6 +19,7 @@ class Question:
     heading: str
     paragraphs: Sequence[str]  # the first of them says what is asked
     file: str = ""  # the whole text
+    source: str = ""  # whose claims it tests, where it says so
 
 
 def question_of(sweep: str | None, runs: Sequence[Path]) -> Question:
@@ -25,10 +27,12 @@ def question_of(sweep: str | None, runs: Sequence[Path]) -> Question:
     if sweep is None:
         return Question("Runs", [f"All runs in {', '.join(map(str, runs))}: no sweep was named."])
     try:
-        text = find_sweep(sweep, project_root()).read_text(encoding="utf-8", errors="replace")
+        name, _ = split(sweep)  # NAME@SCALE is in the file NAME
+        text = find_sweep(name, project_root()).read_text(encoding="utf-8", errors="replace")
+        source = claims_of(sweep, project_root()).source
     except (StudyError, OSError):
-        return Question(sweep, ["Its sweep file is not there any more."])
-    return Question(sweep, header_paragraphs(text) or ["Its sweep file does not say."], text[:MOST_LETTERS])
+        return Question(sweep, ["Its sweep file is not there any more, or cannot be read."])
+    return Question(sweep, header_paragraphs(text) or ["Its sweep file does not say."], text[:MOST_LETTERS], source)
 
 
 def header_paragraphs(text: str) -> list[str]:

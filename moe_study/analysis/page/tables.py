@@ -1,6 +1,7 @@
 """Tables of the page: cells of text, each with the value that it is sorted by."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,15 @@ from moe_study.analysis.comparison import Comparison
 from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.format import APART_MARK, BATCH_MARK, LEAK_MARK, NOTHING, count, number, percent
 from moe_study.analysis.frame import each
+from moe_study.analysis.scores import score_cells
 from moe_study.analysis.sections import section_tables
 from moe_study.analysis.study import Part
 from moe_study.analysis.table_text import columns_of, marks_by_label, notes_of
+from moe_study.analysis.tables_out import Cells
 from moe_study.analysis.wording import best_first
 
 MOST_ROWS = 500  # of one table
+NUMBER = re.compile(r"[-+]?[0-9]+(?:[.][0-9]+)?")
 COSTS = {cost.value: cost.words for cost in Cost}
 TITLES = {
     "equal_cost": "At equal cost",
@@ -72,6 +76,8 @@ def tables_of(part: Part, prefix: str) -> Iterator[Table]:
     for name, frame, columns in section_tables(part):
         title = TITLES.get(name, name.replace("_", " "))
         yield table_of_frame(frame[columns], f"{prefix}{name.replace('_', '-')}", title, marks=marks)
+    if len(part.scores):
+        yield table_of_cells(score_cells(part.scores, part.reference, marks), f"{prefix}scores", "Downstream scores")
 
 
 def points_table(part: Part, prefix: str) -> Table:
@@ -168,6 +174,21 @@ def table_of_frame(
         for row in frame.head(MOST_ROWS).to_dict("records")
     ]
     return Table(id, title, columns, rows, [*notes, *_left_out(len(frame))])
+
+
+def table_of_cells(cells: Cells, id: str, title: str) -> Table:
+    """A table as files have it (tables_out.py); cells are sorted by the first number in them, or as text."""
+    columns = [Column(name, place not in cells.text_columns) for place, name in enumerate(cells.header)]
+    values = [_first_number if column.is_number else str for column in columns]
+    rows = [
+        [Cell(text, value(text)) for text, value in zip(row, values, strict=True)] for row in cells.rows[:MOST_ROWS]
+    ]
+    return Table(id, title, columns, rows, [*cells.notes, *_left_out(len(cells.rows))])
+
+
+def _first_number(text: str) -> float | None:
+    found = NUMBER.search(text)
+    return float(found.group()) if found else None
 
 
 def _ends(names: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -18,6 +18,12 @@ def test_the_committed_study_asks_its_question() -> None:
     assert question.paragraphs[0].startswith("The study's questions in small.") and "compare:" in question.file
 
 
+def test_a_sweep_at_one_of_its_scales_asks_what_its_file_asks_and_names_whose_claims_it_tests() -> None:
+    question = question_of("design/table1@cpu", [Path("runs")])
+    assert question.heading == "design/table1@cpu" and question.source == "2402.13089, Table 1"
+    assert question.paragraphs[0].startswith("Table 1 of 2402.13089")
+
+
 def test_a_sweep_whose_file_is_gone_keeps_its_name() -> None:
     question = question_of("was_here_once", [Path("runs")])
     assert question.heading == "was_here_once" and "not there any more" in question.paragraphs[0]

@@ -1,7 +1,8 @@
 import pandas as pd
 
-from moe_study.analysis.page.tables import points_table, table_of_frame, tables_of
+from moe_study.analysis.page.tables import points_table, table_of_cells, table_of_frame, tables_of
 from moe_study.analysis.study import read_study
+from moe_study.analysis.tables_out import Cells
 from tests.analysis import planted
 
 
@@ -17,6 +18,14 @@ def test_plain_low_and_high_belong_to_the_column_before_them() -> None:
     table = table_of_frame(frame, "x", "X")
     assert [cell.text for (cell,) in table.rows] == ["0.5000 (0.4000 to 0.6000)", "–"]
     assert [cell.key for (cell,) in table.rows] == ["0.5", ""]
+
+
+def test_cells_of_a_file_are_sorted_by_the_number_that_they_show() -> None:
+    cells = Cells(["point", "score"], [["a †", "0.31 ± 0.02"], ["b", "–"], ["c", "-1"]], ["how to read it"])
+    table = table_of_cells(cells, "x", "X")
+    assert [row[1].value for row in table.rows] == [0.31, None, -1]
+    assert [row[0].value for row in table.rows] == ["a †", "b", "c"]
+    assert table.notes == ["how to read it"]
 
 
 def test_labels_carry_their_marks_in_any_table() -> None:

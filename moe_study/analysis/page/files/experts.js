@@ -10,6 +10,9 @@
     select.selectedIndex = Math.max(0, Math.min(chosen, names.length - 1));
   }
 
+  const LONGEST = 24;  // letters of a domain's name over a column
+  const short = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
+
   const classOf = (expert) => `e${expert % GROUNDS} u${Math.floor(expert / GROUNDS) % GROUNDS}`;
   const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 
@@ -43,7 +46,7 @@
     const largest = Math.max(0, ...matrix.value.map((value) => Math.abs(value ?? 0)));
     const step = look.step(largest);
     const order = matrix.experts.map((_, place) => place);
-    const head = element("tr", {}, element("td"), ...matrix.domains.map((text) => element("th", { scope: "col", text })));
+    const head = element("tr", {}, element("td"), ...matrix.domains.map((text) => element("th", { scope: "col", text: short(text), title: text })));
     const rows = order.map((place) => element("tr", {},
       element("th", { scope: "row", text: `expert ${matrix.experts[place]}` }),
       ...matrix.domains.map((_, column) => {
