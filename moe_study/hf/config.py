@@ -6,15 +6,19 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from moe_study.design.causality import why_it_cannot_go_on
-from moe_study.design.config import RunConfig, read_record
+from moe_study.design.config import DataConfig, RunConfig, TokenizerConfig, read_record
 from moe_study.design.plain import to_plain
 from moe_study.design.verdict import Verdict
+
+# What transformers gets where it makes a configuration of nothing, to compare others with.
+_DEFAULT = RunConfig(data=DataConfig(tokenizer=TokenizerConfig("bytes")))
 
 
 class MoeStudyConfig(PretrainedConfig):
     """Which model of this project it is.
 
-    run            the run's whole configuration, plain; a later version of the project reads it as it reads older runs
+    run            the run's whole configuration, plain; a later version of the project reads it as it reads older runs.
+                   None: the defaults, of plain bytes
     measured       the verdict that the run measured of its causality, plain; an empty one for none
     labels         what a router by label knows, in the order of its numbers; empty for other routers
     eos_token_id   the end of text
@@ -33,7 +37,7 @@ class MoeStudyConfig(PretrainedConfig):
         eos_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.run = dict(run) if run is not None else to_plain(RunConfig())
+        self.run = dict(run) if run is not None else to_plain(_DEFAULT)
         self.measured = dict(measured or {})
         self.labels = list(labels)
         config = self.run_config

@@ -5,6 +5,7 @@ Shape suffixes: B sequences, T positions, V vocabulary.
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
@@ -113,6 +114,25 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         self._check_generates()
         return super().generate(*arguments, **named)  # type: ignore[misc]
 
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: MoeStudyCache | None = None,
+        **kwargs: Any,  # so named, transformers lets callers give whatever `forward` takes
+    ) -> dict[str, Any]:
+        """What `forward` is given for the next token: of the texts so far, what the cache has not read.
+
+        Versions of transformers differ in what else they pass, and in whether they say how many tokens that is.
+        """
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        new_BT = input_ids[:, seen:] if next_sequence_length is None else input_ids[:, -next_sequence_length:]
+        given = {"input_ids": new_BT, "past_key_values": past_key_values} | {
+            name: kwargs.get(name) for name in ("attention_mask", "label_ids", "use_cache")
+        }
+        on_device = {name: _moved(value, self.device) for name, value in given.items()}
+        return on_device | {"logits_to_keep": kwargs.get("logits_to_keep", 0)}
+
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         """False: `forward` makes the cache, which knows more than keys and values."""
@@ -154,6 +174,10 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
             known = ", ".join(f"{number} {label}" for number, label in enumerate(self.config.labels))
             raise StudyError(f"the router is told each text's label: give label_ids, a number for each text ({known})")
         return label_ids
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:

@@ -257,6 +257,12 @@ def test_a_new_model_is_drawn_as_a_run_draws_it(hf: ModuleType, composer: Compos
     torch.testing.assert_close(fresh(texts(config)).logits, logits_of(small_model(config, steps=0), texts(config)))
 
 
+def test_a_configuration_of_nothing_is_the_default_model(hf: ModuleType) -> None:
+    described = hf.MoeStudyConfig()
+    assert described.vocab_size == 257 and described.why_it_cannot_go_on == ""
+    assert hf.MoeStudyConfig.from_dict(described.to_dict()).run_config == described.run_config
+
+
 def test_a_cache_of_another_kind_is_refused(model: Any) -> None:
     from transformers import DynamicCache
 
