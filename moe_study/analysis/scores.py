@@ -10,7 +10,7 @@ Shape suffixes: I questions, S seeds, R draws.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -53,24 +53,25 @@ class _Asked:
     points: Mapping[str, Sequence[_Run]]  # by label
 
 
-def score_table(frame: pd.DataFrame, reference: str) -> pd.DataFrame:
+def score_table(frame: pd.DataFrame, reference: str, only: Collection[tuple[str, str]] | None = None) -> pd.DataFrame:
     """COLUMNS: one row for each task, metric and point that was scored; empty where nothing was.
 
-    `frame` as in load_frame, labelled. stderr and differences are nan for metrics that are no mean over questions,
+    `frame` as in load_frame, labelled; `only`: these (task, fingerprint of its questions). stderr and differences are nan for metrics that are no mean over questions,
     differences also for the reference itself. `pairs` counts the seeds that both have; 0 where they share none, and
     each point stands with all of its own.
     """
     leaks = {run.label: bool(run.leaks) for run in each(done(frame))}
-    rows = [row for asked in _asked(frame) for row in _rows(asked, reference, leaks)]
+    rows = [row for asked in _asked(frame, only) for row in _rows(asked, reference, leaks)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"items": int, "seeds": int, "pairs": "Int64"})
 
 
-def _asked(frame: pd.DataFrame) -> Iterator[_Asked]:
+def _asked(frame: pd.DataFrame, only: Collection[tuple[str, str]] | None) -> Iterator[_Asked]:
     found: dict[tuple[str, str], dict[str, list[_Run]]] = defaultdict(lambda: defaultdict(list))
     for run in each(done(frame)):
         for finding in all_scores(RunFolder(run.folder)):
             questions = finding.facts["task"], finding.identity.probe_fingerprint
-            found[questions][run.label].append(_Run(int(run.seed), finding))
+            if only is None or questions in only:
+                found[questions][run.label].append(_Run(int(run.seed), finding))
     for (task, _), points in found.items():
         yield _Asked(task, points)
 

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
         raise StudyError(f"no run could be scored; the first: {found.left_out[0]}")
     scored = frame[frame["key"].isin(found.keys)]
     reference = options.reference or default_reference(scored)
-    table = score_table(scored, reference)
+    table = score_table(scored, reference, found.asked)
     marks = {str(label): LEAK_MARK for label in table[table["leaks"]]["label"]}
     notes = [f"{LEAK_MARK} {NOTES[LEAK_MARK].split(',')[0]}"] * bool(marks)
     notes += [f"left out: {line}" for line in found.left_out]

@@ -129,6 +129,14 @@ def test_answers_to_other_questions_stand_by_themselves(tmp_path):
     assert sorted(table["items"]) == [80, 120] and table["difference"].isna().all()
 
 
+def test_only_what_was_asked_for_is_shown(tmp_path):
+    (folder,) = planted.plant(tmp_path, POINTS[:1], (0.0,), seeds=(0,))
+    for task, fingerprint in (("cloze", "e"), ("cloze", "f"), ("topic", "f")):
+        keep(folder, answers(0.4, 0), task, fingerprint * 64)
+    table = score_table(load_frame([tmp_path]), "dense 1x", {("cloze", "f" * 64), ("topic", "e" * 64)})
+    assert list(table["task"]) == ["cloze", "cloze"]
+
+
 def test_what_was_not_scored_has_no_rows(tmp_path):
     planted.plant(tmp_path, POINTS[:1], (0.0,))
     assert len(score_table(load_frame([tmp_path]), "dense 1x")) == 0

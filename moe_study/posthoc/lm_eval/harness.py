@@ -73,7 +73,7 @@ def harness_tasks(names: Sequence[str], limit: int | None) -> list[Asked]:
     """
     if not names:
         return []
-    manager, found = _manager(True), {}
+    manager, found = _manager(not all(Path(name).suffix in (".yaml", ".yml") for name in names)), {}
     for name in names:
         try:
             found.update(manager.load([name])["tasks"])

@@ -14,6 +14,7 @@ import pandas as pd
 from moe_study.analysis.format import duration
 from moe_study.analysis.frame import done, each
 from moe_study.data import places
+from moe_study.design.routing import Context
 from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.posthoc.lm_eval.harness import LOCAL, Asked, ask, harness_tasks, harness_version, local_task
 from moe_study.posthoc.lm_eval.items import ITEMS, cloze_items, topic_items
@@ -30,7 +31,7 @@ class ScoreWish:
     tasks: tuple[str, ...] = LOCAL
     items: int | None = None  # questions of each task; None: ITEMS of those in LOCAL, all of any other
     growing_prefixes: bool = False  # for the routings that take it
-    label: str | None = None  # what routers by label are told
+    label: str | None = None  # what routers by label are told; nobody else is
     data_root: Path | None = None  # where questions are kept; None: each run's own
 
     def check(self) -> None:
@@ -47,6 +48,7 @@ class Scored:
     """What came of it."""
 
     keys: list[str] = field(default_factory=list)  # runs whose folder holds scores now
+    asked: set[tuple[str, str]] = field(default_factory=set)  # (task, fingerprint of its questions)
     left_out: list[str] = field(default_factory=list)  # a sentence for each run that could not be scored
 
 
@@ -58,12 +60,15 @@ def score_runs(frame: pd.DataFrame, wish: ScoreWish, say: Callable[[str], None] 
     be had.
     """
     wish.check()
-    tasks, found = _Tasks(wish), Scored()
-    runs = list(each(done(frame)))
+    runs, found = list(each(done(frame))), Scored()
+    if wish.label is not None and not any(_is_by_label(RunFolder(run.folder)) for run in runs):
+        raise ConfigError("none of these runs is routed by label, so --label changes nothing; leave it out")
+    tasks = _Tasks(wish)
     for count, run in enumerate(runs, start=1):
         name = f"{run.label}, seed {run.seed:g} ({run.key})"
         try:
             said = _score(RunFolder(run.folder), wish, tasks)
+            found.asked.update((one.name, one.fingerprint) for one in tasks.of(RunFolder(run.folder)))
         except StudyError as error:
             if isinstance(error, ConfigError):
                 raise
@@ -81,19 +86,23 @@ def _score(folder: RunFolder, wish: ScoreWish, tasks: "_Tasks") -> str:
     weights = checkpoint.fingerprint_of_newest(folder.checkpoint_folder)
     asked = tasks.of(folder)
     known = {one.name: score_identity(folder, weights, one.name, one.fingerprint) for one in asked}
-    facts = {"label": wish.label}
+    facts = {"label": wish.label if _is_by_label(folder) else None}
     missing = [one for one in asked if find_score(folder, known[one.name], facts) is None]
     if not missing:
         return "scored before"
     from moe_study.posthoc.lm_eval.model import StudyLM
 
     bar_on = sys.stderr if sys.stderr.isatty() else None
-    model = StudyLM(folder, growing_prefixes=wish.growing_prefixes, label=wish.label, bar_on=bar_on)
+    model = StudyLM(folder, growing_prefixes=wish.growing_prefixes, label=facts["label"], bar_on=bar_on)
     said = []
     for one, answers in ask(model, missing):
         write_score(folder, known[one.name], answers.table, {**answers.facts, **facts, "passes": model.passes.words})
         said += [f"{one.name} {name} {own['value']:.4g}" for name, own in list(answers.facts["metrics"].items())[:1]]
     return f"{', '.join(said)}; {duration(time.perf_counter() - started)}"
+
+
+def _is_by_label(folder: RunFolder) -> bool:
+    return folder.read_config().routing.context is Context.LABEL
 
 
 class _Tasks:

@@ -104,6 +104,20 @@ def test_a_corpus_that_is_gone_leaves_its_task_out(runs, trained):
     assert not found.keys and re.search(r"trained on tiny.*leave the task out of --tasks", found.left_out[0])
 
 
+def test_a_label_is_told_to_routers_by_label_and_to_nobody_else(runs, trained):
+    with pytest.raises(ConfigError, match="none of these runs is routed by label"):
+        score(runs, dataclasses.replace(CLOZE, label="en"))
+    plain = RunFolder(next(iter(load_frame([runs]).query("`routing.context` == 'own'")["folder"]))).read_config()
+    routing = from_plain(Routing, {"k": 1, "unit": "sequence", "router": "label", "context": "label"})
+    config = normalised(dataclasses.replace(plain, routing=routing))
+    folder = RunFolder(plant_run(runs, config, 4.0, np.random.default_rng(0)))
+    save_weights(folder, config)
+    folder.add_provenance(data_fingerprint=fingerprint(config.data))
+    found, _ = score(runs, dataclasses.replace(CLOZE, label="en"))
+    labels = {key: next(all_scores(RunFolder(runs / key))).facts["label"] for key in found.keys}
+    assert len(labels) == 3 and {key for key, label in labels.items() if label == "en"} == {folder.key}
+
+
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
