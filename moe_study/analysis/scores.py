@@ -56,9 +56,9 @@ class _Asked:
 def score_table(frame: pd.DataFrame, reference: str, only: Collection[tuple[str, str]] | None = None) -> pd.DataFrame:
     """COLUMNS: one row for each task, metric and point that was scored; empty where nothing was.
 
-    `frame` as in load_frame, labelled; `only`: these (task, fingerprint of its questions). stderr and differences are nan for metrics that are no mean over questions,
-    differences also for the reference itself. `pairs` counts the seeds that both have; 0 where they share none, and
-    each point stands with all of its own.
+    `frame` as in load_frame, labelled; `only`: these (task, fingerprint of its questions). stderr and differences are
+    nan for metrics that are no mean over questions, differences also for the reference itself. `pairs` counts the seeds
+    that both have; 0 where they share none, and each point stands with all of its own.
     """
     leaks = {run.label: bool(run.leaks) for run in each(done(frame))}
     rows = [row for asked in _asked(frame, only) for row in _rows(asked, reference, leaks)]

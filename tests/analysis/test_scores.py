@@ -9,6 +9,7 @@ from scipy import stats
 
 from moe_study.analysis import report
 from moe_study.analysis.frame import load_frame
+from moe_study.analysis.page.tables import tables_of
 from moe_study.analysis.scores import COLUMNS, bootstrap_interval, score_cells, score_table
 from moe_study.analysis.study import study_of
 from moe_study.runs.folder import RunFolder
@@ -154,6 +155,13 @@ def test_a_study_writes_its_scores_beside_its_tables(frame):
     (part,) = study_of(frame).parts
     name, found, cells = list(report.tables(part))[-1]
     assert name == "scores" and len(found) == 6 and any("†" in row[2] for row in cells.rows)
+
+
+def test_the_page_has_them_too(frame):
+    (part,) = study_of(frame).parts
+    found = list(tables_of(part, "p"))[-1]
+    assert (found.id, len(found.rows)) == ("pscores", 6)
+    assert any(row[2].text.startswith("sequence top-2") and "†" in row[2].text for row in found.rows)
 
 
 def test_an_interval_takes_two_values():
