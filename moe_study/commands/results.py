@@ -18,6 +18,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("runs_dir", nargs="?", default="runs", help="the folder that holds the runs (runs)")
     parser.add_argument("--sweep", action="append", default=[], metavar="NAME", help="this sweep; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where they are kept (results)")
+    help_text = "have every finished run read this probe: loss and experts by position, frequency and label"
+    parser.add_argument("--probe", metavar="NAME", help=help_text)
+    parser.add_argument("--tokens", type=int, default=20_000, metavar="N", help="of the probe (20,000)")
     parser.add_argument("--only-overview", action="store_true", help="write README.md anew from what was kept")
     parser.set_defaults(command=run)
     return parser
@@ -39,9 +42,33 @@ def run(options: argparse.Namespace) -> None:
         launched = list_sweeps(options.runs_dir)
         for name in sweeps_to_keep(launched, committed, options.sweep):
             written = keep(Path(options.runs_dir), name, options.out, claims_of(name, root))
+            if options.probe is not None:
+                written += _token_by_token(options, name)
             print(f"{written[0].parent}: {len(written)} files")
     planned = {name: claims_of(name, root) for name in committed if not name.startswith("recipe/")}
     kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(options.out)]
     questions = next((path for path in (options.out / QUESTIONS, root / "results" / QUESTIONS) if path.exists()), None)
     write_text_atomic(options.out / "README.md", overview(kept, questions, planned))
     print(options.out / "README.md")
+
+
+def _token_by_token(options: argparse.Namespace, name: str) -> list[Path]:
+    """Have the runs of a sweep read the probe, and keep what that shows."""
+    from moe_study.analysis.results.tokens import token_rows, write_tokens
+    from moe_study.analysis.study import read_study
+    from moe_study.errors import StudyError
+    from moe_study.posthoc.trace import probe_of, trace_run
+    from moe_study.runs.folder import RunFolder
+    from moe_study.runs.traces import Trace
+
+    def trace_of(path: Path) -> Trace | None:
+        folder = RunFolder(path)
+        try:
+            probe = probe_of(folder, options.probe, tokens=options.tokens, progress=False)
+            return trace_run(folder, probe, progress=False)
+        except StudyError as error:
+            print(f"{folder.key} is left out: {error}")
+            return None
+
+    study = read_study([Path(options.runs_dir)], name)
+    return write_tokens(options.out / name, options.probe, token_rows(study, trace_of), study)

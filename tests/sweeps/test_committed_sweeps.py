@@ -1,4 +1,4 @@
-"""Of all committed sweeps: a header that says enough, and a price at scale=cpu that a laptop can pay."""
+"""What committed sweeps have in common: a header that says enough, and a price at scale=cpu that a laptop can pay."""
 
 import re
 from collections.abc import Iterator

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from moe_study.analysis.results.archive import Archive
+from moe_study.analysis.results.tokens import hardness
 from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, Finding, findings, share_decided
 from moe_study.analysis.study import Study
 from moe_study.analysis.tables_out import Cells, markdown
@@ -119,12 +122,20 @@ def _questions(
     for number, question in questions.items():
         own = [one for one in sweeps if number in one.claims.questions]
         items = [f"{_short(finding)} ({one.archive.name})" for one in own for finding in one.findings]
+        items += [item for one in own for item in _token_by_token(one.archive)]
         ran = {split(one.archive.name)[0] for one in own}
         waiting = [name for name, claims in planned.items() if number in claims.questions and name not in ran]
         items += [f"not run yet: `python train.py -m +sweep={name} scale=cpu`" for name in waiting]
         items += [measure] if (measure := question.get("measure")) else []
         head = f"{number}. "
         yield "\n".join([f"{head}{question['asks']}", *(f"{' ' * len(head)}- {item}" for item in items)])
+
+
+def _token_by_token(archive: Archive) -> Iterator[str]:
+    """What was seen token by token, if the runs have read a probe."""
+    for path in sorted(archive.folder.glob("tokens-*.parquet")):
+        yield f"[token by token, on {path.stem.removeprefix('tokens-')}]({archive.name}/{path.stem}.md)"
+        yield from hardness(pd.read_parquet(path))
 
 
 def _short(finding: Finding) -> str:

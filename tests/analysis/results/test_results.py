@@ -12,7 +12,9 @@ from moe_study.analysis.comparison import Verdict
 from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive
 from moe_study.analysis.results.keep import keep, sweeps_to_keep
 from moe_study.analysis.results.overview import QUESTIONS, answered, overview
+from moe_study.analysis.results.tokens import token_rows, tokens_text, write_tokens
 from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, OPEN, findings, verdict_of
+from moe_study.analysis.specialisation.by_token import HARDNESS
 from moe_study.analysis.study import read_study
 from moe_study.analysis.tables_out import to_csv
 from moe_study.analysis.wording import to_frame
@@ -201,6 +203,43 @@ def test_a_damaged_archive_is_one_sentence(out, tmp_path, damage):
     assert str(tmp_path) in str(caught.value)
 
 
+def token_table(runs, value):
+    """One group of tokens by position, and easy and hard ones, of every run; `value`(label, seed) is their loss."""
+    groups = [("position", 0, "0"), ("position", 1, "1"), *((HARDNESS, p, f"{p + 1}") for p in range(10))]
+    rows = [
+        {"by": by, "place": place, "name": name, "tokens": 9, "loss": value(run["label"], run["seed"]) + place,
+         "predicted": 9, "experts": 2.0 + (place if run["label"] == "token top-2" else 0.0), "part": "",
+         "key": run["key"], "label": run["label"], "seed": int(run["seed"])}
+        for run in runs.to_dict("records") for by, place, name in groups
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_differences_token_by_token_are_paired_by_seed(out, tmp_path):
+    study = read_archive(out / "mine/own@cpu").study()
+    rows = token_table(study.parts[0].runs, lambda label, seed: seed * 10.0 + (0.5 if label == "dense 1x" else 0.25))
+    text = tokens_text("small", rows, study)
+    section = text.partition("## token top-2 − dense 1x")[2].partition("##")[0]
+    assert "| position | 0 | -0.250 [-0.250, -0.250] |" in section and "| position | 1 | -0.250" in section
+    assert HARDNESS not in section
+    assert "- token top-2: +9.000 [+9.000, +9.000] experts more" in text and "- dense 1x" not in text
+    (tmp_path / "mine/own@cpu").mkdir(parents=True)
+    for name in (MANIFEST, RUNS):
+        (tmp_path / "mine/own@cpu" / name).write_bytes((out / "mine/own@cpu" / name).read_bytes())
+    assert len(write_tokens(tmp_path / "mine/own@cpu", "small", rows, study)) == 2
+    (tmp_path / QUESTIONS).write_text('1: {asks: "Why?"}')
+    kept = [answered(archive, CLAIMS) for archive in archives(tmp_path)]
+    said = overview(kept, tmp_path / QUESTIONS, {})
+    assert "- [token by token, on small](mine/own@cpu/tokens-small.md)" in said
+    assert "   - token top-2: +9.000 [+9.000, +9.000] experts more where the next token is hardest" in said
+
+
+def test_without_a_trace_nothing_is_written(out, tmp_path):
+    study = read_archive(out / "mine/own@cpu").study()
+    rows = token_rows(study, lambda folder: None)
+    assert write_tokens(tmp_path, "small", rows, study) == [] and not list(tmp_path.iterdir())
+
+
 def test_a_sweep_without_a_finished_run_is_not_kept(tmp_path):
     record_launch(tmp_path / "runs", "first_look", Launch((), ("0" * 16,), (), {"0" * 16: "a"}))
     assert main(["results", str(tmp_path / "runs"), "--sweep", "first_look", "--out", str(tmp_path / "out")]) != 0
@@ -219,6 +258,13 @@ def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
         for name, text in (("table", to_csv(part.table).decode()), ("comparisons", compared(part))):
             held, now = (pd.read_csv(io.StringIO(t)) for t in ((folder / f"{name}.csv").read_text(), text))
             pd.testing.assert_frame_equal(held, now, rtol=1e-6, check_dtype=False)
+
+
+@pytest.mark.parametrize("archive", COMMITTED, ids=[archive.name for archive in COMMITTED])
+def test_committed_texts_token_by_token_are_those_of_the_committed_rows(archive):
+    for path in archive.folder.glob("tokens-*.parquet"):
+        text = tokens_text(path.stem.removeprefix("tokens-"), pd.read_parquet(path), archive.study())
+        assert text == path.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_the_committed_overview_is_that_of_the_committed_runs():
