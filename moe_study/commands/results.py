@@ -21,6 +21,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     help_text = "have every finished run read this probe: loss and experts by position, frequency and label"
     parser.add_argument("--probe", metavar="NAME", help=help_text)
     parser.add_argument("--tokens", type=int, default=20_000, metavar="N", help="of the probe (20,000)")
+    help_text = "evaluate dense and split runs with parts off (moe-study sparsify), and compare them at equal FLOPs"
+    parser.add_argument("--sparsify", action="store_true", help=help_text)
     parser.add_argument("--only-overview", action="store_true", help="write README.md anew from what was kept")
     parser.set_defaults(command=run)
     return parser
@@ -44,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
             written = keep(Path(options.runs_dir), name, options.out, claims_of(name, root))
             if options.probe is not None:
                 written += _token_by_token(options, name)
+            if options.sparsify:
+                written += _with_parts_off(options, name)
             print(f"{written[0].parent}: {len(written)} files")
     planned = {name: claims_of(name, root) for name in committed if not name.startswith("recipe/")}
     kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(options.out)]
@@ -72,3 +76,23 @@ def _token_by_token(options: argparse.Namespace, name: str) -> list[Path]:
 
     study = read_study([Path(options.runs_dir)], name)
     return write_tokens(options.out / name, options.probe, token_rows(study, trace_of), study)
+
+
+def _with_parts_off(options: argparse.Namespace, name: str) -> list[Path]:
+    """Sparsify the runs of a sweep that can be and were not, and keep what that shows."""
+    from moe_study.analysis.frame import done
+    from moe_study.analysis.results.sparsified import sparsify_rows, write_sparsified
+    from moe_study.analysis.study import read_study
+    from moe_study.commands.sparsify import THRESHOLDS, parse_thresholds, write
+    from moe_study.design.routing import Selection
+    from moe_study.posthoc.sparsify.curve import sparsify
+    from moe_study.runs.folder import RunFolder
+
+    study = read_study([Path(options.runs_dir)], name)
+    for part in study.parts:
+        runs = done(part.frame)
+        for path in runs[runs["routing.selection"].isin([Selection.DENSE, Selection.ALL])]["folder"]:
+            folder = RunFolder(path)
+            if not folder.sparsify_file.exists():
+                write(folder.sparsify_file, sparsify(folder, parse_thresholds(THRESHOLDS), None))
+    return write_sparsified(options.out / name, sparsify_rows(study))

@@ -122,13 +122,19 @@ def _questions(
     for number, question in questions.items():
         own = [one for one in sweeps if number in one.claims.questions]
         items = [f"{_short(finding)} ({one.archive.name})" for one in own for finding in one.findings]
-        items += [item for one in own for item in _token_by_token(one.archive)]
+        items += [item for one in own for item in (*_token_by_token(one.archive), *_with_parts_off(one.archive))]
         ran = {split(one.archive.name)[0] for one in own}
         waiting = [name for name, claims in planned.items() if number in claims.questions and name not in ran]
         items += [f"not run yet: `python train.py -m +sweep={name} scale=cpu`" for name in waiting]
         items += [measure] if (measure := question.get("measure")) else []
         head = f"{number}. "
         yield "\n".join([f"{head}{question['asks']}", *(f"{' ' * len(head)}- {item}" for item in items)])
+
+
+def _with_parts_off(archive: Archive) -> Iterator[str]:
+    """What networks lose with parts off, if that was measured."""
+    if (archive.folder / "sparsify.parquet").exists():
+        yield f"[with parts off, at equal executed FLOPs]({archive.name}/sparsify.md)"
 
 
 def _token_by_token(archive: Archive) -> Iterator[str]:

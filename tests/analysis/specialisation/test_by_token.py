@@ -102,7 +102,8 @@ def test_position_is_what_stands_before_in_the_window(made):
         assert table.loc[name, "predicted"] == len(losses)
         assert table.loc[name, "loss"] == pytest.approx(np.mean(losses))
     for name, experts in own.items():
-        assert table.loc[name, "tokens"] == len(experts) and table.loc[name, "experts"] == pytest.approx(np.mean(experts))
+        assert table.loc[name, "tokens"] == len(experts)
+        assert table.loc[name, "experts"] == pytest.approx(np.mean(experts))
     assert table.loc["0", "predicted"] == 0 and math.isnan(table.loc["0", "loss"])
     assert table.loc["4-7", "tokens"] == 0 and math.isnan(table.loc["4-7", "experts"])
 
