@@ -114,7 +114,7 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         self._check_generates()
         return super().generate(*arguments, **named)  # type: ignore[misc]
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]  # versions differ in its arguments
         self,
         input_ids: Tensor,
         next_sequence_length: int | None = None,
