@@ -33,8 +33,8 @@ def test_a_cluster_that_is_full_gets_the_jobs_by_and_by(start_cluster, runs_dir)
     assert submissions(runs_dir) == 9
 
 
-def test_with_accounting_a_limit_on_a_users_jobs_is_kept_and_all_get_their_turn(start_cluster, runs_dir):
-    cluster = start_cluster(accounting=True, max_submitted=4)
+def test_with_accounting_a_limit_on_a_users_jobs_is_kept_and_all_get_their_turn(start_cluster, runs_dir, capsys):
+    cluster = start_cluster(accounting=True, max_submitted=4, remembers=10)
     said = sweep("unlucky", runs_dir, "run.seed=0,1,3,6,7,8,9,10,11", code=1)
     expected = dict.fromkeys((0, 6, 7, 8, 9, 10, 11), State.DONE) | {1: State.FAILED, 3: State.STALE}
     assert states(runs_dir) == expected
@@ -47,6 +47,11 @@ def test_with_accounting_a_limit_on_a_users_jobs_is_kept_and_all_get_their_turn(
     expected_states = ["COMPLETED"] * 7 + ["FAILED"] * 2
     wait_until(lambda: len(accounted()) == 9 and set(accounted()) <= {*expected_states}, "the last job to be accounted")
     assert accounted() == expected_states
+    jobs_of = {seed: job_of(runs_dir, seed) for seed in expected}
+    wait_until(lambda: jobs(runs_dir) == [], "SLURM to forget them")
+    assert main(["status", str(runs_dir)]) == 0
+    shown = capsys.readouterr().out
+    assert f"job {jobs_of[3]} ended as FAILED" in shown  # so says accounting
 
 
 def test_a_cluster_that_counts_its_jobs_anew_is_not_taken_for_the_old_one(start_cluster, runs_dir):

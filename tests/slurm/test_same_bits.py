@@ -86,6 +86,24 @@ def test_disturbed_runs(cluster, small, tmp_path):
     assert numbers(runs_dir) == on_this_machine(tmp_path / "alone", *seeds, steps=300)
 
 
+def test_a_time_limit_and_then_a_lost_node(cluster, small, tmp_path):
+    """Both without a second command: the job saves its run and requeues itself, and then SLURM requeues it."""
+    runs_dir, seed = tmp_path / "runs", ("run.seed=0", *small)
+    limit = ("hydra.launcher.minutes=1", "hydra.launcher.warning=50")
+    command = Command("slowly", runs_dir, *seed, *limit, steps=400)
+    wait_until(lambda: states(runs_dir).get(0) is State.PREEMPTED, "SLURM's warning", 70)
+    folder = by_seed(runs_dir)[0]
+    saved = folder.status().step
+    wait_until(lambda: folder.state() is State.RUNNING and folder.status().step > saved, "the job to go on", 60)
+    slurm("scontrol", "update", "NodeName=ALL", "State=DOWN", "Reason=test")
+    cluster.run("scontrol", "update", "NodeName=ALL", "State=RESUME", check=False)  # unless it is back by itself
+    wait_until(lambda: folder.state() is State.STALE, "the run to be cut off")
+    (runs_dir / "enough").touch()
+    command.end()
+    assert (folder.status().attempts, submissions(runs_dir)) == (3, 1)
+    assert numbers(runs_dir) == on_this_machine(tmp_path / "alone", *seed, steps=400)
+
+
 @pytest.mark.parametrize("where", ["ranks", "nodes"])
 def test_two_ranks_train_a_run_that_one_can_take_over(start_cluster, small, tmp_path, where):
     """On one node or on two. Agreement to float tolerance, since sums over ranks come in another order."""

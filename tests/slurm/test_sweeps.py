@@ -152,17 +152,6 @@ def test_a_job_that_is_told_to_stop_goes_on_by_itself(cluster, runs_dir, how):
         assert by_seed(runs_dir)[1 - last].status().attempts == 1
 
 
-def test_a_time_limit_only_interrupts(cluster, runs_dir):
-    limit = ("hydra.launcher.minutes=1", "hydra.launcher.warning=50")
-    command = Command("patient", runs_dir, "run.seed=0", *limit)
-    wait_until(lambda: states(runs_dir).get(0) is State.PREEMPTED, "SLURM's warning", 70)
-    (runs_dir / "enough").touch()
-    command.end()
-    folder = by_seed(runs_dir)[0]
-    assert folder.result()["resumed_from"] > 0
-    assert (folder.status().attempts, submissions(runs_dir)) == (2, 1)
-
-
 def test_jobs_of_several_runs_save_them_all_and_tell_failures(cluster, runs_dir):
     several = ("job.runs=3", "job.workers=3", "hydra.launcher.cpus=3")
     said = sweep("unlucky", runs_dir, "run.seed=0,1,2,3,6", *several, code=1)

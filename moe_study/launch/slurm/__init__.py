@@ -17,6 +17,9 @@ jobs (runs/job_records.py) and the scheduler's word are advice that saves needle
   the scheduler's warning (SIGUSR2, or SIGTERM of a preemption) it saves a checkpoint, and requeues itself unless SLURM
   has done so or the job was cancelled: then its state is not RUNNING any more. Attempts are capped, counted in the
   run's folder. The handler of signals is installed before anything is imported.
+- **What a cluster wants** (profile.py: partition, modules, container) is apart from what a run asks for (settings.py).
+  Several ranks, on one node or many, and what trains in a container are a step that the job starts (step.py, train.py);
+  the job itself stays outside, where SLURM's commands are.
 - **The code** that a job imports is a copy taken at submission (snapshot.py): edits while jobs wait change no run.
 - **The seam**: all calls of SLURM's commands are in scheduler.py; tests put a scripted scheduler in its place.
 """

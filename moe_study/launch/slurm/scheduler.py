@@ -23,6 +23,7 @@ ENDED = frozenset(
 NO_ROOM = re.compile(
     r"job submit limit|MaxSubmitJob|SubmitJobLimit|temporarily unable to accept|job queue full|Resource temporarily"
 )
+SACCT = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State,JobName%100")
 NOT_SENT = re.compile(r"Unable to contact|Socket timed out|Zero Bytes|Connection refused|Communication", re.IGNORECASE)
 
 
@@ -83,6 +84,9 @@ class Scheduler(Protocol):
     def state(self, job_id: str) -> str | None:
         """The state of one job of an array (ARRAY_INDEX); None where the scheduler does not know it."""
 
+    def ended(self, arrays: Collection[str]) -> list[QueuedTask]:
+        """The jobs of these arrays that have ended, for as long as accounting remembers; [] where there is none."""
+
     def requeue(self, job_id: str) -> None:
         """Let a running job wait once more; Refused where that cannot be."""
 
@@ -125,6 +129,17 @@ class Slurm:
 
     def state(self, job_id: str) -> str | None:
         return _call("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "-o%T").strip() or None
+
+    def ended(self, arrays: Collection[str]) -> list[QueuedTask]:
+        if shutil.which("sacct") is None or not arrays:
+            return []
+        try:
+            said = _call("sacct", *SACCT, f"--jobs={','.join(arrays)}")
+        except SchedulerSilent:  # that accounting is switched off is an error, too
+            return []
+        rows = (re.fullmatch(r"(\d+)_(\d+)\|(\w+)[^|]*\|(.*)", line) for line in said.splitlines())
+        tasks = [QueuedTask(row[1], int(row[2]), row[3], row[4]) for row in rows if row is not None]
+        return [task for task in tasks if not task.lives]
 
     def requeue(self, job_id: str) -> None:
         try:

@@ -1,5 +1,6 @@
 """Which recorded jobs live, from one question to the scheduler; what is not known counts as alive."""
 
+import functools
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ class Survey:
     silence: str | None = None  # what kept the scheduler from answering
     news: list[Submission] = field(default_factory=list)  # records as they should stand now, where they do not yet
     last: dict[str, tuple[Submission, int]] = field(default_factory=dict)  # the last job that was sent, by key
+    scheduler: Scheduler | None = None  # that can be asked for more
 
     def lives(self, key: str, status: Status) -> bool | None:
         """Whether the job that a status names lives; None where that is not known."""
@@ -57,6 +59,8 @@ class Survey:
         if key not in self.last:
             return ""
         submission, index = self.last[key]
+        if (task := self._accounted.get((submission.name, index))) is not None:
+            return self.how_it_ended(task, key)
         words = self._last_words(key)
         return f"job {submission.job_id}_{index} is gone{words}" if words else ""
 
@@ -71,6 +75,14 @@ class Survey:
             if lines := _tail(output):
                 return f" ({output}: {reason_of(lines[-1])})"
         return ""
+
+    @functools.cached_property
+    def _accounted(self) -> Mapping[tuple[str, int], QueuedTask]:
+        """Jobs that have ended, by name and index, where there is accounting; asked once, and only if it is wanted."""
+        if self.scheduler is None:
+            return {}
+        arrays = dict.fromkeys(submission.job_id for submission, _ in self.last.values() if submission.job_id)
+        return {(task.name, task.index): task for task in self.scheduler.ended(list(arrays))}
 
     def is_known(self, key: str) -> bool:
         """Whether the run has a job that the scheduler has named."""
@@ -102,7 +114,7 @@ def look(submissions: Sequence[Submission], scheduler: Scheduler, cluster: str) 
 
     Writes nothing; `news` of what it returns are the records of arrays that the queue confirms, or that are over.
     """
-    survey = Survey()
+    survey = Survey(scheduler=scheduler)
     open_ones = [submission for submission in submissions if not submission.over]
     queue: dict[str, dict[int, QueuedTask]] = {}  # by name and index
     try:

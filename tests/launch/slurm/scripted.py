@@ -54,6 +54,7 @@ class ScriptedScheduler:
     sent: int = 0  # jobs
     unlisted: str | None = None  # a state that nobody has heard of, for all that live
     unanswered: set[str] = field(default_factory=set)  # names of arrays of which nobody knows whether they were taken
+    accounted: list[QueuedTask] = field(default_factory=list)
     late: list[ScriptedTask] = field(default_factory=list)  # jobs that are on their way
     cut_off: list["Process"] = field(default_factory=list)  # that go on, of jobs that the scheduler takes for lost
     meanwhile: Callable[[], None] | None = None  # what happens once, between the next look at the queue and its answer
@@ -106,6 +107,9 @@ class ScriptedScheduler:
     def state(self, job_id: str) -> str | None:
         self._answer()
         return next((task.state for task in self.tasks if task.id == job_id), None)
+
+    def ended(self, arrays: Collection[str]) -> list[QueuedTask]:
+        return [task for task in self.accounted if task.job_id in arrays]
 
     def requeue(self, job_id: str) -> None:
         self._answer()

@@ -123,3 +123,16 @@ def test_a_job_by_its_states():
         assert QueuedTask("1", 0, state, "x").lives
     for state in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"):
         assert not QueuedTask("1", 0, state, "x").lives
+
+
+def test_where_there_is_accounting_it_says_how_a_forgotten_job_ended(world):
+    run = world.command().runs[1]
+    (submission,) = read_submissions(world.runs_dir)
+    world.scheduler.tasks.pop(1)
+    assert survey_of(world).note(run.key) == ""
+    world.scheduler.accounted = [QueuedTask("1", 1, "OUT_OF_MEMORY", "of another cluster, which counted from 1, too")]
+    assert survey_of(world).note(run.key) == ""
+    world.scheduler.accounted.append(QueuedTask("1", 1, "OUT_OF_MEMORY", submission.name))
+    assert survey_of(world).note(run.key) == "job 1_1 ended as OUT_OF_MEMORY"
+    submission.shell_output(1).write_text("a line\nslurmstepd: error: Detected 1 oom_kill event\n")
+    assert survey_of(world).note(run.key).endswith("1.txt: slurmstepd: error: Detected 1 oom_kill event)")
