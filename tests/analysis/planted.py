@@ -1,7 +1,11 @@
 """Run folders with planted effects of known size: what the analysis should find is known before it looks."""
 
+import atexit
 import dataclasses
+import functools
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,15 +63,39 @@ def plant(
     """One finished run for each routing and seed; returns the folders, routing by routing.
 
     loss = base + effect of the routing + what the seed does to every run (sd common_sd) + noise (sd
-    noise_sd).
+    noise_sd). Each set of runs is made once a process, and copied to whoever asks for it.
     """
+    folders = _planted(
+        tuple(routings), tuple(effects), tuple(seeds), base, common_sd, noise_sd, rng, fingerprint, tuple(languages),
+        tuple(topics), tuple(model.items()),
+    )  # fmt: skip
+    return [Path(shutil.copytree(folder, Path(root) / folder.name)) for folder in folders]
+
+
+@functools.cache
+def _planted(
+    routings: Sequence[Routing],
+    effects: Sequence[float],
+    seeds: Sequence[int],
+    base: float,
+    common_sd: float,
+    noise_sd: float,
+    rng: int,
+    fingerprint: str,
+    languages: Sequence[str],
+    topics: Sequence[str],
+    model: Sequence[tuple[str, Any]],
+) -> list[Path]:
+    """The same in a folder that nobody changes."""
+    root = Path(tempfile.mkdtemp(prefix="planted-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     random = np.random.default_rng(rng)
     common = {seed: random.normal(0, common_sd) for seed in seeds}
     folders = []
     for routing, effect in zip(routings, effects, strict=True):
         for seed in seeds:
             loss = base + effect + common[seed] + random.normal(0, noise_sd)
-            config = config_of(routing, seed, **model)
+            config = config_of(routing, seed, **dict(model))
             folders.append(plant_run(root, config, loss, random, fingerprint, languages, topics))
     return folders
 
