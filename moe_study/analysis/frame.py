@@ -141,8 +141,9 @@ def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.
 
 
 def each(frame: pd.DataFrame) -> Iterator[Any]:
-    """The rows as named tuples (columns without a dot in their name)."""
-    yield from frame.itertuples()
+    """The rows as named tuples, of the columns without a dot in their name."""
+    if len(frame):  # pandas makes a class for the tuples, and looks at every column
+        yield from frame[[name for name in frame if "." not in str(name)]].itertuples()
 
 
 def long_frame(

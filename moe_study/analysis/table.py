@@ -29,6 +29,7 @@ MEANS = (
     "train_seconds",
     "tokens_per_second",
 )
+OF_RUNS = list(dict.fromkeys(("label", "validation_loss", "leaks", "mixes_batch", "accuracy", *MEANS)))
 RANKED, APART, LEAKING, NO_RESULT = "ranked", "lacks seeds", "reads later tokens", "no result"
 STANDINGS = (RANKED, APART, LEAKING, NO_RESULT)  # from the top of the table down
 
@@ -48,11 +49,12 @@ def perplexity_table(
     reference = reference if reference is not None else default_reference(frame)
     seeds = ranking_seeds(frame)
     runs, complete = runs_in_table(frame, seeds)
+    points, none = dict(list(runs[OF_RUNS].groupby("label"))), runs.head(0)
     losses = losses_by_seed(done(frame))
     missing = _by_label(absent_runs(frame))
     rows = []
     for label in dict.fromkeys(frame["label"]):
-        own = runs[runs["label"] == label]
+        own = points.get(label, none)
         row = {"label": label, "standing": NO_RESULT, "seeds": len(own), "leaks": None, "mixes_batch": None}
         if len(own):
             row.update(_losses(own, level), **_difference(losses, label, reference, level))
