@@ -16,12 +16,11 @@ from moe_study.analysis.pairs import settings_of
 from moe_study.design.causal_relatives import causal_relatives, difference
 from moe_study.design.config import RunConfig
 from moe_study.design.differences import differing
-from moe_study.design.identity import completed, is_of_point
+from moe_study.design.identity import is_of_point
 from moe_study.design.identity import settings_of as settings_of_config
 from moe_study.design.normal import normalised
-from moe_study.design.plain import from_plain
+from moe_study.design.plain import flatten, from_plain, to_plain
 from moe_study.errors import StudyError
-from moe_study.runs.folder import RunFolder
 
 FREE_LENGTHS = ("routing.prefix_length", "routing.segment_length", "routing.soft.chunk_length")
 
@@ -84,17 +83,38 @@ def twins(runs: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
 
 
 def _relatives(run: Mapping[Any, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """(settings, what changed) of each causal relative of a run; none where its folder does not say what it was."""
-    if not isinstance(run.get("folder"), str):
-        return
+    """(settings, what changed) of each causal relative of a run; none where its settings cannot be read."""
     try:
-        config: RunConfig = from_plain(RunConfig, completed(RunFolder(run["folder"]).read_plain_config(), RunConfig()))
+        config = config_of(run)
     except StudyError:
         return
     sequences = config.run.micro_batch or config.run.batch_size
     for relative in causal_relatives(config.routing, config.model.context, sequences):
         settings = settings_of_config(normalised(dataclasses.replace(config, routing=relative)))
         yield settings, difference(config.routing, relative)
+
+
+def config_of(run: Mapping[Any, Any]) -> RunConfig:
+    """The configuration of a row of a frame (see load_frame); what the row does not have is at its default.
+
+    A frame has numbers of one kind in a column, and NaN where nothing is set.
+    """
+    known = flatten(to_plain(RunConfig()))
+    nested: dict[str, Any] = {}
+    for name in (str(name) for name in run if name in known or str(name).startswith("data.options.")):
+        *sections, last = name.split(".")
+        place: dict[str, Any] = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = _plain(run[name])
+    config: RunConfig = from_plain(RunConfig, nested)
+    return config
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if value != value else int(value) if value.is_integer() else value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _is_twin(settings: Mapping[str, Any], relative: Mapping[str, Any]) -> bool:

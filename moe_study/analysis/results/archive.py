@@ -39,8 +39,9 @@ class Archive:
     manifest: Mapping[str, Any]
 
     def study(self) -> Study:
-        """The study, computed anew."""
-        return study_of(self.frame, [self.members])
+        """The study, computed anew. How a run was made is no setting in which points differ."""
+        settings = self.frame[[column for column in self.frame if not str(column).startswith("made.")]]
+        return study_of(settings, [self.members])
 
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from moe_study.analysis.comparison import Verdict
+from moe_study.analysis.report import answers
 from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive
 from moe_study.analysis.results.keep import keep, sweeps_to_keep
 from moe_study.analysis.results.overview import QUESTIONS, answered, overview
@@ -19,6 +20,7 @@ from moe_study.analysis.study import read_study
 from moe_study.analysis.tables_out import to_csv
 from moe_study.analysis.wording import to_frame
 from moe_study.cli import main
+from moe_study.design.routing import Context, Routing
 from moe_study.errors import DataError, StudyError
 from moe_study.runs.members import Launch, PlannedComparison, record_launch
 from moe_study.sweeps.claims import Claim, Claims, Expected
@@ -74,6 +76,21 @@ def test_what_is_kept_gives_the_tables_and_verdicts_of_the_runs(runs, out):
         assert compared(again) == compared(one)
         assert [run.sentence for run in again.absent] == [run.sentence for run in one.absent]
         assert again.leaking == one.leaking and again.leaking
+
+
+def test_what_is_kept_of_points_from_two_machines_answers_as_their_runs_do(tmp_path):
+    twin = dataclasses.replace(planted.SEQUENCE_2, context=Context.FIRST_TOKEN)
+    grid = [Routing(k=k, num_experts=n) for k in (1, 2) for n in (2, 4)]
+    routings = [planted.DENSE_1X, planted.DENSE_2X, planted.SEQUENCE_2, twin, *grid]
+    folders = planted.plant(tmp_path / "runs", routings, [0.1 * place for place in range(8)], seeds=range(3))
+    for place, folder in enumerate(folders):
+        (folder / "provenance.json").write_text(json.dumps({"commit": "c", "cpu": "old" if place < 6 else "new"}))
+    record_launch(tmp_path / "runs", "mine", Launch((), tuple(folder.name for folder in folders)))
+    keep(tmp_path / "runs", "mine", tmp_path / "kept", Claims())
+    before, after = read_study([tmp_path / "runs"], "mine"), read_archive(tmp_path / "kept" / "mine").study()
+    assert list(answers(after)) == list(answers(before))
+    (part,) = after.parts
+    assert part.leak_prices and part.other_effects and part.other_equal_costs and part.families[0].varies
 
 
 def test_files_beside_the_archive_are_those_of_the_study(out):
