@@ -9,6 +9,8 @@ that holds one document, and what an audit has measured of the run both count.
 from dataclasses import dataclass
 
 from moe_study.design.causality import depends_on_length, verdict
+from moe_study.design.routing import Routing
+from moe_study.design.verdict import CAUSAL, Verdict
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.result import causality_of
@@ -31,17 +33,22 @@ class Passes:
 def passes_of(folder: RunFolder, allow_growing: bool = False) -> Passes:
     """How the run is to be read. StudyError where that takes growing prefixes and `allow_growing` is not set."""
     config = folder.read_config()
-    routing, context = config.routing, config.model.context
-    measured = causality_of(folder.result() or {})
-    in_a_batch, by_itself = verdict(routing, context), verdict(routing, context, sequences=1)
-    alone = in_a_batch.mixes_batch or measured.mixes_batch
-    reason = None
-    if by_itself.own_future or measured.own_future:
-        reason = "reads later tokens, so one pass would give the answer away"
-    elif depends_on_length(routing, context, sequences=1 if alone else None):
-        reason = "depends on how much text there is, so one pass would tell how long the answer is"
-    if reason is not None and not allow_growing:
+    passes, why = passes_for(config.routing, config.model.context, causality_of(folder.result() or {}))
+    if passes.growing and not allow_growing:
         raise StudyError(
-            f"{folder.path}: its routing {reason}; --growing-prefixes scores each token by a pass over its prefix alone"
+            f"{folder.path}: its routing {why}; --growing-prefixes scores each token by a pass over its prefix alone"
         )
-    return Passes(growing=reason is not None, alone=alone)
+    return passes
+
+
+def passes_for(routing: Routing, context: int, measured: Verdict = CAUSAL) -> tuple[Passes, str]:
+    """How such a routing is to be read, and why by growing prefixes, where it is."""
+    in_a_batch, by_itself = verdict(routing, context), verdict(routing, context, sequences=1)
+    # Where the number of tokens in a pass counts, those of other documents count, too, if only as a number.
+    alone = in_a_batch.mixes_batch or measured.mixes_batch or depends_on_length(routing, context)
+    why = ""
+    if by_itself.own_future or measured.own_future:
+        why = "reads later tokens, so one pass would give the answer away"
+    elif depends_on_length(routing, context, sequences=1):
+        why = "depends on how much text there is, so one pass would tell how long the answer is"
+    return Passes(growing=bool(why), alone=alone), why

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from moe_study.model.transformer import Transformer
 from moe_study.runs.folder import RunFolder
 from moe_study.training.models import load_model
 
@@ -12,8 +13,13 @@ from moe_study.training.models import load_model
 class Slow:
     """A run's model in float64."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.model, self.context = load_model(folder).double(), folder.read_config().model.context
+    def __init__(self, model: Transformer, context: int) -> None:
+        self.model, self.context = model.double(), context
+
+    @classmethod
+    def of_run(cls, folder: RunFolder) -> "Slow":
+        """Of a run's folder."""
+        return cls(load_model(folder), folder.read_config().model.context)
 
     def log_probabilities(self, read: Sequence[int], label: int = 0) -> list[float]:
         """Of every possible next token, after a pass over what stands before it alone."""

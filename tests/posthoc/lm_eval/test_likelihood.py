@@ -1,15 +1,22 @@
 """Log-likelihoods of token ids against a loop that reads one text at a time, token by token, in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
 
 from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
+from moe_study.design.validation import validate
+from moe_study.errors import ConfigError
 from moe_study.posthoc.lm_eval import likelihood
 from moe_study.posthoc.lm_eval.likelihood import Reader, Reading, windows_of
-from moe_study.posthoc.lm_eval.passes import Passes, passes_of
+from moe_study.posthoc.lm_eval.passes import Passes, passes_for, passes_of
 from moe_study.posthoc.trace import Tracer
+from moe_study.training.models import build_model
+from tests.points import points
 from tests.posthoc.lm_eval.reference import Slow
 from tests.posthoc.runs import CONTEXT, VOCABULARY, untrained_run
 
@@ -31,40 +38,79 @@ MIXING = {
     "by position": {"selection": "expert_choice", "k": 2, "choice_scope": "position"},
     "across the batch": {"selection": "soft", "soft": {"form": "across_batch", "group_size": 4}},
 }
-LENGTHS = ((1, 1), (5, 3), (3, 5), (11, 1), (12, 1), (1, 12), (20, 4), (1, 13), (7, 30), (2, 24), (5, 3), (4, 0))
+BOTH = {
+    "a limit of the batch": {"k": 2, "num_experts": 4, "capacity": {"factor": 0.5, "group": "batch"}},
+    "a limit where all ask for all": {"k": 4, "num_experts": 4, "capacity": {"factor": 0.25, "group": "batch"}},
+    "shuffled": {"k": 2, "shuffle": True},
+}
+ALL = {**CAUSAL, **LEAKING, **MIXING, **BOTH}
+LENGTHS = ((1, 1), (5, 3), (12, 1), (1, 12), (20, 4), (1, 13), (2, 17), (5, 3), (4, 0))
 
 
 def reader_of(folder, passes=None):
     return Reader(Tracer.of(folder), passes or passes_of(folder, allow_growing=True))
 
 
-def texts(seed=0, lengths=LENGTHS):
+def texts(seed=0, lengths=LENGTHS, vocabulary=VOCABULARY):
     """(tokens before, tokens): shorter and longer than the context of 12."""
     draw = np.random.default_rng(seed)
-    return [tuple(draw.integers(1, VOCABULARY, n).tolist() for n in pair) for pair in lengths]
+    return [tuple(draw.integers(1, vocabulary, n).tolist() for n in pair) for pair in lengths]
 
 
-def scored(reader, pairs, label=0):
-    """Each pair's log-probability and whether it is greedy."""
-    found = []
-    for before, tokens in pairs:
-        parts = reader.likelihoods(list(windows_of(before, tokens, CONTEXT, label)))
-        found.append((sum(part.log_probability for part in parts), all(part.greedy for part in parts)))
-    return found
+def scored(reader, pairs, label=0, context=CONTEXT):
+    """Each pair's log-probability and whether it is greedy; all are read at once."""
+    windows = [list(windows_of(before, tokens, context, label)) for before, tokens in pairs]
+    found = iter(reader.likelihoods([window for own in windows for window in own]))
+    parts = [[next(found) for _ in own] for own in windows]
+    return [(sum(p.log_probability for p in own), all(p.greedy for p in own)) for own in parts]
 
 
-def run_of(tmp_path, settings):
-    return untrained_run(tmp_path, from_plain(Routing, settings))
+def run_of(tmp_path, routing):
+    return untrained_run(tmp_path, from_plain(Routing, routing))
 
 
-@pytest.mark.parametrize("name", [*CAUSAL, *LEAKING, *MIXING])
+@pytest.mark.parametrize("name", ALL)
 def test_every_routing_gives_what_a_slow_loop_gives(tmp_path, name):
-    folder = run_of(tmp_path, {**CAUSAL, **LEAKING, **MIXING}[name])
-    reader, slow, label = reader_of(folder), Slow(folder), int(name == "label")
-    assert (reader.passes.growing, reader.passes.alone) == (name in LEAKING, name in MIXING)
+    folder = run_of(tmp_path, ALL[name])
+    reader, slow, label = reader_of(folder), Slow.of_run(folder), int(name == "label")
+    assert reader.passes == Passes(growing=name in LEAKING or name in BOTH, alone=name in MIXING or name in BOTH)
     expected = [slow.of(before, tokens, label) for before, tokens in texts()]
-    for found, wanted in zip(scored(reader, texts(), label), expected, strict=True):
+    for found, wanted in zip(scored(reader, texts(), label), expected, strict=True):  # all at once
         assert found[0] == pytest.approx(wanted[0], abs=1e-4) and found[1] == wanted[1]
+
+
+SOME = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@SOME
+@given(points())
+def test_some_points_of_the_design_space_give_what_a_slow_loop_gives(config):
+    check_point(config)
+
+
+@pytest.mark.long
+@settings(SOME, max_examples=200, derandomize=False)
+@given(points())
+def test_any_point_of_the_design_space_gives_what_a_slow_loop_gives(config):
+    check_point(config)
+
+
+def check_point(config):
+    """In float64, where rounding decides no choice of experts."""
+    try:
+        validate(config)
+    except ConfigError:
+        assume(False)
+    context = config.model.context
+    sharp = replace(config, model=replace(config.model, init_std=0.5), run=replace(config.run, precision="fp32"))
+    gpt = build_model(sharp, end_of_text=3).double().eval()
+    passes, _ = passes_for(config.routing, context)
+    reader, slow = Reader(Tracer(gpt, sharp, torch.device("cpu")), passes), Slow(gpt, context)
+    lengths = ((1, 1), (3, 3), (3, 3), (context, 2), (1, context + 1))
+    pairs = [(before, tokens) for before, tokens in texts(7, lengths, config.vocab_size)]
+    for pair, found in zip(pairs, scored(reader, pairs, context=context), strict=True):
+        wanted = slow.of(*pair)
+        assert found[0] == pytest.approx(wanted[0], abs=1e-8) and found[1] == wanted[1]
 
 
 @pytest.mark.parametrize("name", LEAKING)

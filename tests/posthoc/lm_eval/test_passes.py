@@ -23,6 +23,7 @@ CASES = [  # routing, its passes where growing prefixes are allowed, a word of t
     ({"selection": "expert_choice", "choice_scope": "cutoff"}, Passes(), None),
     ({"selection": "soft", "soft": {"form": "across_batch", "group_size": 4}}, Passes(alone=True), None),
     (BATCH_CAPACITY, Passes(growing=True, alone=True), "how much text there is"),
+    ({**BATCH_CAPACITY, "k": 4}, Passes(growing=True, alone=True), "how much text there is"),  # all ask for all
     ({"k": 2, "shuffle": True}, Passes(growing=True, alone=True), "reads later tokens"),
 ]
 
@@ -41,7 +42,7 @@ def test_what_leaks_is_refused_or_grows_and_what_mixes_is_read_alone(tmp_path, s
 def test_a_limit_of_the_batch_does_depend_on_how_much_text_there_is(tmp_path):
     """What is declared of one text alone, measured: more text after the first tokens changes what they give."""
     folder = untrained_run(tmp_path, from_plain(Routing, BATCH_CAPACITY))
-    model = Slow(folder).model
+    model = Slow.of_run(folder).model
     tokens_BT = Tracer.of(folder).model.token_embedding.weight.new_tensor([[3, 1, 4, 1, 5, 9, 2, 6]]).long()
     short, long = (model(tokens_BT[:, :length]).logits_BTV[0, :3] for length in (3, 8))
     assert (short - long).abs().max() > 1e-3
