@@ -89,9 +89,9 @@ def test_disturbed_runs(cluster, small, tmp_path):
 def test_a_time_limit_and_then_a_lost_node(cluster, small, tmp_path):
     """Both without a second command: the job saves its run and requeues itself, and then SLURM requeues it."""
     runs_dir, seed = tmp_path / "runs", ("run.seed=0", *small)
-    limit = ("hydra.launcher.minutes=1", "hydra.launcher.warning=50")
+    limit = ("hydra.launcher.minutes=2", "hydra.launcher.warning=80")
     command = Command("slowly", runs_dir, *seed, *limit, steps=400)
-    wait_until(lambda: states(runs_dir).get(0) is State.PREEMPTED, "SLURM's warning", 70)
+    wait_until(lambda: states(runs_dir).get(0) is State.PREEMPTED, "SLURM's warning", 130)
     folder = by_seed(runs_dir)[0]
     saved = folder.status().step
     wait_until(lambda: folder.state() is State.RUNNING and folder.status().step > saved, "the job to go on", 60)
