@@ -29,14 +29,20 @@ def entries() -> list[str]:
     """What is committed: conf/routing/*.yaml, and sweeps/**/*.yaml, without scales, by the sweep's name."""
     root = project_root()
     routings = sorted(path.stem for path in (root / "conf" / "routing").glob("*.yaml"))
-    sweeps = [name for name in sweep_names(root) if not scales_of(name, root)]
+    sweeps = [name for name, scales in _sweeps().items() if not scales]
     return [f"routing={name}" for name in routings] + [f"+sweep={name}" for name in sweeps]
 
 
 def scaled_entries() -> list[str]:
     """Sweeps with scales, each at each of them, as NAME@SCALE."""
+    return [f"{name}@{scale}" for name, scales in _sweeps().items() for scale in scales]
+
+
+@functools.cache
+def _sweeps() -> dict[str, list[str]]:
+    """The committed sweeps with their scales, read once for all that are collected by them."""
     root = project_root()
-    return [f"{name}@{scale}" for name in sweep_names(root) for scale in scales_of(name, root)]
+    return {name: scales_of(name, root) for name in sweep_names(root)}
 
 
 @functools.cache

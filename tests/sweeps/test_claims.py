@@ -7,8 +7,8 @@ import pytest
 from moe_study.errors import ConfigError
 from moe_study.sweeps.claims import Claim, Expected
 from moe_study.sweeps.conf import project_root
-from moe_study.sweeps.sweep_file import claims_of, read_grid, scales_of, sweep_names
-from tests.sweeps.golden import plan_of_one_seed
+from moe_study.sweeps.sweep_file import claims_of, read_grid
+from tests.sweeps.golden import plan_of_one_seed, scaled_entries
 
 FILE = """
     source: "2402.13089,  Table 1"
@@ -23,7 +23,7 @@ FILE = """
 """
 COMPARED = "points: [{routing: [dense, token_top1]}]\ncompare:\n  - pair: [{routing: token_top1}, {routing: dense}]\n"
 ROOT = project_root()
-NAMES = [f"{name}@{scale}" for name in sweep_names(ROOT) for scale in scales_of(name, ROOT)]
+NAMES = scaled_entries()
 
 
 def written(text: str, tmp_path: Path) -> str:

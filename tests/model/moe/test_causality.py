@@ -33,7 +33,6 @@ from tests.design.points import MIXTRAL, SEGMENTS, SEQUENCE_MEAN, VOCABULARY, to
 
 LENGTH = 12
 PREFIXES = (1, 3, 7, 10)
-TRIALS = 3
 SEQUENCE_TOP2: dict[str, Any] = SEQUENCE_MEAN | {"k": 2, "gate": Gate.DOUBLE_SOFTMAX}
 LABEL: dict[str, Any] = {"unit": Unit.SEQUENCE, "context": Context.LABEL, "router": RouterKind.LABEL, "k": 2}
 
@@ -111,13 +110,13 @@ def moved(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() > 1e-9)
 
 
-def measured(gpt: GPT) -> Verdict:
-    """What reached either of the first two sequences in any trial.
+def measured(gpt: GPT, trials: int) -> Verdict:
+    """What reached either of the first two sequences in any of `trials`.
 
     Where places go by position the first one sees no other, and the last one may never get any.
     """
     found = Verdict()
-    for trial in range(TRIALS):
+    for trial in range(trials):
         base_BT, new_BT = tokens(trial), tokens(trial + 1000)
         base = logits_of(gpt, base_BT)
         for b in (0, 1):
@@ -133,9 +132,10 @@ def measured(gpt: GPT) -> Verdict:
     return found
 
 
+@pytest.mark.parametrize("trials", [1, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("point", POINTS)
-def test_what_leaks_is_exactly_what_is_declared_to(point: str) -> None:
-    assert measured(sharp_model(POINTS[point])) == verdict(POINTS[point], LENGTH)
+def test_what_leaks_is_exactly_what_is_declared_to(point: str, trials: int) -> None:
+    assert measured(sharp_model(POINTS[point]), trials) == verdict(POINTS[point], LENGTH)
 
 
 CAUSAL = [name for name, routing in POINTS.items() if verdict(routing, LENGTH) == Verdict()]
