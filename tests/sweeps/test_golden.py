@@ -59,7 +59,10 @@ def test_keys_and_configurations_are_those_that_are_held(composer, held, entry):
         assert point["keys"] == before[name]["keys"], f"{entry}: {name} has another key; {ADVICE}"
 
 
-@pytest.mark.parametrize("name", scaled_entries())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name.endswith("@cpu") else pytest.mark.long) for name in scaled_entries()],
+)
 def test_a_sweep_at_a_scale_has_the_points_and_keys_that_are_held(composer, held, name):
     plan = plan_of_one_seed(composer, name)
     plan.check()
