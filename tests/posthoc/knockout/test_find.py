@@ -32,8 +32,11 @@ def run_of(tmp_path: Path, name: str) -> RunFolder:
     return untrained_run(tmp_path / "runs", from_plain(Routing, POINTS[name]))
 
 
-@pytest.mark.parametrize("name", ["top-2 sigmoid", "threshold with capacity", "expert choice", "global", "label",
-                                  "merge by segment", "soft lagged", "hash"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["top-2 sigmoid", "expert choice", "merge by segment", "soft lagged", "label"]
+    + [pytest.param(name, marks=pytest.mark.long) for name in ("threshold with capacity", "global", "hash")],
+)
 def test_what_a_document_loses_is_the_difference_of_two_plain_readings(tmp_path: Path, name: str) -> None:
     folder, probe = run_of(tmp_path, name), small_probe()
     change = RouteChange(0, Kind.REMOVE, 1)
