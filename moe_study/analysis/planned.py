@@ -20,14 +20,19 @@ Request = Asked | Contrast | AskedAtCost  # what a report can be asked to test
 def planned_requests(members: Members, frame: pd.DataFrame) -> list[Request]:
     """All that is planned of the runs in `frame`: pairs, points at equal cost, and effects.
 
-    A number is tested once: an effect that is the difference of one pair is left to that pair where it is planned, too.
+    A number is tested once: an effect that is the difference of one pair is left to that pair where it is planned, too,
+    and lends it its question.
     """
     requests = _planned_pairs(members, frame)
-    known = {pair_identity(one.point, one.against) for one in requests if isinstance(one, Asked)}
+    places = {
+        pair_identity(one.point, one.against): place for place, one in enumerate(requests) if isinstance(one, Asked)
+    }
     for contrast in (one for planned in members.effects for one in _contrasts(planned, frame)):
-        if contrast.identity not in known:
-            known.add(contrast.identity)
+        place = places.setdefault(contrast.identity, len(requests))
+        if place == len(requests):
             requests.append(contrast)
+        elif not requests[place].question:
+            requests[place] = replace(requests[place], question=contrast.question)
     return requests
 
 

@@ -29,12 +29,12 @@ def effect_sentence(effect: Effect) -> str:
     if contrast.grid.carried:
         text += f" (with its cells go {first_of(list(map(short_name, contrast.grid.carried)), ', ')})"
     if effect.missing:
-        text += f" [no point has {first_of(effect.missing, '; ')}]"
+        text += f" [no point has {first_of(effect.missing)}]"
     return text + _late(contrast.late)
 
 
-def first_of(words: Sequence[str], between: str = ", ") -> str:
-    """The first SHOWN of a list, and how many more there are."""
+def first_of(words: Sequence[str], between: str = "; ") -> str:
+    """The first SHOWN of a list, and how many more there are; labels have commas of their own."""
     more = len(words) - SHOWN
     return between.join([*words[:SHOWN], *([f"{more} more"] if more > 0 else [])])
 
@@ -76,7 +76,7 @@ def _interaction(effect: Effect) -> str:
 
 
 def _no_whole_seed(effect: Effect) -> str:
-    return f"{effect.name} has no seed with a result of every point that it needs ({', '.join(effect.points)})"
+    return f"{effect.name} has no seed with a result of every point that it needs ({'; '.join(effect.points)})"
 
 
 def equal_cost_sentence(c: EqualCost, leaking: Collection[str] = ()) -> str:
@@ -142,8 +142,8 @@ def front_sentence(front: Front, costs: Sequence[Cost] = ()) -> str:
     by = f"{', '.join(most)} and {last}" if most else last
     off = sorted((p for p in front.points if not p.on_front and p.share >= RARELY), key=lambda p: -p.share)
     near = [_with_share(p) for p in off]
-    text = f"by {by}: {', '.join(map(_with_share, front.on_front))}"
-    return text + (f"; in some resamples {first_of(near)}" if near else "")
+    text = f"by {by}: {'; '.join(map(_with_share, front.on_front))}"
+    return text + (f". In some resamples: {first_of(near)}" if near else "")
 
 
 def _with_share(point: FrontPoint) -> str:

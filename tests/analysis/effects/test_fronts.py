@@ -64,7 +64,7 @@ def test_costs_by_which_the_same_points_are_on_the_front_share_a_line():
     known, standings = costs(a=(1, 1), b=(2, 9), c=(3, 8)), dict.fromkeys("abc", "ranked")
     fronts = [front(cost, losses(rows), known, standings, "ranked") for cost in Cost]
     said = front_sentences(fronts)
-    assert said[0] == "by total parameters, active parameters and executed training FLOPs: a (100%), b (100%)"
+    assert said[0] == "by total parameters, active parameters and executed training FLOPs: a (100%); b (100%)"
     assert said[1].startswith("by training time: a (") and "c (" in said[1]
 
 
@@ -72,4 +72,4 @@ def test_one_seed_gives_a_front_without_shares():
     found = front(
         Cost.FLOPS, losses({"a": [4.0], "b": [3.0]}), costs(a=1, b=2), dict.fromkeys("ab", "ranked"), "ranked"
     )
-    assert front_sentences([found]) == ["by executed training FLOPs: a, b"]
+    assert front_sentences([found]) == ["by executed training FLOPs: a; b"]

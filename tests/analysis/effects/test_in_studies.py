@@ -150,9 +150,9 @@ def test_one_margin_for_all_replaces_those_of_the_file(folders, frame):
 
 def test_an_effect_that_is_a_planned_pair_is_tested_once(folders, frame):
     cells = tuple(PlannedCell("", (str(k),), keys(folders, len(DENSE) + k - 1)) for k in (1, 2))
-    effect = PlannedEffect("effect of k where routing.unit=token", ("routing.k",), (("1", "2"),), cells)
+    effect = PlannedEffect("effect of k where routing.unit=token", ("routing.k",), (("1", "2"),), cells, why="Two?")
     both = study_of(frame, plan([pair(folders, 3, 4)], [effect]))
-    assert both.family == 1 and len(both.comparisons) == 1
+    assert both.family == 1 and [one.asked.question for one in both.comparisons] == ["Two?"]
     alone = study_of(frame, plan(effects=[effect, planned_effect(folders)]))
     assert alone.family == 3 and [len(one.points) for one in alone.parts[0].effects] == [2, 4, 4]
 
