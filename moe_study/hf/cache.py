@@ -47,8 +47,8 @@ class MoeStudyCache(TransformersCache):
         self.reorder_cache(indices)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens; their number may also be given with a minus."""
-        tokens = abs(tokens_to_remove)
+        """Forget the last tokens, their number given with a minus; without one, as in older versions, keep so many."""
+        tokens = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self.columns - tokens_to_remove)
         self.columns -= tokens
         if self.state is not None:
             self.state.forget(tokens)

@@ -133,10 +133,10 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         on_device = {name: _moved(value, self.device) for name, value in given.items()}
         return on_device | {"logits_to_keep": kwargs.get("logits_to_keep", 0)}
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """False: `forward` makes the cache, which knows more than keys and values."""
-        return False
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any) -> None:
+        """The cache of this model, which knows more than keys and values, whatever kind was asked for."""
+        if generation_config.use_cache is not False:
+            model_kwargs["past_key_values"] = self._cache(model_kwargs.get("past_key_values"))
 
     def _validate_generated_length(self, generation_config: Any, input_ids_length: int, *others: Any) -> None:
         """Before anything is generated, rather than when the context is full."""

@@ -145,6 +145,14 @@ def test_beams_and_samples_are_the_same_with_and_without_a_cache(model: Any, set
     assert torch.equal(*found)
 
 
+def test_guesses_that_were_wrong_are_forgotten(model: Any) -> None:
+    """Prompt lookup guesses several tokens, and takes back what the model would not have said."""
+    prompt_BT = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
+    greedy = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
+    expected = model.generate(prompt_BT, **greedy)
+    assert torch.equal(model.generate(prompt_BT, prompt_lookup_num_tokens=4, **greedy), expected)
+
+
 def test_a_text_is_gone_on_with_by_hand(model: Any) -> None:
     text = texts(model.config.run_config, 2, 12)
     with torch.inference_mode():
