@@ -5,7 +5,7 @@ found = score_runs(frame, ScoreWish(tasks=("cloze", "topic")))
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pandas as pd
 from moe_study.analysis.format import duration
 from moe_study.analysis.frame import done, each
 from moe_study.data import places
+from moe_study.data.shards import PreparedCorpus
 from moe_study.design.routing import Context
 from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.posthoc.lm_eval.harness import LOCAL, Asked, ask, harness_tasks, harness_version, local_task
@@ -67,8 +68,8 @@ def score_runs(frame: pd.DataFrame, wish: ScoreWish, say: Callable[[str], None] 
     for count, run in enumerate(runs, start=1):
         name = f"{run.label}, seed {run.seed:g} ({run.key})"
         try:
-            said = _score(RunFolder(run.folder), wish, tasks)
-            found.asked.update((one.name, one.fingerprint) for one in tasks.of(RunFolder(run.folder)))
+            asked = tasks.of(RunFolder(run.folder))
+            said = _score(RunFolder(run.folder), wish, asked)
         except StudyError as error:
             if isinstance(error, ConfigError):
                 raise
@@ -76,15 +77,15 @@ def score_runs(frame: pd.DataFrame, wish: ScoreWish, say: Callable[[str], None] 
             say(f"[{count}/{len(runs)}] {name}: left out")
             continue
         found.keys.append(run.key)
+        found.asked.update((one.name, one.fingerprint) for one in asked)
         say(f"[{count}/{len(runs)}] {name}: {said}")
     return found
 
 
-def _score(folder: RunFolder, wish: ScoreWish, tasks: "_Tasks") -> str:
+def _score(folder: RunFolder, wish: ScoreWish, asked: Sequence[Asked]) -> str:
     """Score one run; what to say about it."""
     started = time.perf_counter()
     weights = checkpoint.fingerprint_of_newest(folder.checkpoint_folder)
-    asked = tasks.of(folder)
     known = {one.name: score_identity(folder, weights, one.name, one.fingerprint) for one in asked}
     facts = {"label": wish.label if _is_by_label(folder) else None}
     missing = [one for one in asked if find_score(folder, known[one.name], facts) is None]
@@ -106,32 +107,39 @@ def _is_by_label(folder: RunFolder) -> bool:
 
 
 class _Tasks:
-    """The tasks of a wish for each run; loaded once for all runs that get the same questions."""
+    """The tasks of a wish for each run; loaded once, or once in vain, for all runs that get the same questions."""
 
     def __init__(self, wish: ScoreWish) -> None:
         self.wish = wish
         self.of_harness = harness_tasks([name for name in wish.tasks if name not in LOCAL], wish.items)
-        self.local: dict[tuple[str, Path], Asked] = {}
+        self.local: dict[tuple[str, Path, str | None], Asked | StudyError] = {}
 
     def of(self, folder: RunFolder) -> list[Asked]:
         """StudyError for a run without text, DataError where the text that its questions are made from is gone."""
-        needs_text(folder, folder.read_config())
-        return [*(self._local(folder, name) for name in self.wish.tasks if name in LOCAL), *self.of_harness]
-
-    def _local(self, folder: RunFolder, name: str) -> Asked:
-        questions = self._questions(folder, name)
-        if (name, questions) not in self.local:
-            self.local[name, questions] = local_task(name, questions)
-        return self.local[name, questions]
-
-    def _questions(self, folder: RunFolder, name: str) -> Path:
-        config, items = folder.read_config(), self.wish.items or ITEMS
+        config = folder.read_config()
+        needs_text(folder, config)
         root, corpus = self.wish.data_root or places.data_root(config.data), training_corpus(folder)
+        local = [name for name in self.wish.tasks if name in LOCAL]
+        return [*(self._local(name, root, corpus) for name in local), *self.of_harness]
+
+    def _local(self, name: str, root: Path, corpus: PreparedCorpus | None) -> Asked:
+        key = name, root, corpus.fingerprint if corpus else None
+        if key not in self.local:
+            try:
+                self.local[key] = local_task(name, self._questions(name, root, corpus))
+            except StudyError as error:
+                self.local[key] = error
+        if isinstance(task := self.local[key], StudyError):
+            raise task
+        return task
+
+    def _questions(self, name: str, root: Path, corpus: PreparedCorpus | None) -> Path:
+        items = self.wish.items or ITEMS
         if name == "topic":
             return topic_items([] if corpus is None else corpus.languages, root, items)
         if corpus is None:
             raise DataError(
-                f"{folder.path} was trained on {config.data.name}, and that corpus is not in {root}; the task {name} is"
-                " made from its held-out text: prepare it again (moe-study prepare), or leave the task out of --tasks"
+                f"the corpus that it was trained on is not in {root}, and the task {name} is made from held-out text of"
+                " it: prepare it again (moe-study prepare), or leave the task out of --tasks"
             )
         return cloze_items(corpus, root, items)

@@ -14,7 +14,7 @@ from moe_study.design.config import ModelConfig
 from moe_study.design.normal import normalised
 from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
-from moe_study.errors import ConfigError, StudyError
+from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.posthoc.lm_eval import harness, items
 from moe_study.posthoc.lm_eval.score import ScoreWish, score_runs
 from moe_study.runs.folder import RunFolder
@@ -101,7 +101,7 @@ def test_a_corpus_that_is_gone_leaves_its_task_out(runs, trained):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("moe_study.posthoc.lm_eval.score.training_corpus", lambda folder: None)
         found, _ = score(runs)
-    assert not found.keys and re.search(r"trained on tiny.*leave the task out of --tasks", found.left_out[0])
+    assert not found.keys and re.search(r"trained on is not in .*leave the task out of --tasks", found.left_out[0])
 
 
 def test_a_label_is_told_to_routers_by_label_and_to_nobody_else(runs, trained):
@@ -116,6 +116,19 @@ def test_a_label_is_told_to_routers_by_label_and_to_nobody_else(runs, trained):
     found, _ = score(runs, dataclasses.replace(CLOZE, label="en"))
     labels = {key: next(all_scores(RunFolder(runs / key))).facts["label"] for key in found.keys}
     assert len(labels) == 3 and {key for key, label in labels.items() if label == "en"} == {folder.key}
+
+
+def test_a_source_that_cannot_be_had_is_asked_for_once(runs, monkeypatch):
+    calls = []
+
+    def unreachable(languages, root, items):
+        calls.append(root)
+        raise DataError("no network")
+
+    monkeypatch.setattr("moe_study.posthoc.lm_eval.score.topic_items", unreachable)
+    found, _ = score(runs, dataclasses.replace(CLOZE, tasks=("topic",)))
+    assert not found.keys and [line.rpartition(": ")[2] for line in found.left_out] == ["no network"] * 3
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
