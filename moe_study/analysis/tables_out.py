@@ -52,8 +52,12 @@ def cells_of(
     chosen = [c for c in frame if c not in IN_WORDS] if columns is None else [c for c in columns if c in frame]
     shown = frame[chosen]
     rows = [[_cell(value, marks) for value in row] for row in shown.itertuples(index=False, name=None)]
-    texts = [place for place, name in enumerate(chosen) if not pd.api.types.is_numeric_dtype(shown[name])]
+    texts = [place for place, name in enumerate(chosen) if not _is_number(shown[name])]
     return Cells([str(name).replace("_", " ") for name in chosen], rows, list(notes), texts)
+
+
+def _is_number(values: "pd.Series[Any]") -> bool:
+    return bool(pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
 
 
 def _cell(value: Any, marks: Mapping[str, str]) -> str:

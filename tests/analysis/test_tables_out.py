@@ -73,6 +73,8 @@ def test_marks_and_absent_runs_stand_in_every_format_of_every_table(part):
     for name, frame, cells in report.tables(part, absent):
         names.append(name)
         readable, set_in_tex = markdown(cells), latex(cells)
+        kept = pd.read_parquet(io.BytesIO(FORMATS["parquet"](frame, cells)))
+        assert list(kept) == list(frame) and len(kept) == len(frame) and kept.attrs["notes"][-4:] == absent
         for sentence in absent:
             assert sentence in frame.to_csv() and sentence in readable and latex_text(sentence) in set_in_tex
         assert "sequence top-2 †" in readable and r"sequence top-2 \textdagger{}" in set_in_tex
@@ -98,17 +100,18 @@ def test_any_frame_becomes_cells():
             "flops": [96296.0, -1.5e12, 9999.0],
             "seeds_needed": pd.array([3, None, 12345], "Int64"),
             "leaks": [True, np.bool_(False), None],
+            "on_front": [True, False, True],
             "sentence": ["x"] * 3,
         }
     )
     cells = cells_of(frame, marks={"a": "†"}, notes=["note"])
-    assert cells.header == ["label", "effect", "flops", "seeds needed", "leaks"]
+    assert cells.header == ["label", "effect", "flops", "seeds needed", "leaks", "on front"]
     assert cells.rows == [
-        ["a †", "0.1235", "96.3k", "3", "yes"],
-        ["b", "–", "-1.5T", "–", "no"],
-        ["–", "-2e-07", "9999", "12345", "–"],
+        ["a †", "0.1235", "96.3k", "3", "yes", "yes"],
+        ["b", "–", "-1.5T", "–", "no", "no"],
+        ["–", "-2e-07", "9999", "12345", "–", "yes"],
     ]
-    assert list(cells.text_columns) == [0, 4]
+    assert list(cells.text_columns) == [0, 4, 5]
     assert cells_of(frame, columns=["seeds_needed", "gone", "label"]).header == ["seeds needed", "label"]
     assert cells_of(frame.head(0)).rows == []
 
