@@ -133,7 +133,9 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
         on_device = {name: _moved(value, self.device) for name, value in given.items()}
         return on_device | {"logits_to_keep": kwargs.get("logits_to_keep", 0)}
 
-    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any) -> None:
+    def _prepare_cache_for_generation(  # type: ignore[override]  # as above
+        self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any
+    ) -> None:
         """The cache of this model, which knows more than keys and values, whatever kind was asked for."""
         if generation_config.use_cache is not False:
             model_kwargs["past_key_values"] = self._cache(model_kwargs.get("past_key_values"))
