@@ -77,6 +77,7 @@ def test_a_failure_is_one_sentence_that_says_where_the_files_are(files, wandb, e
 def test_the_commands_send_what_they_have_written_to_the_project_of_the_runs(tmp_path, wandb, capsys, monkeypatch):
     planted.plant(tmp_path / "runs", planted.FIRST_LOOK[:2], (0.0, 0.0))
     monkeypatch.setattr("moe_study.analysis.report.draw_all", lambda part, out: [])
+    monkeypatch.setattr("moe_study.analysis.page.page.write_page", lambda _, out, *rest: out.write_text("a") and out)
     out = tmp_path / "plots"
     assert main(["plots", str(tmp_path / "runs"), f"--out={out}", "--wandb", "offline"]) == 0
     online = ["--wandb=online", "--wandb-project=p"]
