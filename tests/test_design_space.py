@@ -16,7 +16,7 @@ from moe_study.design.routing import experts_of_layer, mixture_layers
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError
 from moe_study.model.gpt import GPT, Output
-from tests.points import VOCABULARY, points
+from tests.points import VOCABULARY, examples, points
 
 STEPS = 2
 LABELS = 3
@@ -35,7 +35,7 @@ def is_refused(config: RunConfig) -> bool:
 
 
 @pytest.mark.slow
-@settings(quickly, max_examples=200)
+@settings(quickly, max_examples=examples(200))
 @given(points(), st.integers(0, 1000))
 def test_a_point_is_refused_in_words_or_trains(config: RunConfig, seed: int) -> None:
     if is_refused(config):
@@ -85,7 +85,7 @@ def assert_experts_learn(config: RunConfig, model: GPT, output: Output) -> None:
 
 
 @pytest.mark.slow
-@settings(quickly, max_examples=80)
+@settings(quickly, max_examples=examples(80))
 @given(points())
 def test_no_point_leaks_more_than_it_declares(config: RunConfig) -> None:
     if is_refused(config):

@@ -21,7 +21,7 @@ from moe_study.design.routing import (
 )
 from moe_study.design.validation import problems, validate
 from tests.audit.table import ROWS
-from tests.points import points
+from tests.points import examples, points
 
 
 def large(routing: Routing, **model: object) -> RunConfig:
@@ -48,7 +48,7 @@ def test_a_large_point_becomes_a_small_valid_one_of_the_same_verdict(name: str) 
     assert small.model.context <= 32 and small.model.width <= 16
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=examples(100), derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
 @given(points())
 def test_every_valid_point_shrinks_to_a_valid_one_of_the_same_verdict(config: RunConfig) -> None:
     assume(next(problems(config), None) is None)

@@ -35,7 +35,7 @@ from moe_study.design.unused import ALWAYS, USED, explain_unused, is_used, unuse
 from moe_study.design.validation import problems, validate
 from moe_study.errors import ConfigError
 from tests.design.points import COUNTED, DENSE, TOP_K, toy
-from tests.points import points
+from tests.points import examples, points
 
 DENSE_ROUTING = Routing(selection=Selection.DENSE)
 DIGITS = RunConfig(
@@ -237,7 +237,7 @@ def test_keys_are_sixteen_digits_and_the_points_of_the_tests_have_their_own() ->
     assert all(len(key) == 16 and set(key) <= set("0123456789abcdef") for key in keys)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(points())
 def test_the_one_spelling_of_a_run_is_valid_has_its_key_and_is_its_own(config: RunConfig) -> None:
     if list(problems(config)):

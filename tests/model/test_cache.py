@@ -15,7 +15,7 @@ from moe_study.errors import ConfigError
 from moe_study.model.cache import Cache
 from moe_study.model.gpt import GPT
 from tests.audit.table import ROWS
-from tests.points import points
+from tests.points import examples, points
 
 CONTEXT, VOCABULARY, END = 40, 13, 3  # segments and prefixes of the table have 16 tokens
 SMALL = ModelConfig(layers=3, heads=2, width=8, context=CONTEXT, ffn_size=12)
@@ -82,7 +82,7 @@ def check_pieces(config: RunConfig) -> None:
     torch.testing.assert_close(in_pieces(gpt, tokens_BT, lengths), logits_of(gpt, tokens_BT))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(points())
 def test_any_causal_point_goes_on_in_pieces_of_any_length(config: RunConfig) -> None:
     try:

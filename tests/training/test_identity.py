@@ -33,10 +33,10 @@ from moe_study.design.validation import problems
 from moe_study.training.loop import Trainer
 from moe_study.training.models import build_model
 from moe_study.training.tasks import task_of
-from tests.points import VOCABULARY, points
+from tests.points import VOCABULARY, examples, points
 
 STEPS = 2
-quickly = settings(max_examples=25, deadline=None)
+quickly = settings(max_examples=examples(25), deadline=None)
 
 # Legal values of the settings that some configurations cannot use; `model` is not resized, for speed.
 VALUES: dict[str, list[Any]] = {
