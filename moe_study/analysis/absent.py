@@ -1,12 +1,11 @@
 """Runs without a result: who they are, what became of them, and why."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from moe_study.analysis.format import LEAK_MARK
 from moe_study.analysis.frame import each, not_done
 
 WORDS = {"failed": "failed", "diverged": "diverged", "stale": "stopped without a word", "missing": "was never started"}
@@ -37,15 +36,10 @@ class AbsentRun:
 
     @property
     def sentence(self) -> str:
-        return self.sentence_with(())
-
-    def sentence_with(self, leaking: Collection[str]) -> str:
-        """The sentence, with the mark of its point where that stands in `leaking` (labels)."""
         if not self.is_known:
             return f"{f'{self.planned_as} ({self.key})' if self.planned_as else self.key} {self.fate}"
         seed = "" if self.seed is None else f", seed {self.seed}"
-        mark = f" {LEAK_MARK}" if self.label in leaking else ""
-        return f"{self.label}{mark}{seed} ({self.key}) {self.fate}"
+        return f"{self.label}{seed} ({self.key}) {self.fate}"
 
 
 def absent_runs(frame: pd.DataFrame) -> tuple[AbsentRun, ...]:

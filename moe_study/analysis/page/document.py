@@ -6,6 +6,7 @@ nor load anything.
 
 import base64
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ FILES = Path(__file__).parent / "files"
 SCRIPTS = ("page.js", "tables.js", "charts.js", "experts.js")
 
 
-def document(content: dict[str, Any], data: dict[str, Any]) -> str:
-    """The page's HTML; `content` is for files/page.html, `data` for its scripts."""
+def document(content: dict[str, Any], data: dict[str, Any], mark: Callable[[str], str] = str) -> str:
+    """The page's HTML; `content` is for files/page.html, `data` for its scripts, `mark` puts marks into sentences."""
     style = (FILES / "page.css").read_text(encoding="utf-8")
     scripts = [_drawing(), *((FILES / name).read_text(encoding="utf-8") for name in SCRIPTS)]
     template = _environment().get_template("page.html")
@@ -31,6 +32,7 @@ def document(content: dict[str, Any], data: dict[str, Any]) -> str:
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
         data=Markup(as_json(data)),
+        mark=mark,
         **content,
     )
 
@@ -42,13 +44,18 @@ def _environment() -> jinja2.Environment:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
         finalize=_finalize,
     )  # fmt: skip
-    environment.filters["marks"] = with_marks
+    environment.filters["marks"] = _marks
     return environment
 
 
 def _finalize(value: Any) -> Any:
     """Every text that the template prints, but what is markup already."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+@jinja2.pass_context
+def _marks(context: jinja2.runtime.Context, text: str) -> Markup:
+    return with_marks(context["mark"](text))
 
 
 def with_marks(text: str) -> Markup:

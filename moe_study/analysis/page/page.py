@@ -17,7 +17,7 @@ from moe_study.analysis.page.experts import Inside, inside_of
 from moe_study.analysis.page.inside_charts import add_inside_charts
 from moe_study.analysis.page.loss_charts import add_loss_charts
 from moe_study.analysis.page.question import question_of
-from moe_study.analysis.page.tables import Table, tables_of
+from moe_study.analysis.page.tables import Table, leak_marker, tables_of
 from moe_study.analysis.plots.all import readable, styles_of
 from moe_study.analysis.report import heading
 from moe_study.analysis.study import Part, Study
@@ -65,7 +65,7 @@ def page(study: Study, runs: Sequence[Path], sweep: str | None = None) -> str:
     parts = [_part(part, f"p{number}-", data, reach) for number, part in enumerate(study.parts)]
     marks = {label: held for part in study.parts for label, held in marks_by_label(part.table).items()}
     leaking = frozenset(label for part in study.parts for label in part.leaking)
-    absent = [run.sentence_with(leaking) for run in study.absent]
+    absent = [run.sentence for run in study.absent]
     said = heading(study, sum(one.decided for one in study.tested), len(study.tested))
     content = {
         "question": question_of(sweep, runs),
@@ -85,7 +85,7 @@ def page(study: Study, runs: Sequence[Path], sweep: str | None = None) -> str:
         "problems": study.problems,
         "has_leaks": bool(leaking),
     }
-    return document(content, data)
+    return document(content, data, leak_marker(study.frame["label"].unique(), leaking))
 
 
 def _part(part: Part, prefix: str, data: dict[str, Any], reach: float) -> PartOfPage:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +151,17 @@ def _comparison(c: Comparison, marks: Mapping[str, str]) -> list[Cell]:
 def marked(label: str, marks: Mapping[str, str]) -> str:
     """The label, with the marks that it has in `marks`."""
     return f"{label} {marks[label]}" if label in marks else label
+
+
+def leak_marker(labels: Iterable[str], leaking: Collection[str]) -> Callable[[str], str]:
+    """What marks, in any sentence, the points of `leaking` among `labels` that do not carry their mark yet."""
+    longest_first = sorted(set(labels), key=len, reverse=True)  # "token top-2, frozen" is not "token top-2"
+    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?![\w{LEAK_MARK}])(?! {LEAK_MARK})")
+
+    def mark(sentence: str) -> str:
+        return named.sub(lambda found: marked(found.group(), dict.fromkeys(leaking, LEAK_MARK)), sentence)
+
+    return mark if leaking else str
 
 
 def span(low: float, high: float) -> str:

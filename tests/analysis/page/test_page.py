@@ -11,6 +11,7 @@ import pytest
 from moe_study.analysis.page import experts
 from moe_study.analysis.page.document import SCRIPTS, with_marks
 from moe_study.analysis.page.page import page, write_page
+from moe_study.analysis.page.tables import leak_marker
 from moe_study.analysis.plots import style
 from moe_study.analysis.study import read_study
 from moe_study.cli import main
@@ -119,6 +120,23 @@ def test_a_leaking_point_is_marked_in_tables_answers_charts_and_configurations(p
         named = [text[found.end() :][:2] for found in re.finditer("sequence top-2", text)]
         assert len(named) >= 3 and set(named) == {" †"}
     assert str(with_marks("a † b")).count("its routing reads later tokens") == 2  # to see, and to hear
+
+
+def test_a_leaking_point_is_marked_in_what_is_missing_and_in_what_a_comparison_lacks(tmp_path) -> None:
+    folders = planted.plant(tmp_path, seeds=(0, 1, 2))
+    error = {"type": "Killed", "message": "of sequence top-2", "traceback": ""}
+    planted.set_status(folders[-1], "failed", error, 12)
+    html = page(read_study([tmp_path], rank_leaking=True), [tmp_path])
+    text = Read(html).text
+    named = [text[found.end() :][:2] for found in re.finditer("sequence top-2", text)]
+    assert set(named) == {" †"} and len(named) > 10
+    assert "without sequence top-2 †" in re.sub(r" \(its [^)]*\)", "", text)
+
+
+def test_marks_are_set_once_and_on_whole_names_alone() -> None:
+    mark = leak_marker(["soft", "token top-2", "token top-2, frozen"], {"soft", "token top-2"})
+    said = "token top-2 beats token top-2, frozen; softmax, soft † and token top-2‡"
+    assert mark(said) == "token top-2 † beats token top-2, frozen; softmax, soft † and token top-2 †‡"
 
 
 def test_text_of_a_study_never_becomes_markup(harmful: str) -> None:
