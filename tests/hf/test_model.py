@@ -150,7 +150,8 @@ def test_guesses_that_were_wrong_are_forgotten(model: Any) -> None:
     prompt_BT = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
     greedy = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
     expected = model.generate(prompt_BT, **greedy)
-    assert torch.equal(model.generate(prompt_BT, prompt_lookup_num_tokens=4, **greedy), expected)
+    guessed = model.generate(prompt_BT, prompt_lookup_num_tokens=4, **greedy)
+    assert torch.equal(guessed[:, : expected.shape[1]], expected)  # transformers 5.0 may give one more than asked for
 
 
 def test_a_text_is_gone_on_with_by_hand(model: Any) -> None:
