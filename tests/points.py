@@ -116,6 +116,7 @@ def routings(draw: st.DrawFn) -> Routing:
         prefix_length=draw(st.sampled_from([1, 3, 4])) if context is Context.PREFIX else None,
         scope=draw(st.sampled_from(Scope)),
         router_depth=draw(st.integers(1, 2)),
+        router_width=draw(st.sampled_from([0.5, 1.0, 2.0])),
         shuffle=selection in PICKING and draw(_rarely(st.just(True), False)),
         threshold=draw(st.sampled_from([0.0, 0.3, 0.9])),  # at 1 rounding alone says where a token stops
         choice_scope=draw(st.sampled_from(ChoiceScope)),

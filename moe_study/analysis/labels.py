@@ -144,8 +144,9 @@ def _experts(p: Row) -> str:
 def _router(p: Row) -> str:
     kind = p["routing.router"]
     if kind == "mlp":
-        depth = p["routing.router_depth"]
-        return "MLP router" if depth == 1 else f"{depth:g}-deep MLP router"
+        depth, width = p["routing.router_depth"], p.get("routing.router_width")
+        wide = f"{width:g}x wide " if _given(width) and width != 1 else ""
+        return f"{wide}MLP router" if depth == 1 else f"{wide}{depth:g}-deep MLP router"
     if kind == "label":
         return f"by {p['routing.label']}"
     return "" if kind == "linear" else f"{_text(kind)} router"
@@ -182,7 +183,7 @@ ROUTING_AXES = (
     _routed(("routing.num_experts",), _experts),
     _unless("scope", "layer", _text),
     _routed(("routing.context", "routing.prefix_length"), _context),
-    _routed(("routing.router", "routing.router_depth", "routing.label"), _router),
+    _routed(("routing.router", "routing.router_depth", "routing.router_width", "routing.label"), _router),
     _unless("router_state", "learned", _text),
     _unless("shuffle", False, lambda _: "shuffled"),
     _routed(("routing.expert_size",), _size),

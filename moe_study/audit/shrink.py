@@ -59,6 +59,7 @@ def shrink(config: RunConfig) -> RunConfig:
         threshold_budget=_budget(config, kept, counts),
         shared_experts=min(routing.shared_experts, 1),
         router_depth=min(routing.router_depth, 2),
+        router_width=1.0,
         capacity=_capacity(config, kept, counts, k),
         balance=Balance(bias_rate=0.05 if routing.balance.bias_rate else 0.0),  # losses change no output
         soft=_soft(config, counts, window),

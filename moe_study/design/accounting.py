@@ -12,6 +12,7 @@ drops rows, expert choice and its cutoff take as many as they take.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from moe_study.design.config import ModelConfig, RunConfig
 from moe_study.design.routing import (
@@ -29,6 +30,7 @@ from moe_study.design.routing import (
     experts_of_layer,
     has_prior,
     mixture_layers,
+    router_sizes,
 )
 from moe_study.design.selections import facts_of
 
@@ -130,8 +132,7 @@ def _router_weights(model: ModelConfig, routing: Routing, n: int) -> int:
         return 0
     if routing.router is RouterKind.COSINE:
         return cosine_dimensions(n) * (model.width + n)
-    hidden = routing.router_depth * model.width**2 if routing.router is RouterKind.MLP else 0
-    return hidden + model.width * n
+    return sum(inputs * outputs for inputs, outputs in pairwise(router_sizes(routing, model.width, n)))
 
 
 def _ffn_flops(config: RunConfig, layer: int, rows_per_token: Rows) -> float:

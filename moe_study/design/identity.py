@@ -38,6 +38,7 @@ ABSENT: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "model.init_std": lambda older: older["model.width"] ** -0.5 if older.get("task") == "images" else 0.02,
     "run.dispatch": lambda older: "auto",
     "routing.soft.normalise": lambda older: True,
+    "routing.router_width": lambda older: 1.0,
 }
 
 

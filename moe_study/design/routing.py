@@ -165,6 +165,7 @@ class Routing:
     scope: Scope = Scope.LAYER
     router: RouterKind = RouterKind.LINEAR
     router_depth: int = 1  # hidden layers of router=mlp
+    router_width: float = 1.0  # their units, in widths of the model
     router_state: RouterState = RouterState.LEARNED
     router_noise: float = 0.0  # standard deviation of Gaussian noise on the logits, in training only
     shuffle: bool = False  # control: permute decisions among units, so that only the usage is kept
@@ -215,6 +216,12 @@ def experts_of_layer(routing: Routing, num_layers: int, layer: int) -> int:
 def picks_per_unit(routing: Routing) -> int:
     """K after the granularity split (selection=top_k and expert_choice)."""
     return routing.k * routing.granularity
+
+
+def router_sizes(routing: Routing, width: int, experts: int) -> list[int]:
+    """Inputs, hidden layers and outputs of a linear or MLP router in a model of that width."""
+    hidden = [round(routing.router_width * width)] * routing.router_depth if routing.router is RouterKind.MLP else []
+    return [width, *hidden, experts]
 
 
 def whole_hidden(routing: Routing, dense_hidden: int) -> int:

@@ -117,6 +117,12 @@ def _router(config: RunConfig) -> Iterator[str]:
         yield "routing.router=hash reads the token id: use routing.unit=token and routing.context=own"
     if routing.router_depth < 1:
         yield f"routing.router_depth={routing.router_depth} must be at least 1; use routing.router=linear for none"
+    units = routing.router_width * config.model.width
+    if units < 1 or units % 1:
+        yield (
+            f"routing.router_width={routing.router_width:g} gives a hidden layer of {units:g} units in a model of"
+            f" width {config.model.width}; it must be a whole number of at least 1"
+        )
     if not scored and not facts_of(routing).fixed_routers:
         yield f"routing.router={routing.router} gives no scores: use routing.selection=top_k or router=linear"
     if not scored and routing.router_state is not RouterState.LEARNED:

@@ -109,6 +109,7 @@ USED: dict[str, Use] = {
     ),
     "routing.router": MIXTURE,
     "routing.router_depth": Use(_in_mixtures(lambda r: r.router is RouterKind.MLP), "routing.router=mlp"),
+    "routing.router_width": Use(_in_mixtures(lambda r: r.router is RouterKind.MLP), "routing.router=mlp"),
     "routing.router_state": Use(_in_mixtures(lambda r: _scores(r) or _has_slot_scores(r)), "a router with scores"),
     "routing.router_noise": SCORED,
     "routing.shuffle": Use(_of(*PICKING), "routing.selection=top_k or threshold"),

@@ -66,6 +66,7 @@ TOP_K: dict[str, Routing] = {
         **SEGMENTS, context=Context.PREVIOUS_SEGMENT, router=RouterKind.COSINE, num_experts=2
     ),
     "deep mlp router": Routing(router=RouterKind.MLP, router_depth=3, k=2),
+    "wide mlp router": Routing(router=RouterKind.MLP, router_depth=2, router_width=1.5, k=2),
     "frozen": Routing(**MIXTRAL, router_state=RouterState.FROZEN),
     "redrawn": Routing(**MIXTRAL, router_state=RouterState.REDRAWN),
     "token global": Routing(**MIXTRAL, scope=Scope.GLOBAL),

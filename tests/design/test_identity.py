@@ -111,6 +111,7 @@ TWO_SPELLINGS: dict[str, tuple[RunConfig, ...]] = {
         changed(routing=Routing(selection=Selection.THRESHOLD, k=k, choice_scope="batch")) for k in (1, 3)
     ),
     "depth of a router without depth": (changed(), changed(routing__router_depth=3)),
+    "width of a router without hidden layers": (changed(), changed(routing__router_width=2.0)),
     "a label that nobody reads": (changed(), changed(routing__label="topic")),
     "gate of a hash": tuple(
         changed(routing=Routing(router=RouterKind.HASH, gate=gate)) for gate in (Gate.SIGMOID, Gate.SOFTMAX_THEN_PICK)

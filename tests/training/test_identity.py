@@ -49,6 +49,7 @@ VALUES: dict[str, list[Any]] = {
     "routing.scope": list(Scope),
     "routing.router": list(RouterKind),
     "routing.router_depth": [1, 2],
+    "routing.router_width": [1.0, 2.0],
     "routing.router_state": list(RouterState),
     "routing.router_noise": [0.0, 0.5],
     "routing.shuffle": [False, True],

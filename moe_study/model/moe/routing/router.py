@@ -21,6 +21,7 @@ from moe_study.design.routing import (
     cosine_dimensions,
     has_prior,
     picks_per_unit,
+    router_sizes,
 )
 from moe_study.model.initialisation import Initialiser, init_normal_
 from moe_study.model.moe.routing.context import RouterInput
@@ -28,10 +29,10 @@ from moe_study.model.moe.routing.exact import exact_linear
 
 
 class ScoringRouter(nn.Module):
-    """Linear, or an MLP with `router_depth` hidden layers of the model's width; no biases. Others derive from it.
+    """Linear, or an MLP with `router_depth` hidden layers of `router_width` model widths; no biases.
 
-    A frozen router keeps its initial weights. A redrawn one gets new weights at every training step, from a
-    stream keyed by the step; evaluation uses those of the last step begun.
+    Others derive from it. A frozen router keeps its initial weights. A redrawn one gets new weights at every training
+    step, from a stream keyed by the step; evaluation uses those of the last step begun.
     """
 
     def __init__(self, width: int, experts: int, routing: Routing) -> None:
@@ -47,8 +48,7 @@ class ScoringRouter(nn.Module):
     @staticmethod
     def sizes(width: int, experts: int, routing: Routing) -> list[int]:
         """Inputs, hidden layers and outputs of the products with `weights`."""
-        hidden_layers = routing.router_depth if routing.router is RouterKind.MLP else 0
-        return [width] * (hidden_layers + 1) + [experts]
+        return router_sizes(routing, width, experts)
 
     def initialise(self, init: Initialiser, prefix: str) -> None:
         self._init = init, prefix

@@ -126,6 +126,12 @@ def test_an_mlp_router_has_so_many_hidden_layers_of_the_model_s_width(depth: int
     assert [tuple(w.shape) for w in ScoringRouter(8, 5, Routing(router_depth=depth)).weights] == [(5, 8)]
 
 
+def test_hidden_layers_of_an_mlp_router_are_as_wide_as_asked_for() -> None:
+    wide = Routing(router=RouterKind.MLP, router_depth=2, router_width=1.5)
+    assert [tuple(w.shape) for w in ScoringRouter(8, 5, wide).weights] == [(12, 8), (12, 12), (5, 12)]
+    assert [tuple(w.shape) for w in ScoringRouter(8, 5, Routing(router_width=1.5)).weights] == [(5, 8)]
+
+
 def cosine_router(experts: int, **axes: Any) -> CosineRouter:
     router = scoring_router(8, experts, Routing(router=RouterKind.COSINE, num_experts=experts, **axes))
     assert isinstance(router, CosineRouter)
