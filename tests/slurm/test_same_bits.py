@@ -11,6 +11,7 @@ import pytest
 
 from moe_study.data import prepare
 from moe_study.runs.folder import State
+from moe_study.runs.job_records import read_submissions
 from tests.fixtures import tiny_data_config
 from tests.launch.driving import command, wait_until
 from tests.slurm.driving import Command, by_seed, job_of, jobs, slurm, states, steps_done, submissions
@@ -97,10 +98,13 @@ def test_a_time_limit_and_then_a_lost_node(cluster, small, tmp_path):
     wait_until(lambda: folder.state() is State.RUNNING and folder.status().step > saved, "the job to go on", 60)
     slurm("scontrol", "update", "NodeName=ALL", "State=DOWN", "Reason=test")
     cluster.run("scontrol", "update", "NodeName=ALL", "State=RESUME", check=False)  # unless it is back by itself
-    wait_until(lambda: folder.state() is State.STALE, "the run to be cut off")
+    (submission,) = read_submissions(runs_dir)
+    output = submission.shell_output(0)
+    wait_until(lambda: "NODE FAILURE" in output.read_text(), "the job to be cut off")
     (runs_dir / "enough").touch()
     command.end()
-    assert (folder.status().attempts, submissions(runs_dir)) == (3, 1)
+    assert "JOB REQUEUE" in output.read_text()
+    assert folder.status().attempts >= 3  # a busy machine may meet the limit more than once
     assert numbers(runs_dir) == on_this_machine(tmp_path / "alone", *seed, steps=400)
 
 
