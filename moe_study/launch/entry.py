@@ -88,7 +88,8 @@ def pool_settings(composed: DictConfig) -> PoolSettings:
 def train_one(composed: DictConfig, overrides: Sequence[str], settings: PoolSettings, job: Job) -> int:
     """Train one run in the foreground unless it is done; prints where it lies, returns the exit code."""
     if composed.sweep is not None:
-        raise ConfigError(f"a sweep has many runs: add -m, as in python train.py -m +sweep={composed.sweep}")
+        scale = "" if composed.scale is None else f" scale={composed.scale}"
+        raise ConfigError(f"a sweep has many runs: add -m, as in python train.py -m +sweep={composed.sweep}{scale}")
     if composed.scale is not None:
         raise ConfigError(f"scale={composed.scale} chooses the size of a sweep: add -m +sweep=NAME")
     retry_failed = flag({"retry_failed": composed.retry_failed}, "retry_failed")

@@ -114,6 +114,9 @@ def test_run_stopped_by_a_signal_goes_on_with_the_same_command(runs_dir):
         (["routing=token_tpo2"], "error: routing=token_tpo2 is unknown; did you mean routing=token_top2?\n"),
         (["run.seed=0,1"], "error: run.seed=0,1 lists several values: add -m"),
         (["+sweep=first_look"], "error: a sweep has many runs: add -m"),
+        (["+sweep=open/gate", "scale=gpu"], "add -m, as in python train.py -m +sweep=open/gate scale=gpu"),
+        (["scale=cpu"], "error: scale=cpu chooses the size of a sweep: add -m +sweep=NAME"),
+        (["-m", "scale=cpu"], "error: scale=cpu chooses the size of a sweep; add +sweep=NAME"),
         (["-m", "+sweep=first_lok"], "did you mean first_look?\n"),
     ],
 )

@@ -64,7 +64,7 @@ def overview(sweeps: Sequence[Answered], questions: Path | None, planned: Mappin
     waiting = [name for name in planned if name not in {split(one.archive.name)[0] for one in sweeps}]
     if waiting:
         blocks.append(f"Not run yet: {', '.join(waiting)}.")
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(block.rstrip() for block in blocks) + "\n"
 
 
 def _verdicts(claimed: Sequence[tuple[Answered, Finding]]) -> str:
