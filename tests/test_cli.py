@@ -151,6 +151,7 @@ def test_status_says_why_a_run_was_cut_off_and_knows_of_clocks_that_are_ahead(ca
     out = capsys.readouterr().out
     assert "step 4 of 10, cannot write runs/x: the disk is full" in out
     assert "a moment ago (its clock is 1200 s ahead of the one here)" in out or "1199 s ahead" in out
+    assert "what a running one says stands in its log.txt: moe-study logs KEY -f" in out
 
 
 def test_status_of_a_sweep_counts_runs_that_never_started(capsys, some_runs):

@@ -74,6 +74,8 @@ def status_lines(found: Iterable[FoundRun]) -> Iterator[str]:
     for state in (State.RUNNING, State.QUEUED, State.PREEMPTED, State.STALE, State.FAILED, State.DIVERGED):
         for run in by_state.get(state, []):
             yield f"  {state:<9} {run.folder.path}  {_detail(run)}"
+    if running := by_state.get(State.RUNNING):
+        yield f"  what a running one says stands in its {running[0].folder.log_file.name}: moe-study logs KEY -f"
     for run in by_state.get(State.MISSING, []):
         if run.jobs:
             yield f"  {State.MISSING:<9} {run.folder.path}  {run.jobs}"
