@@ -156,7 +156,7 @@ def test_every_committed_sweep_has_short_and_different_labels():
             points = {config.key: config for config in alike}
             found = labels(*points.values())
             assert len(set(found)) == len(points), name
-            assert max(map(len, found)) <= 56, name  # with a corpus's name where a sweep has two
+            assert max(map(len, found)) <= 64, name
 
 
 def test_a_run_whose_configuration_is_lost_is_called_by_its_key():
