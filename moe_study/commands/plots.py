@@ -15,13 +15,18 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser("plots", help=DESCRIPTION, description=DESCRIPTION)
     add_runs(parser)
     parser.add_argument("--out", type=Path, default=Path("plots"), help="where pictures and table go (plots)")
+    add_comparing(parser)
+    add_wandb(parser)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_comparing(parser: argparse.ArgumentParser) -> None:
+    """How points are compared and ranked: --reference, --margin and --rank-leaking."""
     parser.add_argument("--reference", metavar="LABEL", help="point to compare with (the smallest dense one)")
     help_text = "nats per token within which two points are the same (that of the sweep file, or 0.01)"
     parser.add_argument("--margin", type=float, metavar="NATS", help=help_text)
     parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
-    add_wandb(parser)
-    parser.set_defaults(command=run)
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from moe_study.commands.plots import add_comparing
 from moe_study.commands.publishing import add_wandb, publish_if_asked
 from moe_study.commands.status import add_runs
 
@@ -28,10 +29,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_runs(parser)
     default = Path("plots", "report.html")
     parser.add_argument("--out", type=Path, default=default, metavar="FILE", help=f"the file to write ({default})")
-    parser.add_argument("--reference", metavar="LABEL", help="point to compare with (the smallest dense one)")
-    help_text = "nats per token within which two points are the same (that of the sweep file, or 0.01)"
-    parser.add_argument("--margin", type=float, metavar="NATS", help=help_text)
-    parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
+    add_comparing(parser)
     add_wandb(parser)
     parser.set_defaults(command=run)
     return parser
