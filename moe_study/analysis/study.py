@@ -238,7 +238,7 @@ def study_of(
         own = [_with_margin(one, margin) for members in plans for one in planned_requests(members, runs)]
         asked.append(own)
         usual = _one_margin(own) if margin is None else margin
-        parts.append(_part(name, runs, _known_reference(runs, reference), rank_leaking, usual))
+        parts.append(_part(name, runs, known_reference(runs, reference), rank_leaking, usual))
     asked = _in_the_parts_that_can_answer(asked, parts)
     automatic = [_automatic(part, rank_leaking) for part in parts]
     is_planned = any(asked)
@@ -295,7 +295,8 @@ def _texts(frame: pd.DataFrame) -> "pd.Series[str]":
     return known.apply(lambda row: repr(tuple(row)), axis=1).astype(str)
 
 
-def _known_reference(part: pd.DataFrame, reference: str | None) -> str:
+def known_reference(part: pd.DataFrame, reference: str | None) -> str:
+    """The label that is compared with: `reference`, or the default; StudyError where no finished run is called so."""
     labels = list(dict.fromkeys(done(part)["label"]))
     if reference is not None and reference not in labels:
         raise StudyError(f"no finished run is called {reference}; the points here are {', '.join(labels)}")

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
     from moe_study.analysis.format import LEAK_MARK
     from moe_study.analysis.pairs import default_reference
     from moe_study.analysis.scores import score_cells, score_table
+    from moe_study.analysis.study import known_reference
     from moe_study.analysis.table_text import NOTES
     from moe_study.analysis.tables_out import plain_text
     from moe_study.posthoc.lm_eval.score import ScoreWish, score_runs
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     )
     wish.check()
     frame = _frame(options)
-    _check_reference(frame, options.reference)
+    known_reference(frame, options.reference)  # before hours are spent on scores
     found = score_runs(frame, wish, lambda line: print(line, flush=True))
     if not found.keys:
         raise StudyError(f"no run could be scored; the first: {found.left_out[0]}")
@@ -80,14 +81,6 @@ def run(options: argparse.Namespace) -> None:
     notes = [f"{LEAK_MARK} {NOTES[LEAK_MARK].split(',')[0]}"] * bool(marks)
     notes += [f"left out: {line}" for line in found.left_out]
     print(f"\n{plain_text(score_cells(table, reference, marks, notes))}")
-
-
-def _check_reference(frame: "pd.DataFrame", reference: str | None) -> None:
-    from moe_study.analysis.frame import done
-
-    labels = list(dict.fromkeys(done(frame)["label"]))
-    if reference is not None and reference not in labels:
-        raise ConfigError(f"no finished run is called {reference}; the points here are {', '.join(labels)}")
 
 
 def _frame(options: argparse.Namespace) -> "pd.DataFrame":
