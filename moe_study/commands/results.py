@@ -30,9 +30,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Write, and say what was written."""
+    from moe_study.analysis.results.answered import answered
     from moe_study.analysis.results.archive import archives
     from moe_study.analysis.results.keep import keep, sweeps_to_keep
-    from moe_study.analysis.results.overview import QUESTIONS, answered, overview
+    from moe_study.analysis.results.overview import overview
+    from moe_study.analysis.results.questions import QUESTIONS
     from moe_study.files import write_text_atomic
     from moe_study.runs.members import list_sweeps
     from moe_study.sweeps.conf import project_root
@@ -43,11 +45,11 @@ def run(options: argparse.Namespace) -> None:
     if not options.only_overview:
         launched = list_sweeps(options.runs_dir)
         for name in sweeps_to_keep(launched, committed, options.sweep):
-            written = keep(Path(options.runs_dir), name, options.out, claims_of(name, root))
             if options.probe is not None:
-                written += _token_by_token(options, name)
+                _read_probe(options, name)
             if options.sparsify:
-                written += _with_parts_off(options, name)
+                _with_parts_off(options, name)
+            written = keep(Path(options.runs_dir), name, options.out, claims_of(name, root))
             print(f"{written[0].parent}: {len(written)} files")
     planned = {name: claims_of(name, root) for name in committed if not name.startswith("recipe/")}
     kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(options.out)]
@@ -56,43 +58,32 @@ def run(options: argparse.Namespace) -> None:
     print(options.out / "README.md")
 
 
-def _token_by_token(options: argparse.Namespace, name: str) -> list[Path]:
-    """Have the runs of a sweep read the probe, and keep what that shows."""
-    from moe_study.analysis.results.tokens import token_rows, write_tokens
-    from moe_study.analysis.study import read_study
+def _read_probe(options: argparse.Namespace, name: str) -> None:
+    """Have the finished runs of a sweep read the probe; traces stay in their folders."""
+    from moe_study.analysis.frame import done, load_frame
     from moe_study.errors import StudyError
     from moe_study.posthoc.trace import probe_of, trace_run
     from moe_study.runs.folder import RunFolder
-    from moe_study.runs.traces import Trace
 
-    def trace_of(path: Path) -> Trace | None:
+    for path in done(load_frame([Path(options.runs_dir)], name))["folder"]:
         folder = RunFolder(path)
         try:
             probe = probe_of(folder, options.probe, tokens=options.tokens, progress=False)
-            return trace_run(folder, probe, progress=False)
+            trace_run(folder, probe, progress=False)
         except StudyError as error:
             print(f"{folder.key} is left out: {error}")
-            return None
-
-    study = read_study([Path(options.runs_dir)], name)
-    return write_tokens(options.out / name, options.probe, token_rows(study, trace_of), study)
 
 
-def _with_parts_off(options: argparse.Namespace, name: str) -> list[Path]:
-    """Sparsify the runs of a sweep that can be and were not, and keep what that shows."""
-    from moe_study.analysis.frame import done
-    from moe_study.analysis.results.sparsified import sparsify_rows, write_sparsified
-    from moe_study.analysis.study import read_study
+def _with_parts_off(options: argparse.Namespace, name: str) -> None:
+    """Sparsify the runs of a sweep that can be and were not; the curves stay in their folders."""
+    from moe_study.analysis.frame import done, load_frame
     from moe_study.commands.sparsify import THRESHOLDS, parse_thresholds, write
     from moe_study.design.routing import Selection
     from moe_study.posthoc.sparsify.curve import sparsify
     from moe_study.runs.folder import RunFolder
 
-    study = read_study([Path(options.runs_dir)], name)
-    for part in study.parts:
-        runs = done(part.frame)
-        for path in runs[runs["routing.selection"].isin([Selection.DENSE, Selection.ALL])]["folder"]:
-            folder = RunFolder(path)
-            if not folder.sparsify_file.exists():
-                write(folder.sparsify_file, sparsify(folder, parse_thresholds(THRESHOLDS), None))
-    return write_sparsified(options.out / name, sparsify_rows(study))
+    runs = done(load_frame([Path(options.runs_dir)], name))
+    for path in runs[runs["routing.selection"].isin([Selection.DENSE, Selection.ALL])]["folder"]:
+        folder = RunFolder(path)
+        if not folder.sparsify_file.exists():
+            write(folder.sparsify_file, sparsify(folder, parse_thresholds(THRESHOLDS), None))

@@ -163,12 +163,25 @@ class Trace:
 
 def find_trace(traces: Path, identity: TraceIdentity) -> Trace | None:
     """The whole trace of that identity; None where there is none, or one of other weights, or a damaged one."""
-    folder = identity.folder_in(traces)
+    trace = _whole(identity.folder_in(traces))
+    if trace is None:
+        return None
+    found, wanted = trace.manifest["identity"], vars(identity)
+    same = all(found.get(name) == value for name, value in wanted.items() if value is not None)
+    return trace if same else None
+
+
+def all_traces(traces: Path) -> Iterator[Trace]:
+    """The whole traces in a run's folder, by name of the probe; damaged ones are passed over: they can be remade."""
+    for manifest in sorted(traces.glob(f"*/{MANIFEST}")):
+        if (trace := _whole(manifest.parent)) is not None:
+            yield trace
+
+
+def _whole(folder: Path) -> Trace | None:
+    """The trace in `folder`; None where there is none, or a file of it is missing or cut short."""
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        return None
-    found, wanted = manifest["identity"], vars(identity)
-    if any(found.get(name) != value for name, value in wanted.items() if value is not None):
         return None
     for name, (dtype, length) in manifest["files"].items():
         path = folder / f"{name}.bin"

@@ -13,6 +13,7 @@ from moe_study.analysis.plots.loss import paired_differences, perplexity_against
 from moe_study.analysis.plots.style import save
 from moe_study.analysis.report import answers, tables
 from moe_study.analysis.results.archive import Archive, read_archive, rows_of, write_archive
+from moe_study.analysis.results.measures import keep_measures
 from moe_study.analysis.results.verdicts import Finding, findings
 from moe_study.analysis.study import Part, Study, read_study
 from moe_study.analysis.tables_out import markdown, to_csv
@@ -37,7 +38,7 @@ def keep(runs_dir: Path, sweep: str, out: Path, claims: Claims) -> list[Path]:
     rows = rows_of(study.frame)
     written = write_archive(folder, rows, members, _manifest(sweep, members, rows, claims))
     again = read_archive(folder)
-    return [*written, *write_answers(study, again, claims)]
+    return [*written, *write_answers(study, again, claims), *keep_measures(folder, study)]
 
 
 def write_answers(study: Study, archive: Archive, claims: Claims) -> list[Path]:

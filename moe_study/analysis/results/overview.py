@@ -1,23 +1,15 @@
 """results/README.md: each claim with its verdict, each question of readers with its answer, each sweep that ran."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from moe_study.analysis.results.archive import Archive
-from moe_study.analysis.results.tokens import hardness
-from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, Finding, findings, share_decided
-from moe_study.analysis.study import Study
+from moe_study.analysis.results.answered import Answered
+from moe_study.analysis.results.questions import question_block, read_readers_questions
+from moe_study.analysis.results.verdicts import FAILS, HOLDS, Finding, share_decided
 from moe_study.analysis.tables_out import Cells, markdown
-from moe_study.errors import DataError
 from moe_study.sweeps.claims import Claims
 from moe_study.sweeps.scales import split
-from moe_study.sweeps.values import read_yaml
 
-QUESTIONS = "questions.yaml"
 HEAD = """\
 # Results
 
@@ -26,22 +18,6 @@ every table and verdict again from them. Differences are in nats per token, the 
 less is better; intervals are those of the test, Holm-adjusted over the comparisons of a sweep, which its file states
 before the runs. A claim of "the same" holds within the file's margin. † reads later tokens. Hours are by the clock, of
 the runs on either side, which several rows can share."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A sweep that was run, and what came of it."""
-
-    archive: Archive
-    study: Study
-    claims: Claims
-    findings: tuple[Finding, ...]
-
-
-def answered(archive: Archive, claims: Claims) -> Answered:
-    """The archive with its study, computed anew, and its findings."""
-    study = archive.study()
-    return Answered(archive, study, claims, tuple(findings(study, claims)))
 
 
 def overview(sweeps: Sequence[Answered], questions: Path | None, planned: Mapping[str, Claims]) -> str:
@@ -56,7 +32,8 @@ def overview(sweeps: Sequence[Answered], questions: Path | None, planned: Mappin
         ordered = sorted(claimed, key=lambda pair: (pair[0].claims.source, pair[0].archive.name))
         blocks += ["## What the papers claim", _verdicts(ordered), markdown(_claims(ordered))]
     if questions is not None:
-        blocks += ["## What readers of the papers ask", *_questions(sweeps, _read_questions(questions), planned)]
+        asked = read_readers_questions(questions)
+        blocks += ["## What readers of the papers ask", *(question_block(one, sweeps, planned) for one in asked)]
     found = [(one, finding) for one in sweeps for finding in one.findings if finding.claim.expect is None]
     if found:
         blocks += ["## What the papers do not say", markdown(_found(found))]
@@ -114,47 +91,3 @@ def _sweeps(sweeps: Sequence[Answered]) -> Cells:
         for one in sweeps
     ]
     return Cells(["sweep", "runs done", "comparisons decided", "hours", "command"], rows, text_columns=(0, 4))
-
-
-def _questions(
-    sweeps: Sequence[Answered], questions: Mapping[int, Mapping[str, Any]], planned: Mapping[str, Claims]
-) -> Iterator[str]:
-    for number, question in questions.items():
-        own = [one for one in sweeps if number in one.claims.questions]
-        items = [f"{_short(finding)} ({one.archive.name})" for one in own for finding in one.findings]
-        items += [item for one in own for item in (*_token_by_token(one.archive), *_with_parts_off(one.archive))]
-        ran = {split(one.archive.name)[0] for one in own}
-        waiting = [name for name, claims in planned.items() if number in claims.questions and name not in ran]
-        items += [f"not run yet: `python train.py -m +sweep={name} scale=cpu`" for name in waiting]
-        items += [measure] if (measure := question.get("measure")) else []
-        head = f"{number}. "
-        yield "\n".join([f"{head}{question['asks']}", *(f"{' ' * len(head)}- {item}" for item in items)])
-
-
-def _with_parts_off(archive: Archive) -> Iterator[str]:
-    """What networks lose with parts off, if that was measured."""
-    if (archive.folder / "sparsify.parquet").exists():
-        yield f"[with parts off, at equal executed FLOPs]({archive.name}/sparsify.md)"
-
-
-def _token_by_token(archive: Archive) -> Iterator[str]:
-    """What was seen token by token, if the runs have read a probe."""
-    for path in sorted(archive.folder.glob("tokens-*.parquet")):
-        yield f"[token by token, on {path.stem.removeprefix('tokens-')}]({archive.name}/{path.stem}.md)"
-        yield from hardness(pd.read_parquet(path))
-
-
-def _short(finding: Finding) -> str:
-    if finding.verdict == LACKING:
-        return f"{finding.claim.why} Not run."
-    return f"{finding.claim.why} {finding.verdict[:1].upper()}{finding.verdict[1:]}: {finding.pair}: {finding.effect}"
-
-
-def _read_questions(path: Path) -> dict[int, Mapping[str, Any]]:
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must map numbers to questions")
-    for number, question in content.items():
-        if not str(number).isdigit() or not isinstance(question, dict) or not question.get("asks"):
-            raise DataError(f"{path}: {number} must be a number with asks: (the question), and measure: where one does")
-    return {int(number): question for number, question in content.items()}

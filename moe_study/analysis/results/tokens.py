@@ -1,23 +1,60 @@
-"""results/NAME/tokens-PROBE.parquet and .md: where the loss and the work of a sweep's runs lie, token by token."""
+"""results/NAME/tokens-PROBE: where the loss and the work of a sweep's runs lie on a probe, token by token."""
 
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.comparison import Comparison
+from moe_study.analysis.comparison import Comparison, as_one_family, untested
 from moe_study.analysis.frame import done
-from moe_study.analysis.specialisation.by_token import HARDNESS, by_token
-from moe_study.analysis.statistics import t_interval
-from moe_study.analysis.study import Study
+from moe_study.analysis.results.intervals import by_seed, interval_text
+from moe_study.analysis.results.measure import Kept, Measure
+from moe_study.analysis.results.verdicts import Finding
+from moe_study.analysis.specialisation.by_token import FREQUENCY, HARDNESS, POSITION, by_token
+from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
-from moe_study.files import write_bytes_atomic, write_text_atomic
-from moe_study.runs.traces import Trace
+from moe_study.runs.folder import RunFolder
+from moe_study.runs.traces import Trace, all_traces
+from moe_study.sweeps.claims import Claim
 
 MOST_VALUES = 12  # of a label in a table for people; the parquet has all
 SPREAD = 1e-6  # experts per token that differ by less are one number
+GROUPS = ("by", "place", "name")
+NAMED = 2  # groups at either end that a sentence names
+
+
+# From the runs ----------------------------------------------------------------------------------------------------
+
+
+def collect(study: Study) -> dict[str, pd.DataFrame]:
+    """Rows by probe, of every probe that more than half of the finished runs have the same trace of.
+
+    Of several of one probe (of more and of fewer tokens) the one that most runs have counts, then the largest.
+    """
+    traces = {Path(path): list(all_traces(RunFolder(path).traces_folder)) for path in _folders(study)}
+    held = Counter(_identity(trace) for own in traces.values() for trace in own)
+    size = {_identity(trace): len(trace.token_T) for own in traces.values() for trace in own}
+    best: dict[str, tuple[str, str]] = {}
+    for identity in sorted(held, key=lambda one: (held[one], size[one])):
+        if 2 * held[identity] > len(traces):
+            best[identity[0]] = identity
+    return {probe: token_rows(study, _chosen(traces, identity)) for probe, identity in sorted(best.items())}
+
+
+def _folders(study: Study) -> list[str]:
+    return [str(path) for part in study.parts for path in done(part.frame)["folder"]]
+
+
+def _identity(trace: Trace) -> tuple[str, str]:
+    identity = trace.manifest["identity"]
+    return identity["probe"], identity["probe_fingerprint"]
+
+
+def _chosen(traces: Mapping[Path, list[Trace]], wanted: tuple[str, str]) -> Callable[[Path], Trace | None]:
+    return lambda path: next((trace for trace in traces[path] if _identity(trace) == wanted), None)
 
 
 def token_rows(study: Study, trace_of: Callable[[Path], Trace | None]) -> pd.DataFrame:
@@ -29,46 +66,63 @@ def token_rows(study: Study, trace_of: Callable[[Path], Trace | None]) -> pd.Dat
     for part in study.parts:
         for run in done(part.frame).to_dict("records"):
             if (trace := trace_of(Path(run["folder"]))) is not None:
+                own = {"key": run["key"], "label": run["label"], "seed": int(run["seed"]), "part": part.name}
                 found = by_token(trace)
-                parts.append(found.assign(part=part.name, key=run["key"], label=run["label"], seed=int(run["seed"])))
+                parts.append(pd.concat([pd.DataFrame([own] * len(found)), found], axis=1))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def write_tokens(folder: Path, probe: str, rows: pd.DataFrame, study: Study) -> list[Path]:
-    """Both files; nothing where no run has a trace."""
-    if not len(rows):
-        return []
-    buffer = io.BytesIO()
-    rows.to_parquet(buffer, index=False)
-    paths = [folder / f"tokens-{probe}.parquet", folder / f"tokens-{probe}.md"]
-    write_bytes_atomic(paths[0], buffer.getvalue())
-    write_text_atomic(paths[1], tokens_text(probe, rows, study))
-    return paths
+# The table --------------------------------------------------------------------------------------------------------
 
 
-def tokens_text(probe: str, rows: pd.DataFrame, study: Study) -> str:
-    """What the rows say: each planned comparison by group of tokens, and experts per token where they vary."""
+def tokens_text(kept: Kept) -> str:
+    """What the rows say: each planned comparison on the whole probe and by group of tokens, and experts per token."""
     blocks = [
-        f"# Token by token, on the probe {probe}",
-        "Means over seeds with 95% intervals, described and not tested. Differences are of the loss of predicting the "
-        "group's tokens, in nats per token, the first point minus the second.",
+        f"# Token by token, on the probe {kept.of}",
+        "Differences are of the loss of predicting tokens, in nats per token, the first point minus the second, paired "
+        "by seed.",
     ]
-    for comparison in study.comparisons:
-        cells = _difference(rows, comparison)
+    if found := on_the_whole_probe(kept):
+        rows = [[one.claim.why, one.pair, one.effect, one.verdict, str(_seeds(one))] for one in found]
+        cells = Cells(["question", "test", "difference", "verdict", "seeds"], rows, text_columns=(0, 1, 3))
+        family = "The sweep's comparisons on the whole probe, tested as one family (Holm):"
+        blocks += ["## On texts that no run trains on", family, markdown(cells).rstrip()]
+    blocks += ["Below are means over seeds with 95% intervals, described and not tested."]
+    for part, comparison in _comparisons(kept.study):
+        cells = _difference(_of_part(kept, part), comparison)
         if cells.rows:
-            blocks += [f"## {comparison.point} − {comparison.against}", markdown(cells).rstrip()]
-    blocks += _work(rows)
-    if sentences := list(hardness(rows)):
+            where = f", {part.name}" if part.name else ""
+            blocks += [f"## {comparison.point} − {comparison.against}{where}", markdown(cells).rstrip()]
+    for part in kept.study.parts:
+        blocks += _work(_of_part(kept, part))
+    if sentences := list(hardness(kept)):
         blocks += ["## Do harder tokens get more experts?", "\n".join(f"- {sentence}" for sentence in sentences)]
     return "\n\n".join(blocks) + "\n"
 
 
-def _difference(rows: pd.DataFrame, comparison: Comparison) -> Cells:
-    left, right = (_by_seed(rows, label, "loss") for label in (comparison.point, comparison.against))
+def _comparisons(study: Study) -> Iterator[tuple[Part, Comparison]]:
+    return ((part, comparison) for part in study.parts for comparison in part.comparisons)
+
+
+def _of_part(kept: Kept, part: Part) -> pd.DataFrame:
+    return kept.rows[kept.rows["part"] == part.name]
+
+
+def _seeds(one: Finding) -> int:
+    return 0 if one.comparison is None else one.comparison.difference.n
+
+
+def _paired(rows: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """Differences of loss, groups of tokens down and seeds across."""
+    left, right = (_of_label(rows, label, "loss") for label in (comparison.point, comparison.against))
     seeds = left.columns.intersection(right.columns)
-    paired = (left[seeds] - right[seeds]).dropna() if len(seeds) > 1 else left.iloc[:0]
+    return (left[seeds] - right[seeds]).dropna() if len(seeds) > 1 else left.iloc[:0]
+
+
+def _difference(rows: pd.DataFrame, comparison: Comparison) -> Cells:
+    paired = _paired(rows, comparison)
     shown = _shown(paired[paired.index.get_level_values("by") != HARDNESS], "+")
-    return Cells(["by", "tokens", f"difference ({len(seeds)} seeds)"], shown, text_columns=(0, 1))
+    return Cells(["by", "tokens", f"difference ({paired.shape[1]} seeds)"], shown, text_columns=(0, 1))
 
 
 def _shown(wide: pd.DataFrame, sign: str) -> list[list[str]]:
@@ -77,41 +131,109 @@ def _shown(wide: pd.DataFrame, sign: str) -> list[list[str]]:
     names = wide.index.get_level_values("name").astype(str)
     few = by.value_counts() <= MOST_VALUES
     values_GS = wide.to_numpy(dtype=float)
-    return [[b, name, _interval(own, sign)] for b, name, own in zip(by, names, values_GS, strict=True) if few[b]]
+    return [[b, name, interval_text(own, sign)] for b, name, own in zip(by, names, values_GS, strict=True) if few[b]]
 
 
 def _work(rows: pd.DataFrame) -> Iterator[str]:
     """Points whose tokens have different numbers of experts."""
-    for label in dict.fromkeys(rows["label"]):
-        work = _by_seed(rows, label, "experts").dropna()
-        if not len(work) or np.ptp(work.to_numpy()) < SPREAD:
-            continue
+    for label, work in _varying(rows):
         header = ["by", "tokens", f"experts per token ({work.shape[1]} seeds)"]
         yield f"## Experts per token of {label}"
         yield markdown(Cells(header, _shown(work, ""), text_columns=(0, 1))).rstrip()
 
 
-def hardness(rows: pd.DataFrame) -> Iterator[str]:
-    """Whether harder tokens get more experts: a sentence for each point whose tokens have different numbers of them."""
+def _varying(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(label, experts per token with groups down and seeds across) of points whose tokens differ in them."""
     for label in dict.fromkeys(rows["label"]):
-        work = _by_seed(rows, label, "experts").dropna()
-        tenths = work[work.index.get_level_values("by") == HARDNESS].to_numpy(dtype=float)
-        if len(tenths) > 1 and np.ptp(work.to_numpy()) >= SPREAD:
-            yield (
-                f"{label}: {_interval(tenths[-1] - tenths[0])} experts more where the next token is hardest to predict "
-                f"than where it is easiest ({_interval(tenths[0], '')} there)"
-            )
+        work = _of_label(rows, label, "experts").dropna()
+        if len(work) and np.ptp(work.to_numpy()) >= SPREAD:
+            yield str(label), work
 
 
-def _by_seed(rows: pd.DataFrame, label: str, value: str) -> pd.DataFrame:
-    """Groups down, seeds across."""
-    own = rows[rows["label"] == label]
-    wide = own.pivot_table(index=["by", "place", "name"], columns="seed", values=value, sort=False, dropna=False)
-    return wide[wide.notna().any(axis=1)]
+def _of_label(rows: pd.DataFrame, label: str, value: str) -> pd.DataFrame:
+    return by_seed(rows[rows["label"] == label], value, GROUPS)
 
 
-def _interval(values_S: Sequence[float] | np.ndarray, sign: str = "+") -> str:
-    mean, _, low, high = (float(one) for one in t_interval(np.asarray(values_S, dtype=float)))
-    if np.isnan(low):
-        return f"{mean:{sign}.3f}"
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+# The sentences ----------------------------------------------------------------------------------------------------
+
+
+def on_the_whole_probe(kept: Kept) -> list[Finding]:
+    """The sweep's comparisons with the loss on the probe in the place of the validation loss, as one family."""
+    measured, parts = [], []
+    for part, comparison in _comparisons(kept.study):
+        loss = whole_loss(_of_part(kept, part))
+        if {comparison.point, comparison.against} <= set(loss.index):
+            both = loss.loc[[comparison.point, comparison.against]].dropna(axis=1).to_numpy()
+            values = untested(both[0] - both[1], comparison.margin, comparison.difference.level)
+            measured.append(replace(comparison, **values, family=0))
+            parts.append(part)
+    tested = as_one_family(measured)
+    return [
+        Finding(Claim(c.point, c.against, c.asked.question), part, c) for part, c in zip(parts, tested, strict=True)
+    ]
+
+
+def whole_loss(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean loss over all predicted tokens of the probe, points (labels) down and seeds across."""
+    own = rows[(rows["by"] == POSITION) & (rows["predicted"] > 0)]
+    sums = own.assign(total=own["loss"] * own["predicted"]).groupby(["label", "seed"])[["total", "predicted"]].sum()
+    mean: pd.DataFrame = (sums["total"] / sums["predicted"]).unstack("seed")
+    return mean
+
+
+def unseen(kept: Kept) -> Iterator[str]:
+    """Each planned comparison on the probe: what the validation loss says, said of texts that no run trains on."""
+    for one in on_the_whole_probe(kept):
+        yield f"On texts of {kept.of}, which no run trains on. {one.claim.why} {one.sentence}"
+
+
+def by_group(kept: Kept) -> Iterator[str]:
+    """Where each planned difference lies: at early and late positions, at frequent and rare tokens."""
+    for part, comparison in _comparisons(kept.study):
+        paired = _paired(_of_part(kept, part), comparison)
+        ends = [text for by in (POSITION, FREQUENCY) if (text := _ends(paired, by))]
+        if ends:
+            yield f"{comparison.point} − {comparison.against}, on {kept.of}: {'; '.join(ends)}"
+
+
+def _ends(wide: pd.DataFrame, by: str, sign: str = "+") -> str:
+    """The first and the last group of `by`."""
+    own = wide[wide.index.get_level_values("by") == by]
+    if len(own) < 2:
+        return ""
+    names = own.index.get_level_values("name").astype(str)
+    head = f"{by} " if by == POSITION else ""
+    return " and ".join(f"{interval_text(own.iloc[i].to_numpy(), sign)} at {head}{names[i]}" for i in (0, -1))
+
+
+def hardness(kept: Kept) -> Iterator[str]:
+    """Whether harder tokens get more experts: a sentence for each point whose tokens have different numbers of them."""
+    for part in kept.study.parts:
+        for label, work in _varying(_of_part(kept, part)):
+            tenths = work[work.index.get_level_values("by") == HARDNESS].to_numpy(dtype=float)
+            if len(tenths) > 1:
+                yield (
+                    f"{label}: {interval_text(tenths[-1] - tenths[0])} experts more where the next token is hardest to "
+                    f"predict than where it is easiest ({interval_text(tenths[0], '')} there){_extremes(work)}"
+                )
+
+
+def _extremes(work: pd.DataFrame) -> str:
+    """Which values of position and of each label have the most and the fewest experts."""
+    parts = []
+    for by in dict.fromkeys(work.index.get_level_values("by")):
+        own = work[work.index.get_level_values("by") == by].mean(axis=1).sort_values(kind="stable")
+        if by != HARDNESS and len(own) > 1:
+            fewest, most = (str(own.index.get_level_values("name")[place]) for place in (0, -1))
+            parts.append(f"by {by} from {own.iloc[0]:.2f} ({fewest}) to {own.iloc[-1]:.2f} ({most})")
+    return f"; {', '.join(parts)}" if parts else ""
+
+
+MEASURE = Measure(
+    "tokens",
+    "token by token, on {of}",
+    "moe-study results --sweep {sweep} --probe {of}",
+    collect,
+    tokens_text,
+    {"": by_group, "hardness": hardness, "unseen": unseen},
+)

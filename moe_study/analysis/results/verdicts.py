@@ -56,6 +56,13 @@ class Finding:
         return f"{left} − {right}"
 
     @property
+    def sentence(self) -> str:
+        """Verdict, test and effect in one line."""
+        if self.verdict == LACKING:
+            return f"{LACKING[:1].upper()}{LACKING[1:]}."
+        return f"{self.verdict[:1].upper()}{self.verdict[1:]}: {self.pair}: {self.effect}"
+
+    @property
     def hours(self) -> float:
         """Spent on the runs of both sides, by the clock."""
         if self.comparison is None or self.part is None or self.verdict == LACKING:
@@ -104,3 +111,13 @@ def _measured(study: Study) -> Iterator[tuple[Part, Comparison]]:
 def share_decided(found: Sequence[Finding]) -> str:
     """How many of them are decided."""
     return f"{sum(one.decided for one in found)} of {len(found)}"
+
+
+def tally(found: Sequence[Finding]) -> str:
+    """How many hold, fail and are undecided, of those that somebody claims; how many are decided, of all."""
+    claimed = [one for one in found if one.claim.expect is not None]
+    text = f"{share_decided(found)} decided"
+    if not claimed:
+        return text
+    holds, fails = (sum(one.verdict == word for one in claimed) for word in (HOLDS, FAILS))
+    return f"{text}; of {len(claimed)} claims {holds} hold and {fails} fail"

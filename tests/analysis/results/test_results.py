@@ -10,12 +10,13 @@ import pytest
 
 from moe_study.analysis.comparison import Verdict
 from moe_study.analysis.report import answers
+from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive
 from moe_study.analysis.results.keep import keep, sweeps_to_keep
-from moe_study.analysis.results.overview import QUESTIONS, answered, overview
-from moe_study.analysis.results.tokens import token_rows, tokens_text, write_tokens
+from moe_study.analysis.results.measures import kept_texts
+from moe_study.analysis.results.overview import overview
+from moe_study.analysis.results.questions import QUESTIONS, read_readers_questions
 from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, OPEN, findings, verdict_of
-from moe_study.analysis.specialisation.by_token import HARDNESS
 from moe_study.analysis.study import read_study
 from moe_study.analysis.tables_out import to_csv
 from moe_study.analysis.wording import to_frame
@@ -136,22 +137,13 @@ def test_findings_stand_beside_what_was_claimed(out):
 
 def test_the_overview_has_claims_questions_and_what_was_not_run(out, tmp_path):
     questions = tmp_path / QUESTIONS
-    questions.write_text('1: {asks: "Why?", measure: by hand}\n12: {asks: "How?"}')
+    questions.write_text('1: {asks: "Why?"}\n12: {asks: "How?"}')
     kept = [answered(archive, CLAIMS) for archive in archives(out)]
     text = overview(kept, questions, {"mine/own": CLAIMS, "other": Claims("", (12,))})
     assert "1 of 2 hold, 0 fail, 1 are undecided or lack runs." in text
     assert "| a paper, Table 1 | Are two better? (yes, 9 against 10) | [mine/own@cpu](mine/own@cpu/answers.md)" in text
-    assert "1. Why?\n   - Are two better? Holds: token top-2 − dense 1x:" in text and "   - by hand" in text
-    assert "12. How?\n    - not run yet: `python train.py -m +sweep=other scale=cpu`" in text
+    assert "1. **Why?**" in text and "12. **How?**" in text
     assert "| 24 of 25 | 2 of 3 |" in text and "Not run yet: other." in text
-
-
-@pytest.mark.parametrize("content", ["- a", "one: {asks: b}", "1: what", "1: {measure: a}"])
-def test_questions_that_cannot_be_read_are_one_sentence(tmp_path, content):
-    (tmp_path / QUESTIONS).write_text(content)
-    with pytest.raises(DataError, match=QUESTIONS) as caught:
-        overview([], tmp_path / QUESTIONS, {})
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -220,43 +212,6 @@ def test_a_damaged_archive_is_one_sentence(out, tmp_path, damage):
     assert str(tmp_path) in str(caught.value)
 
 
-def token_table(runs, value):
-    """One group of tokens by position, and easy and hard ones, of every run; `value`(label, seed) is their loss."""
-    groups = [("position", 0, "0"), ("position", 1, "1"), *((HARDNESS, p, f"{p + 1}") for p in range(10))]
-    rows = [
-        {"by": by, "place": place, "name": name, "tokens": 9, "loss": value(run["label"], run["seed"]) + place,
-         "predicted": 9, "experts": 2.0 + (place if run["label"] == "token top-2" else 0.0), "part": "",
-         "key": run["key"], "label": run["label"], "seed": int(run["seed"])}
-        for run in runs.to_dict("records") for by, place, name in groups
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def test_differences_token_by_token_are_paired_by_seed(out, tmp_path):
-    study = read_archive(out / "mine/own@cpu").study()
-    rows = token_table(study.parts[0].runs, lambda label, seed: seed * 10.0 + (0.5 if label == "dense 1x" else 0.25))
-    text = tokens_text("small", rows, study)
-    section = text.partition("## token top-2 − dense 1x")[2].partition("##")[0]
-    assert "| position | 0 | -0.250 [-0.250, -0.250] |" in section and "| position | 1 | -0.250" in section
-    assert HARDNESS not in section
-    assert "- token top-2: +9.000 [+9.000, +9.000] experts more" in text and "- dense 1x" not in text
-    (tmp_path / "mine/own@cpu").mkdir(parents=True)
-    for name in (MANIFEST, RUNS):
-        (tmp_path / "mine/own@cpu" / name).write_bytes((out / "mine/own@cpu" / name).read_bytes())
-    assert len(write_tokens(tmp_path / "mine/own@cpu", "small", rows, study)) == 2
-    (tmp_path / QUESTIONS).write_text('1: {asks: "Why?"}')
-    kept = [answered(archive, CLAIMS) for archive in archives(tmp_path)]
-    said = overview(kept, tmp_path / QUESTIONS, {})
-    assert "- [token by token, on small](mine/own@cpu/tokens-small.md)" in said
-    assert "   - token top-2: +9.000 [+9.000, +9.000] experts more where the next token is hardest" in said
-
-
-def test_without_a_trace_nothing_is_written(out, tmp_path):
-    study = read_archive(out / "mine/own@cpu").study()
-    rows = token_rows(study, lambda folder: None)
-    assert write_tokens(tmp_path, "small", rows, study) == [] and not list(tmp_path.iterdir())
-
-
 def test_a_sweep_without_a_finished_run_is_not_kept(tmp_path):
     record_launch(tmp_path / "runs", "first_look", Launch((), ("0" * 16,), (), {"0" * 16: "a"}))
     assert main(["results", str(tmp_path / "runs"), "--sweep", "first_look", "--out", str(tmp_path / "out")]) != 0
@@ -278,10 +233,16 @@ def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
 
 
 @pytest.mark.parametrize("archive", COMMITTED, ids=[archive.name for archive in COMMITTED])
-def test_committed_texts_token_by_token_are_those_of_the_committed_rows(archive):
-    for path in archive.folder.glob("tokens-*.parquet"):
-        text = tokens_text(path.stem.removeprefix("tokens-"), pd.read_parquet(path), archive.study())
-        assert text == path.with_suffix(".md").read_text(encoding="utf-8")
+def test_committed_texts_of_measures_are_those_of_the_committed_rows(archive):
+    for path, text in kept_texts(archive.folder, archive.study()):
+        assert text == path.read_text(encoding="utf-8"), path
+
+
+def test_committed_questions_are_answered_from_committed_sweeps():
+    questions = read_readers_questions(ROOT / "results" / QUESTIONS)
+    assert [one.number for one in questions] == list(range(1, 14))
+    for question in questions:
+        assert question.read and set(question.read) <= set(sweep_names(ROOT)), question.number
 
 
 def test_the_committed_overview_is_that_of_the_committed_runs():

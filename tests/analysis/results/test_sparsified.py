@@ -7,20 +7,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from moe_study.analysis.results.measure import Kept, keep_measure, read_rows
 from moe_study.analysis.results.sparsified import (
     AT,
     COLUMNS,
+    MEASURE,
     at_equal_flops,
+    sentences,
     sparsified_text,
     sparsify_rows,
-    write_sparsified,
 )
 
 CONVERTED = "dense 1x, split into clusters after training"
 
 
 def curve(label, split, seed, flops, losses):
-    return [(f"{label}{seed}", label, seed, split, 0.5, 2.0, f, loss) for f, loss in zip(flops, losses, strict=True)]
+    return [
+        (f"{label}{seed}", label, seed, "", split, 0.5, 2.0, f, loss) for f, loss in zip(flops, losses, strict=True)
+    ]
+
+
+def text_of(rows):
+    return sparsified_text(Kept(rows, SimpleNamespace(parts=[])))
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def test_curves_are_read_where_all_of_them_reach(rows):
 
 
 def test_differences_are_paired_by_seed(rows):
-    text = sparsified_text(rows)
+    text = text_of(rows)
     assert f"{CONVERTED} − split" in text
     assert text.count("+0.500 [+0.500, +0.500]") == AT  # the seeds' own level, of a whole nat, is gone
 
@@ -58,8 +66,8 @@ def test_a_threshold_whose_loss_is_not_finite_is_passed_over(rows):
 
 def test_curves_without_a_cost_in_common_are_not_compared(rows):
     rows.loc[rows["label"] == "split", "flops_per_token"] += 1000
-    assert "no cost in common" in sparsified_text(rows)
-    assert "no cost in common" in sparsified_text(rows.assign(loss=None))
+    assert "no cost in common" in text_of(rows)
+    assert "no cost in common" in text_of(rows.assign(loss=None))
 
 
 def test_the_files_of_runs_are_read_and_kept(tmp_path):
@@ -70,10 +78,26 @@ def test_the_files_of_runs_are_read_and_kept(tmp_path):
         {"key": ["a", "b"], "label": ["x", "y"], "seed": [3, 3], "state": "done",
          "folder": [str(tmp_path / "a"), str(tmp_path / "b")]}
     )  # fmt: skip
-    rows = sparsify_rows(SimpleNamespace(parts=[SimpleNamespace(frame=frame)]))
+    study = SimpleNamespace(parts=[SimpleNamespace(frame=frame, name="")])
+    rows = sparsify_rows(study)
     assert rows.to_dict("records") == [
-        dict(zip(COLUMNS, ("a", "x", 3, "trained", 0.5, 2.0, 9.0, 4.0), strict=True))
+        dict(zip(COLUMNS, ("a", "x", 3, "", "trained", 0.5, 2.0, 9.0, 4.0), strict=True))
     ]
-    paths = write_sparsified(tmp_path / "out", rows)
-    assert paths[1].read_text() == sparsified_text(pd.read_parquet(paths[0]))
-    assert write_sparsified(tmp_path / "none", rows.iloc[:0]) == [] and not (tmp_path / "none").exists()
+    paths = keep_measure(MEASURE, tmp_path / "out", study)
+    assert paths[1].read_text() == text_of(read_rows(paths[0]))
+    (tmp_path / "a" / "sparsify.json").unlink()
+    assert keep_measure(MEASURE, tmp_path / "none", study) == [] and not (tmp_path / "none").exists()
+
+
+def test_sentences_say_the_difference_at_either_end_of_what_both_reach(rows):
+    assert list(sentences(Kept(rows, None))) == [
+        f"At equal executed FLOPs, {CONVERTED} minus split: +0.500 [+0.500, +0.500] nats per token at 150 FLOPs per "
+        "token, +0.500 [+0.500, +0.500] at 300"
+    ]
+
+
+def test_the_runs_of_each_data_set_have_a_curve_of_their_own(rows):
+    both = pd.concat([rows.assign(part="one"), rows.assign(part="two", loss=rows["loss"] + 1)])
+    losses, _ = at_equal_flops(both)
+    assert set(losses) == {f"{name}, {part}" for name in (CONVERTED, "split") for part in ("one", "two")}
+    assert (losses["split, two"] - losses["split, one"]).to_numpy() == pytest.approx(1)

@@ -1,0 +1,88 @@
+"""What is kept of a sweep's runs beside their losses: a Measure for each thing that finished runs were measured for.
+
+To add one, write a file beside this one (sparsified.py is a short one) that ends in
+
+    MEASURE = Measure("gradients", "gradient norms by part", "moe-study ... --sweep {sweep}", collect, text,
+                      {"": sentences})
+
+and put its MEASURE into the list of measures.py. From then on
+
+- `moe-study results RUNS --sweep NAME` calls `collect` and writes results/NAME/gradients.parquet, and gradients.md with
+  its `text`; a test writes the text of every committed parquet again and compares;
+- results/questions.yaml may say that a question is read from it (`read: {design/table2: [comparisons, gradients]}`):
+  its `sentences` stand in results/README.md, or `command` where no run was measured yet.
+
+Rows begin with key, label and seed of a run, as a study's frame has them; whatever comes behind is the measure's own.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+
+from moe_study.analysis.study import Study
+from moe_study.errors import DataError
+from moe_study.files import write_bytes_atomic, write_text_atomic
+
+OF = "-"  # between the name of a measure and what was measured: tokens-brown
+READING = "/"  # between that and one of its readings: tokens-brown/unseen
+
+
+class Kept(NamedTuple):
+    """What was kept of one measure, and the study of the same runs."""
+
+    rows: pd.DataFrame
+    study: Study
+    of: str = ""  # the probe, of a measure that is made on one
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One kind of measurement of finished runs: where it comes from, and what is said of it."""
+
+    name: str  # of its files
+    title: str  # of a link to its table
+    command: str  # with which runs are measured; {sweep} and {of} stand for what is asked
+    collect: Callable[[Study], Mapping[str, pd.DataFrame]]  # rows by what they are of; from the folders of the runs
+    text: Callable[[Kept], str]  # Markdown: what people read of the rows
+    sentences: Mapping[str, Callable[[Kept], Iterable[str]]]  # by the name of a reading; "" is the plain one
+
+    def stem(self, of: str) -> str:
+        """The name of its files, without ending."""
+        return f"{self.name}{OF}{of}" if of else self.name
+
+    def kept_in(self, folder: Path) -> Iterator[tuple[str, Path]]:
+        """(of what, the parquet) of all that was kept of it in results/NAME."""
+        for path in sorted(folder.glob(f"{self.name}*.parquet")):
+            own, _, of = path.stem.partition(OF)
+            if own == self.name:
+                yield of, path
+
+
+def keep_measure(measure: Measure, folder: Path, study: Study) -> list[Path]:
+    """Write what the runs of `study` hold of a measure; the files.
+
+    What was kept before and no run holds now stays, and its text is written anew, for the study may have grown.
+    """
+    for of, rows in measure.collect(study).items():
+        if len(rows):
+            buffer = io.BytesIO()
+            rows.to_parquet(buffer, index=False)
+            write_bytes_atomic(folder / f"{measure.stem(of)}.parquet", buffer.getvalue())
+    written = []
+    for of, path in measure.kept_in(folder):
+        write_text_atomic(path.with_suffix(".md"), measure.text(Kept(read_rows(path), study, of)))
+        written += [path, path.with_suffix(".md")]
+    return written
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The rows of one kept measure; DataError where the file is missing or damaged."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path} is damaged ({error}); write it again with moe-study results") from error

@@ -1,0 +1,51 @@
+"""All that is kept of a sweep's runs beside their losses, and where an answer is read from it (see measure.py)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from moe_study.analysis.results import sparsified, tokens
+from moe_study.analysis.results.measure import OF, READING, Kept, Measure, keep_measure, read_rows
+from moe_study.analysis.study import Study
+from moe_study.errors import DataError
+
+MEASURES: tuple[Measure, ...] = (tokens.MEASURE, sparsified.MEASURE)
+
+
+def keep_measures(folder: Path, study: Study) -> list[Path]:
+    """What the runs of `study` hold of every measure, written to results/NAME; the files."""
+    return [path for measure in MEASURES for path in keep_measure(measure, folder, study)]
+
+
+def kept_texts(folder: Path, study: Study) -> Iterator[tuple[Path, str]]:
+    """(file, text as it has to be) of everything that is kept in results/NAME."""
+    for measure in MEASURES:
+        for of, path in measure.kept_in(folder):
+            yield path.with_suffix(".md"), measure.text(Kept(read_rows(path), study, of))
+
+
+def find_measure(written: str) -> tuple[Measure, str, str]:
+    """(measure, of what, reading) of `tokens-brown/unseen`; DataError for one that there is not."""
+    stem, _, reading = written.partition(READING)
+    name, _, of = stem.partition(OF)
+    measure = next((one for one in MEASURES if one.name == name), None)
+    if measure is None:
+        raise DataError(f"{written} names no measure; there are {', '.join(one.name for one in MEASURES)}")
+    if reading not in measure.sentences:
+        known = ", ".join(f"{stem}{READING}{one}" if one else stem for one in measure.sentences)
+        raise DataError(f"{written} is no reading of {name}; there are {known}")
+    return measure, of, reading
+
+
+def read_answer(written: str, folder: Path, study: Study, sweep: str) -> Iterator[str]:
+    """A link to the table of a measure, and its sentences; the command that makes it where it was not kept.
+
+    `sweep` is the name of results/NAME, with its scale.
+    """
+    measure, of, reading = find_measure(written)
+    path = folder / f"{measure.stem(of)}.parquet"
+    if not path.exists():
+        yield f"not measured yet: `{measure.command.format(sweep=sweep, of=of)}`"
+        return
+    kept = Kept(read_rows(path), study, of)
+    for sentence in measure.sentences[reading](kept):
+        yield f"{sentence} ([{measure.title.format(of=of)}]({sweep}/{path.stem}.md))"

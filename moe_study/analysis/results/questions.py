@@ -1,0 +1,97 @@
+"""What readers of the papers ask (results/questions.yaml), answered by what is kept in results/.
+
+    2:
+      asks: Does collapse hurt unseen domains and downstream tasks?
+      read:                                          # from which sweeps an answer is read, and from what of each
+        design/fig1_balance: [comparisons]
+        open/collapse_transfer: [comparisons, tokens-brown/unseen]
+      needs_scale: Downstream tasks, on which models of this size end at chance.
+      lacks: What the design space does not have yet.
+
+`comparisons` are those that the sweep's file states; all else are measures (see measure.py), here on the probe brown,
+in the reading "unseen". A sweep whose own file names the number is read, too.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moe_study.analysis.results.answered import Answered
+from moe_study.analysis.results.measures import find_measure, read_answer
+from moe_study.analysis.results.verdicts import tally
+from moe_study.errors import DataError
+from moe_study.sweeps.claims import Claims
+from moe_study.sweeps.scales import split
+from moe_study.sweeps.values import read_yaml
+
+QUESTIONS = "questions.yaml"
+COMPARISONS = "comparisons"
+FORM = "a number with asks: (the question) and, where they apply, read:, needs_scale: and lacks:"
+KEYS = ("asks", "read", "needs_scale", "lacks")
+
+
+@dataclass(frozen=True)
+class ReadersQuestion:
+    """One question, and where its answer stands."""
+
+    number: int
+    asks: str
+    read: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by sweep, without its scale
+    needs_scale: str = ""
+    lacks: str = ""
+
+
+def read_readers_questions(path: Path) -> list[ReadersQuestion]:
+    """The questions of a file; DataError says what is wrong in it."""
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must map numbers to questions, each {FORM}")
+    return [_question(number, entry, path) for number, entry in content.items()]
+
+
+def _question(number: Any, entry: Any, path: Path) -> ReadersQuestion:
+    if not str(number).isdigit() or not isinstance(entry, dict) or not entry.get("asks") or set(entry) - set(KEYS):
+        raise DataError(f"{path}: {number} must be {FORM}")
+    read = entry.get("read") or {}
+    if not isinstance(read, dict) or not all(isinstance(of, list) and of for of in read.values()):
+        raise DataError(f"{path}: read of {number} must map sweeps to lists, as in open/gate: [{COMPARISONS}]")
+    try:
+        for written in (str(one) for of in read.values() for one in of if one != COMPARISONS):
+            find_measure(written)
+    except DataError as error:
+        raise DataError(f"{path}: {number}: {error}") from error
+    texts = {key: " ".join(str(entry.get(key) or "").split()) for key in ("asks", "needs_scale", "lacks")}
+    return ReadersQuestion(int(number), read={str(sweep): tuple(map(str, of)) for sweep, of in read.items()}, **texts)
+
+
+def question_block(question: ReadersQuestion, sweeps: Sequence[Answered], planned: Mapping[str, Claims]) -> str:
+    """A question with what is known of it, as an item of a numbered list.
+
+    `planned`: all committed sweeps by name, so that what was not run yet is named, too.
+    """
+    named = [name for name, claims in planned.items() if question.number in claims.questions]
+    read = {**question.read, **{name: (COMPARISONS,) for name in named if name not in question.read}}
+    lines = [f"**{question.asks}**"]
+    for name, what in read.items():
+        own = [one for one in sweeps if split(one.archive.name)[0] == name]
+        lines += [line for one in own for line in _of_sweep(one, what)]
+        if not own:
+            lines.append(f"- {name} was not run yet: `python train.py -m +sweep={name} scale=cpu`")
+    if question.needs_scale:
+        lines.append(f"- Needs scale: {question.needs_scale}")
+    if question.lacks:
+        lines.append(f"- {question.lacks}")
+    head = f"{question.number}. "
+    return "\n".join([head + lines[0], *(" " * len(head) + line for line in lines[1:])])
+
+
+def _of_sweep(one: Answered, what: Sequence[str]) -> Iterator[str]:
+    name = one.archive.name
+    decided = f": {tally(one.findings)}" if COMPARISONS in what and one.findings else ""
+    yield f"- [{name}]({name}/answers.md){decided}"
+    for written in what:
+        if written == COMPARISONS:
+            yield from (f"  - {finding.claim.why} {finding.sentence}" for finding in one.findings)
+        else:
+            yield from (f"  - {line}" for line in read_answer(written, one.archive.folder, one.study, name))

@@ -1,0 +1,75 @@
+"""Readers' questions: how they are written, and what stands under each."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from moe_study.analysis.results.questions import QUESTIONS, question_block, read_readers_questions
+from moe_study.errors import DataError
+from moe_study.sweeps.claims import Claims
+
+
+def questions(tmp_path, text):
+    (tmp_path / QUESTIONS).write_text(text)
+    return read_readers_questions(tmp_path / QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "- a",
+        "one: {asks: b}",
+        "1: what",
+        "1: {read: {a: [comparisons]}}",
+        "1: {asks: a, measure: b}",
+        "1: {asks: a, read: [b]}",
+        "1: {asks: a, read: {b: comparisons}}",
+        "1: {asks: a, read: {b: []}}",
+        "1: {asks: a, read: {b: [nothing]}}",
+        "1: {asks: a, read: {b: [tokens-brown/nothing]}}",
+    ],
+)
+def test_questions_that_cannot_be_read_are_one_sentence(tmp_path, content):
+    with pytest.raises(DataError, match=QUESTIONS) as caught:
+        questions(tmp_path, content)
+    assert "\n" not in str(caught.value)
+
+
+def finding(why, verdict, expect=None, decided=True):
+    claim = SimpleNamespace(why=why, expect=expect)
+    return SimpleNamespace(claim=claim, verdict=verdict, decided=decided, sentence=f"{verdict}: a − b: -0.1")
+
+
+@pytest.fixture
+def sweeps(tmp_path):
+    found = (finding("Is it?", "holds", "lower"), finding("And that?", "undecided", None, decided=False))
+    archive = SimpleNamespace(name="my/own@cpu", folder=tmp_path)
+    return [SimpleNamespace(archive=archive, study=None, findings=found)]
+
+
+def test_an_answer_has_every_comparison_of_what_is_read(tmp_path, sweeps):
+    (one,) = questions(tmp_path, '12: {asks: "Why?", read: {my/own: [comparisons]}, needs_scale: tasks., lacks: That.}')
+    assert question_block(one, sweeps, {}) == (
+        "12. **Why?**\n"
+        "    - [my/own@cpu](my/own@cpu/answers.md): 1 of 2 decided; of 1 claims 1 hold and 0 fail\n"
+        "      - Is it? holds: a − b: -0.1\n"
+        "      - And that? undecided: a − b: -0.1\n"
+        "    - Needs scale: tasks.\n"
+        "    - That."
+    )
+
+
+def test_what_was_not_run_or_not_measured_says_what_to_type(tmp_path, sweeps):
+    (one,) = questions(tmp_path, '1: {asks: "Why?", read: {other: [comparisons], my/own: [tokens-brown/unseen]}}')
+    assert question_block(one, sweeps, {}) == (
+        "1. **Why?**\n"
+        "   - other was not run yet: `python train.py -m +sweep=other scale=cpu`\n"
+        "   - [my/own@cpu](my/own@cpu/answers.md)\n"
+        "     - not measured yet: `moe-study results --sweep my/own@cpu --probe brown`"
+    )
+
+
+def test_a_sweep_whose_file_names_the_number_is_read_too(tmp_path, sweeps):
+    (one,) = questions(tmp_path, '1: {asks: "Why?"}')
+    assert "- Is it?" in question_block(one, sweeps, {"my/own": Claims("", (1,))})
+    assert "Is it?" not in question_block(one, sweeps, {"my/own": Claims("", (2,))})
