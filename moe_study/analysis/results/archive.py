@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moe_study.analysis.study import Study, study_of
-from moe_study.design.identity import is_outside
+from moe_study.design.identity import ABSENT, is_outside
 from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError, DataError
 from moe_study.files import read_json, write_bytes_atomic, write_json_atomic
@@ -92,12 +92,19 @@ def read_archive(folder: Path) -> Archive:
         name = str(manifest["sweep"])
     except (OSError, KeyError, ValueError, pa.ArrowException, ConfigError) as error:
         raise DataError(f"{folder} is damaged ({error}); write it again with moe-study results") from error
-    return Archive(folder, name, frame.assign(folder=frame["key"]), members, manifest)
+    return Archive(folder, name, _with_todays_settings(frame).assign(folder=frame["key"]), members, manifest)
 
 
 def archives(root: Path) -> list[Archive]:
     """All archives below `root`, by name."""
     return [read_archive(path.parent) for path in sorted(root.rglob(MANIFEST))]
+
+
+def _with_todays_settings(frame: pd.DataFrame) -> pd.DataFrame:
+    """Settings that were added after the rows were written have the values that they had before (ABSENT)."""
+    later = {name: value for name, value in ABSENT.items() if name not in frame and not is_outside(name)}
+    rows = frame.to_dict("records")
+    return frame.assign(**{name: pd.Series([of(row) for row in rows], dtype=object) for name, of in later.items()})
 
 
 def _tuples(value: Any) -> Any:

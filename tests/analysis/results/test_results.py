@@ -3,9 +3,11 @@
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from moe_study.analysis.comparison import Verdict
@@ -21,6 +23,7 @@ from moe_study.analysis.study import read_study
 from moe_study.analysis.tables_out import to_csv
 from moe_study.analysis.wording import to_frame
 from moe_study.cli import main
+from moe_study.design.identity import ABSENT
 from moe_study.design.routing import Context, Routing
 from moe_study.errors import DataError, StudyError
 from moe_study.runs.members import Launch, PlannedComparison, record_launch
@@ -92,6 +95,17 @@ def test_what_is_kept_of_points_from_two_machines_answers_as_their_runs_do(tmp_p
     assert list(answers(after)) == list(answers(before))
     (part,) = after.parts
     assert part.leak_prices and part.other_effects and part.other_equal_costs and part.families[0].varies
+
+
+@pytest.mark.parametrize("added", sorted(set(ABSENT) - {"model.init_std"}))
+def test_a_setting_that_was_added_since_has_the_value_it_had_before(out, tmp_path, added):
+    shutil.copytree(out / "mine/own@cpu", tmp_path / "older")
+    table = pq.read_table(tmp_path / "older" / RUNS)
+    pq.write_table(table.drop_columns([added]) if added in table.column_names else table, tmp_path / "older" / RUNS)
+    older, todays = read_archive(tmp_path / "older"), read_archive(out / "mine/own@cpu")
+    finished = todays.frame["state"] == "done"
+    assert list(older.frame[added][finished]) == list(todays.frame[added][finished])
+    assert list(answers(older.study())) == list(answers(todays.study()))
 
 
 def test_files_beside_the_archive_are_those_of_the_study(out):
