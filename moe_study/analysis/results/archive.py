@@ -103,7 +103,7 @@ def archives(root: Path) -> list[Archive]:
 def _with_todays_settings(frame: pd.DataFrame) -> pd.DataFrame:
     """Settings that were added after the rows were written have the values that they had before (ABSENT)."""
     later = {name: value for name, value in ABSENT.items() if name not in frame and not is_outside(name)}
-    rows = frame.to_dict("records")
+    rows = [dict(zip(map(str, frame), row, strict=True)) for row in frame.itertuples(index=False)]
     return frame.assign(**{name: pd.Series([of(row) for row in rows], dtype=object) for name, of in later.items()})
 
 
