@@ -10,6 +10,7 @@ from moe_study.design.routing import (
     FIXED_ROUTERS,
     Balance,
     Capacity,
+    Choices,
     ChoiceScope,
     Context,
     Gate,
@@ -67,7 +68,9 @@ def capacities(draw: st.DrawFn) -> Capacity:
 def balances(draw: st.DrawFn, selection: Selection) -> Balance:
     weight = st.sampled_from([0.0, 0.0, 0.01])
     bias_rate = draw(weight) if selection is Selection.TOP_K else 0.0
-    return Balance(draw(weight), draw(weight), bias_rate, draw(st.sampled_from(["micro_batch", "batch"])))
+    choices = st.sampled_from([None, None, Choices.FIRST, *([Choices.ALL] if selection in PICKING else [])])
+    scope = st.sampled_from(["micro_batch", "batch"])
+    return Balance(draw(weight), draw(weight), bias_rate, draw(scope), draw(choices))
 
 
 @st.composite

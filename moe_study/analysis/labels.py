@@ -210,6 +210,7 @@ ROUTING_AXES = (
     _unless("capacity.priority", "token_major", lambda v: f"priority {_text(v)}"),
     _unless("capacity.group", "sequence", lambda v: f"capacity per {_text(v)}"),
     _unless("balance.scope", "micro_batch", lambda v: f"balance over {_text(v)}"),
+    _unless("balance.choices", None, lambda v: f"balance on {'all choices' if v == 'all' else 'first choices'}"),
 )
 
 

@@ -39,6 +39,7 @@ ABSENT: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "run.dispatch": lambda older: "auto",
     "routing.soft.normalise": lambda older: True,
     "routing.router_width": lambda older: 1.0,
+    "routing.balance.choices": lambda older: None,
 }
 
 

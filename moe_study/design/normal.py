@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from moe_study.design.plain import from_plain, to_plain, value_at, with_values
-from moe_study.design.routing import Routing, Selection, mixture_layers, whole_hidden
+from moe_study.design.routing import Choices, Routing, Selection, mixture_layers, whole_hidden
+from moe_study.design.selections import counted_choices, own_choices
 from moe_study.design.unused import unused
 
 Config = TypeVar("Config")
@@ -42,6 +43,7 @@ def _resolved(config: Any) -> Iterator[tuple[str, Any]]:
     if routing.selection is not Selection.DENSE:
         yield "routing.layers", _layers(routing, model.layers)
         yield "routing.num_experts", _num_experts(routing)
+        yield "routing.balance.choices", _choices(routing)
     if run.steps is not None or run.tokens is not None:
         yield "run.steps", config.total_steps
         yield "run.tokens", None
@@ -61,3 +63,9 @@ def _num_experts(routing: Routing) -> int | tuple[int, ...]:
     """One number where it is the same in every layer."""
     counts = routing.num_experts
     return counts[0] if isinstance(counts, tuple) and len(set(counts)) == 1 else counts
+
+
+def _choices(routing: Routing) -> Choices | None:
+    """None where it says what the rule does by itself, so that rules differ in it only where they were asked to."""
+    counted = counted_choices(routing)
+    return None if counted is own_choices(routing) else counted

@@ -128,6 +128,13 @@ class Capacity:
     minimum: int = 1
 
 
+class Choices(StrEnum):
+    """Which of the experts that a decision takes count as its load in the balancing loss."""
+
+    FIRST = "first"  # the one of the highest score (GShard, 2006.16668; XMoE, 2403.18926)
+    ALL = "all"  # every one that is taken, before any capacity (DeepSeekMoE, 2401.06066, eq. 12-14)
+
+
 @dataclass(frozen=True)
 class Balance:
     """Weights of the balancing terms; 0 is off. Each is reported apart from the language-model loss."""
@@ -136,6 +143,7 @@ class Balance:
     z: float = 0.0  # mean squared logsumexp of the logits (ST-MoE, 2202.08906, eq. 5)
     bias_rate: float = 0.0  # loss-free bias step (2408.15664)
     scope: str = "micro_batch"  # over which tokens f_e is counted: micro_batch | batch
+    choices: Choices | None = None  # what f_e counts of each; None: all of top-k's, the first of any other rule's
 
 
 @dataclass(frozen=True)

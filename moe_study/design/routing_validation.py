@@ -11,6 +11,7 @@ from moe_study.design.normal import LAYER_WORDS
 from moe_study.design.routing import (
     BY_PROBABILITY,
     FIXED_ROUTERS,
+    Choices,
     Context,
     Gate,
     RouterKind,
@@ -27,7 +28,7 @@ from moe_study.design.routing import (
     picks_per_unit,
     whole_hidden,
 )
-from moe_study.design.selections import facts_of, most_picks
+from moe_study.design.selections import facts_of, most_picks, spreads_all_choices
 
 UNIT_CONTEXTS = {
     Unit.TOKEN: (Context.OWN, Context.RUNNING_MEAN),
@@ -197,6 +198,11 @@ def _balance(config: RunConfig) -> Iterator[str]:
         yield "routing.selection=soft is balanced by construction: set every routing.balance weight to 0"
     if balance.bias_rate and not facts_of(routing).counts_picks:
         yield "routing.balance.bias_rate changes top-k picks: it needs routing.selection=top_k"
+    if balance.choices is Choices.ALL and balance.switch and not spreads_all_choices(routing):
+        yield (
+            f"routing.balance.choices=all counts every expert alike under routing.selection={routing.selection},"
+            " where the loss would be constant; use first, or null"
+        )
 
 
 def _forms(config: RunConfig) -> Iterator[str]:

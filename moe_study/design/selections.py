@@ -12,7 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from moe_study.design.routing import ChoiceScope, Group, Routing, Selection, SoftForm, SoftWeights, picks_per_unit
+from moe_study.design.routing import (
+    Choices,
+    ChoiceScope,
+    Group,
+    Routing,
+    Selection,
+    SoftForm,
+    SoftWeights,
+    picks_per_unit,
+)
 from moe_study.design.verdict import CAUSAL, EVERYTHING, MIXES, OWN_FUTURE, Verdict
 
 
@@ -45,7 +54,7 @@ class SelectionFacts:
     fixed_routers: bool = False  # goes with routers that give no scores
     gates_after_pick: bool = True  # gate weights may be normalised over a unit's own picks
     leaves_out: bool = False  # a token goes without some experts, by their scores: it can have a next best one
-    counts_picks: bool = False  # load is counted by picks, which a bias can move; otherwise by the highest score
+    counts_picks: bool = False  # load is by itself counted by all picks, which a bias can move; otherwise by the first
 
 
 # Nominal expert rows per token ------------------------------------------------------------------------------
@@ -143,6 +152,23 @@ def facts_of(routing: Routing) -> SelectionFacts:
 
 
 # What follows from a rule's numbers, for what is declared and what is computed ----------------------------------
+
+
+def own_choices(routing: Routing) -> Choices:
+    """Which choices the balancing loss counts where a point does not say."""
+    return Choices.ALL if facts_of(routing).counts_picks else Choices.FIRST
+
+
+def counted_choices(routing: Routing) -> Choices:
+    """Which choices the balancing loss counts."""
+    return own_choices(routing) if routing.balance.choices is None else routing.balance.choices
+
+
+def spreads_all_choices(routing: Routing) -> bool:
+    """Whether the load of all choices can be uneven at all: it cannot where every expert takes as many tokens."""
+    return facts_of(routing).own_picks or (
+        routing.selection is Selection.EXPERT_CHOICE and routing.choice_scope is ChoiceScope.CUTOFF
+    )
 
 
 def most_picks(routing: Routing, experts: int) -> int:

@@ -22,9 +22,10 @@ from moe_study.design.routing import (
     SoftForm,
     SoftWeights,
     Unit,
+    experts_of_layer,
     mixture_layers,
 )
-from moe_study.design.selections import PICKING, TAKING_K, facts_of
+from moe_study.design.selections import PICKING, TAKING_K, facts_of, most_picks
 
 
 class Use(NamedTuple):
@@ -79,6 +80,16 @@ def _has_capacity(routing: Routing) -> bool:
 def _balances_over_micro_batches(config: Any) -> bool:
     parts = config.run.micro_batch is not None and config.run.micro_batch < config.run.batch_size
     return _in_mixtures(_scores)(config) and config.routing.balance.switch > 0 and parts
+
+
+def _balances_several_choices(config: Any) -> bool:
+    """A token can be at more than one expert, in some layer: of one choice, the first is all."""
+    routing, depth = config.routing, config.model.layers
+    if not _in_mixtures(_scores)(config) or not routing.balance.switch > 0:
+        return False
+    counts = [experts_of_layer(routing, depth, layer) for layer in mixture_layers(routing, depth)]
+    is_chosen = routing.selection is Selection.EXPERT_CHOICE
+    return any((experts if is_chosen else most_picks(routing, experts)) > 1 for experts in counts)
 
 
 MIXTURE = Use(_in_mixtures(lambda r: True), "a mixture")
@@ -138,6 +149,9 @@ USED: dict[str, Use] = {
     ),
     "routing.balance.scope": Use(
         _balances_over_micro_batches, "routing.balance.switch above 0 and a run.micro_batch below run.batch_size"
+    ),
+    "routing.balance.choices": Use(
+        _balances_several_choices, "routing.balance.switch above 0 and more than one expert per token"
     ),
     "routing.soft.form": SOFT,
     "routing.soft.slots_per_expert": SOFT,

@@ -11,6 +11,7 @@ from moe_study.design.normal import normalised
 from moe_study.design.routing import (
     Balance,
     Capacity,
+    Choices,
     Context,
     Gate,
     RouterKind,
@@ -51,6 +52,15 @@ def test_the_number_of_experts_is_said_where_it_tells_points_apart():
     assert labels(four, eight) == ["token top-2 of 4", "token top-2 of 8"]
     frozen = dataclasses.replace(eight, router_state=RouterState.FROZEN)
     assert labels(four, eight, frozen)[2] == "token top-2 of 8, frozen"
+
+
+def test_which_choices_balance_counts_is_said_where_it_is_not_what_the_rule_does_by_itself():
+    threshold = Routing(selection=Selection.THRESHOLD, balance=Balance(switch=0.01, choices=Choices.FIRST))
+    every = dataclasses.replace(threshold, balance=Balance(switch=0.01, choices=Choices.ALL))
+    assert labels(threshold, every) == ["token threshold 0.9", "token threshold 0.9, balance on all choices"]
+    first = Routing(k=2, balance=Balance(switch=0.01, choices=Choices.FIRST))
+    both = dataclasses.replace(first, balance=Balance(switch=0.01, choices=Choices.ALL))
+    assert labels(both, first) == ["token top-2", "token top-2, balance on first choices"]
 
 
 def test_of_axes_that_vary_together_only_one_is_said():

@@ -18,6 +18,7 @@ from moe_study.design.plain import flatten, to_plain, value_at, with_values
 from moe_study.design.routing import (
     Balance,
     Capacity,
+    Choices,
     Context,
     Gate,
     Priority,
@@ -122,6 +123,23 @@ TWO_SPELLINGS: dict[str, tuple[RunConfig, ...]] = {
         changed(routing__balance__switch=0.1),
         changed(routing__balance__switch=0.1, routing__balance__scope="batch"),
     ),
+    "which choices balance counts without balance": tuple(
+        changed(routing__k=2, routing__balance=Balance(choices=choices)) for choices in (None, *Choices)
+    ),
+    "which choices balance counts of one": tuple(
+        changed(routing__balance=Balance(switch=0.1, choices=choices)) for choices in (None, *Choices)
+    ),
+    "which choices balance counts of one under a low threshold": tuple(
+        changed(routing=Routing(Selection.THRESHOLD, threshold=0.2, balance=Balance(switch=0.1, choices=choices)))
+        for choices in (None, *Choices)
+    ),
+    "which choices balance counts by itself, or as it is said": tuple(
+        changed(routing__k=2, routing__balance=Balance(switch=0.1, choices=choices)) for choices in (None, Choices.ALL)
+    ),
+    "which choices balance counts at a threshold by itself, or as it is said": tuple(
+        changed(routing=Routing(Selection.THRESHOLD, balance=Balance(switch=0.1, choices=choices)))
+        for choices in (None, Choices.FIRST)
+    ),
     "the scope of one decision": (
         changed(routing__layers=(1,)),
         changed(routing__layers=(1,), routing__scope=Scope.GLOBAL),
@@ -161,9 +179,10 @@ TWO_SPELLINGS: dict[str, tuple[RunConfig, ...]] = {
 
 @pytest.mark.parametrize("name", TWO_SPELLINGS)
 def test_two_spellings_of_one_run_have_one_key(name: str) -> None:
-    one, other = TWO_SPELLINGS[name]
-    assert one.key == other.key and point_of(one) == point_of(other)
-    assert num_params(one) == num_params(other)
+    one, *others = TWO_SPELLINGS[name]
+    for other in others:
+        assert one.key == other.key and point_of(one) == point_of(other)
+        assert num_params(one) == num_params(other)
 
 
 TWO_RUNS: dict[str, tuple[RunConfig, ...]] = {
@@ -181,6 +200,13 @@ TWO_RUNS: dict[str, tuple[RunConfig, ...]] = {
     "the recipe, whose options are its own": (
         changed(data__recipe="local_files", data__options={"path": "texts"}),
         changed(data__recipe="hub_parquet", data__options={"sources": [{"folder": "texts", "files": ["*"]}]}),
+    ),
+    "which choices balance counts of two": tuple(
+        changed(routing__k=2, routing__balance=Balance(0.1, choices=choices)) for choices in (None, Choices.FIRST)
+    ),
+    "which choices balance counts at a threshold": tuple(
+        changed(routing=Routing(Selection.THRESHOLD, balance=Balance(switch=0.1, choices=choices)))
+        for choices in (None, Choices.ALL)
     ),
     "the scope of three decisions": (changed(), changed(routing__scope=Scope.GLOBAL)),
     "K of experts that choose": tuple(
@@ -269,6 +295,7 @@ SOFT_POINTS = {
 BASES = [
     *(toy(routing) for routing in (TOP_K | COUNTED | DENSE | SOFT_POINTS).values()),
     with_values(toy(Routing(balance=Balance(switch=0.1))), {"run.micro_batch": 2}),
+    toy(Routing(k=2, balance=Balance(switch=0.1))),
     with_values(toy(), {"data.tokenizer": TokenizerConfig("bpe", 257), "model.vocab_size": None}),
     DIGITS,
 ]
@@ -283,6 +310,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "optimizer.betas": ((0.5, 0.6),),
     "optimizer.min_lr": (1e-5,),
     "routing.balance.scope": ("batch", "micro_batch"),
+    "routing.balance.choices": tuple(Choices),
     "routing.first_segment": ("own_mean", "prior"),
     "routing.label": ("topic", "language"),
     "routing.layers": ((0,), (1, 2)),

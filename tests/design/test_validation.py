@@ -14,6 +14,8 @@ from moe_study.design.config import DataConfig, LogConfig, OptimizerConfig, RunC
 from moe_study.design.routing import (
     Balance,
     Capacity,
+    Choices,
+    ChoiceScope,
     Context,
     Gate,
     Priority,
@@ -41,6 +43,7 @@ THRESHOLD: dict[str, Any] = {"selection": Selection.THRESHOLD}
 CHOICE: dict[str, Any] = {"selection": Selection.EXPERT_CHOICE}
 MERGE: dict[str, Any] = {"selection": Selection.MERGE}
 SOFT: dict[str, Any] = {"selection": Selection.SOFT}
+ALL_CHOICES = Balance(switch=0.01, choices=Choices.ALL)
 NAN = math.nan
 
 BAD_ROUTING: list[tuple[dict[str, Any], str]] = [
@@ -112,6 +115,9 @@ BAD_ROUTING: list[tuple[dict[str, Any], str]] = [
     ({"balance": Balance(switch=-0.01)}, "routing.balance weights must not be negative"),
     (SOFT | {"balance": Balance(z=0.01)}, "balanced by construction"),
     (THRESHOLD | {"balance": Balance(bias_rate=0.01)}, "it needs routing.selection=top_k"),
+    (MERGE | {"balance": ALL_CHOICES}, "routing.balance.choices=all counts every expert alike"),
+    (CHOICE | {"balance": ALL_CHOICES}, "where the loss would be constant; use first, or null"),
+    ({"selection": Selection.ALL, "balance": ALL_CHOICES}, "routing.balance.choices=all counts every expert alike"),
     (SOFT | SEQUENCE, "routing.selection=soft needs routing.unit=token"),
     (SOFT | {"segment_length": 4}, "routing.segment_length goes with routing.unit=segment"),
     (SOFT | {"scope": Scope.GLOBAL}, "routing.selection=soft needs"),
@@ -244,6 +250,9 @@ def test_points_with_a_meaning_pass(point: str) -> None:
         Routing(**SOFT, soft=Soft(form=SoftForm.ACROSS_BATCH, group_size=2)),
         Routing(**SOFT, num_experts=5, soft=Soft(slots_per_expert=2, dispatch=SoftWeights.IDENTITY)),
         Routing(capacity=Capacity(factor=0.5, priority=Priority.BATCH_PRIORITY)),
+        Routing(**THRESHOLD, balance=ALL_CHOICES),
+        Routing(**CHOICE, choice_scope=ChoiceScope.CUTOFF, balance=ALL_CHOICES),
+        Routing(**MERGE, balance=Balance(choices=Choices.ALL)),  # off: nothing is counted
     ],
 )
 def test_unusual_points_with_a_meaning_pass(routing: Routing) -> None:

@@ -13,6 +13,7 @@ from moe_study.design.config import RunConfig
 from moe_study.design.identity import identity, is_outside
 from moe_study.design.plain import flatten, to_plain, value_at, with_values
 from moe_study.design.routing import (
+    Choices,
     ChoiceScope,
     Context,
     Gate,
@@ -72,6 +73,7 @@ VALUES: dict[str, list[Any]] = {
     "routing.balance.z": [0.0, 0.1],
     "routing.balance.bias_rate": [0.0, 0.01],
     "routing.balance.scope": ["micro_batch", "batch"],
+    "routing.balance.choices": [None, *Choices],
     "routing.soft.form": list(SoftForm),
     "routing.soft.slots_per_expert": [1, 2],
     "routing.soft.chunk_length": [None, 3],

@@ -6,9 +6,9 @@ Shape suffixes: R decisions, E experts, K candidates.
 import torch
 from torch import Tensor, nn
 
-from moe_study.design.routing import Routing
-from moe_study.design.selections import facts_of
-from moe_study.model.forward_pass import ForwardPass
+from moe_study.design.routing import Choices, Routing
+from moe_study.design.selections import counted_choices
+from moe_study.model.forward_pass import Counts, ForwardPass, Reducer
 from moe_study.model.moe.routing.gate import RoutingDecision
 
 
@@ -19,9 +19,8 @@ def pick_counts(decision: RoutingDecision, experts: int) -> Tensor:
     return counts_E.scatter_add(0, decision.expert_RK.flatten(), ones_RK.flatten())
 
 
-def argmax_counts(logits_RE: Tensor) -> Tensor:
-    """How often each expert had the largest logit: (E,). The count of XMoE and of Switch."""
-    first_R = logits_RE.detach().argmax(1)
+def first_counts(first_R: Tensor, logits_RE: Tensor) -> Tensor:
+    """How often each expert was the first choice: (E,), in the logits' type. The count of XMoE and of GShard."""
     ones_R = torch.ones_like(first_R, dtype=logits_RE.dtype)
     return ones_R.new_zeros(logits_RE.shape[1]).scatter_add(0, first_R, ones_R)
 
@@ -37,10 +36,29 @@ def z_loss(logits_RE: Tensor) -> Tensor:
     return logits_RE.logsumexp(1).square().mean()
 
 
+class StepCounts:
+    """Counts of one kind, over the micro-batches of a step and over ranks."""
+
+    def __init__(self) -> None:
+        self.step_E: Tensor | None = None  # since `begin`, over micro-batches
+
+    def begin(self) -> None:
+        self.step_E = None
+
+    def add(self, counts_E: Tensor, reducer: Reducer, training: bool) -> Counts:
+        """Of one more micro-batch; outside training it stands by itself, and the step is left alone."""
+        counts, before_E = reducer.counts(counts_E), self.step_E
+        if not training:
+            return counts
+        self.step_E = counts.all_E if before_E is None else before_E + counts.all_E
+        return counts if before_E is None else counts._replace(running_E=before_E + counts.running_E)
+
+
 class Balancer(nn.Module):
     """A layer's balancing: adds loss terms to the pass, and moves the loss-free bias after each step.
 
-    With scope "batch", f_e counts the micro-batches of the step so far, this one included: the last
+    f_e counts each decision's first choice or all of them (`Balance.choices`), before any capacity; the bias always
+    goes by all. With scope "batch", f_e counts the micro-batches of the step so far, this one included: the last
     micro-batch sees the whole batch's load. P_e is always the micro-batch's own. Ranks that train together add up what
     they count (forward_pass.Reducer); P_e enters linearly, so the mean over ranks of the term is that of one process.
     """
@@ -50,11 +68,11 @@ class Balancer(nn.Module):
     def __init__(self, experts: int, routing: Routing) -> None:
         super().__init__()
         self.settings = routing.balance
-        self.by_argmax = not facts_of(routing).counts_picks
+        self.choices = counted_choices(routing)
         self.whole_batch = routing.balance.scope == "batch"
         if self.settings.bias_rate:
             self.register_buffer("bias_E", torch.zeros(experts))
-        self._step_counts_E: Tensor | None = None  # since begin_step, over micro-batches
+        self._load, self._picks = StepCounts(), StepCounts()  # f_e, and what the bias goes by
 
     @property
     def bias(self) -> Tensor | None:
@@ -62,30 +80,34 @@ class Balancer(nn.Module):
         return self.bias_E if self.settings.bias_rate else None
 
     def begin_step(self) -> None:
-        self._step_counts_E = None
+        self._load.begin()
+        self._picks.begin()
 
     def add_terms(self, logits_RE: Tensor, decision: RoutingDecision, forward_pass: ForwardPass) -> None:
         """Record the loss terms of one forward pass, and count for the bias in training."""
-        settings = self.settings
+        settings, reducer = self.settings, forward_pass.reducer
         if settings.z:
             forward_pass.add_aux("z", z_loss(logits_RE), settings.z)
-        if not (settings.switch or settings.bias_rate):
-            return
-        with torch.no_grad():
-            counts_E = argmax_counts(logits_RE) if self.by_argmax else pick_counts(decision, logits_RE.shape[1])
-            counts = forward_pass.reducer.counts(counts_E)
-            before_E = self._step_counts_E
-            if self.training:
-                self._step_counts_E = counts.all_E if before_E is None else before_E + counts.all_E
         if settings.switch:
-            f_E = counts.micro_batch_E
-            if self.whole_batch and self.training:
-                f_E = counts.running_E if before_E is None else before_E + counts.running_E
+            with torch.no_grad():
+                counts = self._load.add(self._counted(logits_RE, decision), reducer, self.training)
+            f_E = counts.running_E if self.whole_batch and self.training else counts.micro_batch_E
             forward_pass.add_aux("switch", switch_loss(logits_RE, f_E), settings.switch)
+        if settings.bias_rate and self.training:
+            with torch.no_grad():
+                self._picks.add(pick_counts(decision, logits_RE.shape[1]), reducer, self.training)
+
+    def _counted(self, logits_RE: Tensor, decision: RoutingDecision) -> Tensor:
+        """The load that f_e is the share of: (E,)."""
+        if self.choices is Choices.ALL:
+            return pick_counts(decision, logits_RE.shape[1])
+        # A bias moves the choice: then the first is no longer that of the largest logit, but the best of the picks.
+        first_R = logits_RE.argmax(1) if self.bias is None else decision.expert_RK[:, 0]
+        return first_counts(first_R, logits_RE)
 
     def end_step(self) -> None:
         """b_e += u * sign(mean count - count_e), after the optimizer's step (2408.15664, algorithm 1)."""
-        if self.settings.bias_rate and self._step_counts_E is not None:
-            counts_E = self._step_counts_E
+        if self.settings.bias_rate and self._picks.step_E is not None:
+            counts_E = self._picks.step_E
             self.bias_E += self.settings.bias_rate * (counts_E.mean() - counts_E).sign()
-        self._step_counts_E = None
+        self.begin_step()

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from moe_study.design.config import ModelConfig
-from moe_study.design.routing import Balance, Gate, RouterKind, Routing, Scope, Selection
+from moe_study.design.routing import Balance, Choices, ChoiceScope, Gate, RouterKind, Routing, Scope, Selection
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.gpt import GPT
 from moe_study.model.moe.layer import MixtureLayer
-from moe_study.model.moe.routing.balance import Balancer, argmax_counts, pick_counts, switch_loss, z_loss
+from moe_study.model.moe.routing.balance import Balancer, first_counts, pick_counts, switch_loss, z_loss
 from moe_study.model.moe.routing.gate import RoutingDecision
 from tests.design.points import TOP_K, VOCABULARY
 from tests.model.moe import oracle
@@ -41,7 +41,7 @@ def test_switch_loss_is_one_at_uniform_whatever_n_and_k(experts: int, k: int) ->
 
 def test_switch_loss_of_a_collapsed_router_is_n() -> None:
     logits_RE = torch.tensor([[100.0, 0, 0, 0]]).expand(20, -1)
-    assert switch_loss(logits_RE, argmax_counts(logits_RE)).item() == pytest.approx(4)
+    assert switch_loss(logits_RE, first_counts(logits_RE.argmax(1), logits_RE)).item() == pytest.approx(4)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -68,6 +68,72 @@ def test_rules_with_any_number_of_picks_count_the_largest_score(selection: Selec
     scores = [oracle.logits(layer, routing, x_TD, t).tolist() for x_TD in x_BTD for t in range(10)]
     counts = [float(sum(oracle.ranking(row)[0] == e for row in scores)) for e in range(4)]
     assert forward_pass.aux["switch"][0].item() == pytest.approx(naive_switch(scores, counts))
+
+
+CHOOSING = {
+    "top-2": Routing(k=2),
+    "top-3 by segment": dataclasses.replace(TOP_K["segment mean"], k=3),
+    "threshold": Routing(selection=Selection.THRESHOLD, threshold=0.7),
+    "threshold by sequence": dataclasses.replace(
+        TOP_K["sequence first token"], selection=Selection.THRESHOLD, threshold=0.6
+    ),
+    "high threshold": Routing(selection=Selection.THRESHOLD, threshold=0.95, num_experts=7),
+}
+
+
+@pytest.mark.parametrize("choices", Choices)
+@pytest.mark.parametrize("point", CHOOSING)
+def test_the_load_counts_the_first_choice_or_all_whatever_the_rule(point: str, choices: Choices) -> None:
+    routing = dataclasses.replace(CHOOSING[point], balance=Balance(switch=0.01, choices=choices))
+    layer, x_BTD, forward_pass = layers_of(routing)[0], states(3, 10, 8), a_pass()
+    layer(x_BTD, forward_pass)
+    scores = [oracle.logits(layer, routing, x_TD, t).tolist() for x_TD in x_BTD for t in range(10)]
+    taken = [oracle.pick(row, routing) for row in scores]
+    assert max(map(len, taken)) > 1  # otherwise both count the same
+    counts = [0.0] * layer.num_experts
+    for experts in taken:
+        for expert in experts if choices is Choices.ALL else experts[:1]:
+            counts[expert] += 1
+    assert forward_pass.aux["switch"][0].item() == pytest.approx(naive_switch(scores, counts), rel=1e-12)
+
+
+@pytest.mark.parametrize("choices", Choices)
+def test_the_load_of_experts_that_choose_by_a_cutoff_counts_the_first_choice_or_all(choices: Choices) -> None:
+    balance = Balance(switch=0.01, choices=choices)
+    routing = Routing(selection=Selection.EXPERT_CHOICE, choice_scope=ChoiceScope.CUTOFF, k=1, balance=balance)
+    layer, x_BTD, forward_pass = layers_of(routing)[0], states(3, 10, 8), a_pass()
+    layer(x_BTD, forward_pass)  # a new cutoff is 1 / N for each expert
+    scores = [oracle.logits(layer, routing, x_TD, t).tolist() for x_TD in x_BTD for t in range(10)]
+    counts = [0.0] * 4
+    for row in scores:
+        above = [e for e, p in enumerate(oracle.probabilities(row)) if p > 0.25]
+        for expert in above if choices is Choices.ALL else oracle.ranking(row)[:1]:
+            counts[expert] += 1
+    assert forward_pass.aux["switch"][0].item() == pytest.approx(naive_switch(scores, counts))
+
+
+def test_the_first_choice_under_a_bias_is_what_the_bias_puts_first_and_the_bias_goes_by_all() -> None:
+    routing = Routing(k=2, balance=Balance(switch=1.0, bias_rate=0.25, choices=Choices.FIRST))
+    layer = layers_of(routing)[0].train()
+    assert layer.decider is not None
+    bias = [0.0, 0.6, -0.3, 0.2]
+    layer.decider.balancer.bias_E.copy_(torch.tensor(bias))
+    x_BTD, forward_pass = states(3, 10, 8), a_pass()
+    layer.begin_step(0)
+    layer(x_BTD, forward_pass)
+    layer.end_step()
+    scores = [oracle.logits(layer, routing, x_TD, t).tolist() for x_TD in x_BTD for t in range(10)]
+    first, both = [0.0] * 4, [0.0] * 4
+    for row in scores:
+        biased = [p + b for p, b in zip(oracle.probabilities(row), bias, strict=True)]
+        taken = oracle.ranking(biased)[:2]
+        first[taken[0]] += 1
+        for expert in taken:
+            both[expert] += 1
+    assert first != [float(sum(oracle.ranking(row)[0] == e for row in scores)) for e in range(4)]  # the bias tells
+    assert forward_pass.aux["switch"][0].item() == pytest.approx(naive_switch(scores, first))
+    moved = [b + 0.25 * ((n < 15) - (n > 15)) for b, n in zip(bias, both, strict=True)]  # 60 picks of 4 experts
+    assert layer.decider.balancer.bias_E.tolist() == pytest.approx(moved)
 
 
 def test_units_count_by_their_tokens() -> None:
