@@ -98,6 +98,7 @@ class LogConfig:
     runs_dir: str = "runs"
     log_every: int = 10  # steps
     routing_every: int = 50  # steps between records of expert shares
+    gradients_every: int = 50  # steps between records of gradient norms by part of the model; 0: none
     checkpoint_every: int = 200  # steps; 0: only on a signal
     keep_checkpoints: int = 2
     trace_every: int | None = None  # steps between traces of a probe's routes, the first at step 0; None: none is kept

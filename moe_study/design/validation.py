@@ -108,6 +108,8 @@ def _run(config: RunConfig) -> Iterator[str]:
         value = getattr(log, name)
         if value is not None and value < 1:
             yield f"log.{name}={value} must be at least 1"
+    if log.gradients_every < 0:
+        yield f"log.gradients_every={log.gradients_every} must not be negative; 0 records no gradient norms"
     if log.trace_every is not None and config.task == "images":
         yield f"log.trace_every={log.trace_every} keeps routes of text, and task=images has none; set it to null"
     if run.eval_every < 0:

@@ -22,6 +22,7 @@ from moe_study.model.transformer import Transformer
 from moe_study.training import checkpoint
 from moe_study.training.device import autocast
 from moe_study.training.distributed import ALONE, Ranks
+from moe_study.training.gradients import GradientNorms
 from moe_study.training.metrics import LossWindow, RoutingWindow, Stopwatch
 from moe_study.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 
@@ -58,6 +59,7 @@ class Trainer:
         self.step = 0  # optimizer steps done
         self.losses = LossWindow()
         self.routing = RoutingWindow()
+        self.gradients = GradientNorms(model)
         self.watch = Stopwatch(device, config.tokens_per_step)
         self.peak_memory = 0  # bytes, of earlier processes of this run
 
@@ -91,12 +93,19 @@ class Trainer:
             self.routing.add(output.stats)
         self.ranks.sum_gradients(self.model)
         self.ranks.sum_all([loss, *aux.values()])
+        if self.gradients_due(self.step + 1):
+            self.gradients.take(self.step + 1)
         grad_norm = clip_gradients(self.model, clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.end_step(self.reducer)
         self.losses.add(loss, grad_norm, aux)
         self.step += 1
+
+    def gradients_due(self, step: int) -> bool:
+        """Whether the norms of the gradients of `step` (from 1) are recorded."""
+        every = self.config.log.gradients_every
+        return due(step, every) or (every > 0 and step == self.config.total_steps)
 
     def _wants_detail(self) -> bool:
         """Details (the router's entropy) cost time, so they are taken only in steps that end with a record.

@@ -172,6 +172,9 @@ class Session:
             self._record_training(step)
         if last or due(step, log.routing_every):
             self._record_routing()
+        if self.trainer.gradients_due(step):
+            self.trainer.losses.check(step)
+            self.recorder.record(*self.trainer.gradients.read())
         if not last and due(step, run.eval_every):
             with self._paused():
                 self._record_validation(self._evaluate(detail=False))

@@ -183,6 +183,7 @@ BAD_LOG: list[tuple[dict[str, Any], str]] = [
     ({"threads": 0}, "log.threads=0 must be at least 1"),
     ({"trace_every": 0}, "log.trace_every=0 must be at least 1"),
     ({"trace_every": 5, "trace_tokens": -1}, "log.trace_tokens=-1 must be at least 1"),
+    ({"gradients_every": -1}, "log.gradients_every=-1 must not be negative; 0 records no gradient norms"),
     ({"wandb": "on"}, "log.wandb=on is unknown; choose one of off, offline, online"),
 ]
 

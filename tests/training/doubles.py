@@ -158,7 +158,7 @@ class TinyTask:
 def tiny_config(tmp_path, *, dropout=0.2, log=None, optimizer=None, **run) -> RunConfig:
     """A run of a second; keyword arguments go to the section `run`."""
     settings = {"steps": 20, "batch_size": 6, "eval_every": 7, "eval_tokens": 20 * CONTEXT, "eval_batch": 8}
-    every = {"log_every": 3, "routing_every": 5, "checkpoint_every": 4}
+    every = {"log_every": 3, "routing_every": 5, "gradients_every": 5, "checkpoint_every": 4}
     quiet = {"runs_dir": str(tmp_path / "runs"), "threads": 1, "progress": False}
     return RunConfig(
         model=ModelConfig(layers=1, heads=1, width=WIDTH, context=CONTEXT, dropout=dropout),

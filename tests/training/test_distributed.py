@@ -31,6 +31,7 @@ from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint
 from moe_study.training.distributed import ALONE, RankLost, lost_ranks
 from moe_study.training.loop import Trainer
+from moe_study.training.tracking import flatten
 from tests.training.doubles import tiny_config
 from tests.training.harness import multiprocessing
 
@@ -76,7 +77,7 @@ STEPS = 6
 
 def point(root: Path, data: Any, name: str = "balanced", checkpoint_every: int = 0) -> RunConfig:
     routing, settings, dropout = CASES[name]
-    log = {"log_every": 1, "routing_every": 3, "checkpoint_every": checkpoint_every}
+    log = {"log_every": 1, "routing_every": 3, "gradients_every": 2, "checkpoint_every": checkpoint_every}
     config = tiny_config(root, log=log, steps=STEPS, **settings)
     model = ModelConfig(layers=2, heads=2, width=16, context=16, dropout=dropout)
     return dataclasses.replace(config, data=data, model=model, routing=routing)
@@ -133,6 +134,8 @@ def assert_same_run(one: RunConfig, other: RunConfig) -> None:
     for mine, yours in zip(curve(one, "routing"), curve(other, "routing"), strict=True):
         for name in ("share", "wanted_per_token", "kept_per_token", "executed_per_token"):
             assert mine[name] == pytest.approx(yours[name], abs=0.01), (mine["step"], name)
+    for mine, yours in zip(curve(one, "gradients"), curve(other, "gradients"), strict=True):
+        assert flatten(mine) == pytest.approx(flatten(yours), rel=2e-3, abs=1e-5)
     for name, value in weights(one).items():
         if name.endswith("attn.qkv.bias"):  # keys' have no gradient but rounding, which Adam makes steps of
             continue

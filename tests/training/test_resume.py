@@ -135,7 +135,8 @@ def test_killed_at_an_awkward_moment(tmp_path, data, noisy, moment):
 
 
 def test_how_often_a_run_is_logged_or_saved_does_not_change_it(tmp_path, data, noisy):
-    config = make_config(tmp_path, data, log={"log_every": 1, "routing_every": 1, "checkpoint_every": 0})
+    every = {"log_every": 1, "routing_every": 1, "gradients_every": 1, "checkpoint_every": 0}
+    config = make_config(tmp_path, data, log=every)
     assert forked(config) == 0
     result, _, _, weights = outcome(config)
     assert result == noisy[0]  # the key too
