@@ -41,7 +41,12 @@ REPORT, HELD = "report of 200 runs with 1,000 logged steps", "5,000 held jobs su
 ROWS = (PLAN, AGAIN, STATUS, FRAME, CURVES, PLOTS, REPORT, HELD)
 READ_FRAME = "from pathlib import Path; from moe_study.analysis import frame; runs = frame.load_frame([Path('{}')])"
 LOG_EVERY, ROUTING_EVERY = 10, 50  # steps between records
-HOLD = ("hydra/launcher=slurm", "hydra.launcher.wait=false", "hydra.launcher.options=[--hold]", "hydra.launcher.gpus_per_node=0")
+HOLD = (
+    "hydra/launcher=slurm",
+    "hydra.launcher.wait=false",
+    "hydra.launcher.options=[--hold]",
+    "hydra.launcher.gpus_per_node=0",
+)
 EXPERTS, SWITCH, PICKS = (4, 8, 16, 32, 64), (0.0, 0.01), (1, 2)
 COPIED = ("metrics.jsonl", "routing.parquet", "provenance.json", "tokenizer.json")  # the same for all
 
