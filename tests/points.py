@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig
+from moe_study.design.config import DataConfig, Embeddings, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
     FIXED_ROUTERS,
     Balance,
@@ -41,6 +41,7 @@ def examples(number: int) -> int:
 @st.composite
 def models(draw: st.DrawFn) -> ModelConfig:
     heads = draw(st.integers(1, 2))
+    embeddings = draw(_rarely(st.sampled_from(Embeddings), Embeddings.LEARNED))
     return ModelConfig(
         layers=draw(st.integers(1, 3)),
         heads=heads,
@@ -49,6 +50,8 @@ def models(draw: st.DrawFn) -> ModelConfig:
         ffn_size=draw(st.sampled_from([None, 12, 16])),
         bias=draw(st.booleans()),
         document_attention=draw(st.booleans()),
+        embeddings=embeddings,
+        tied_head=embeddings is Embeddings.LEARNED and draw(_rarely(st.just(False), True)),
     )
 
 

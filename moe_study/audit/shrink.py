@@ -74,6 +74,8 @@ def shrink(config: RunConfig) -> RunConfig:
             ffn_size=HIDDEN,
             bias=config.model.bias,
             document_attention=config.model.document_attention,
+            embeddings=config.model.embeddings,
+            tied_head=config.model.tied_head,
         ),
         routing=small,
         data=DataConfig(tokenizer=TokenizerConfig("bpe", rows * TOKENS_PER_ROW + 1)),  # never meets any text

@@ -36,7 +36,7 @@ from moe_study.design.selections import facts_of
 
 
 def num_params(config: RunConfig) -> int:
-    """Trainable and frozen parameters; tied embeddings count once."""
+    """Trainable and frozen parameters; an embedding that is also the head counts once."""
     return _shared_params(config) + int(sum(_ffn_params(config, layer, None) for layer in range(config.model.layers)))
 
 
@@ -44,7 +44,10 @@ Rows = float | Mapping[int, float] | None  # measured expert rows per token: in 
 
 
 def num_active_params(config: RunConfig, rows_per_token: Rows = None) -> int:
-    """Parameters that one token is multiplied with; `rows_per_token` replaces the nominal number of experts."""
+    """Parameters at one token's service; `rows_per_token` replaces the nominal number of experts.
+
+    Embeddings count in full, as is usual, although a token reads one row of them that is not also the head.
+    """
     return _shared_params(config) + round(
         sum(_ffn_params(config, layer, _rows(config, layer, rows_per_token)) for layer in range(config.model.layers))
     )
@@ -81,7 +84,7 @@ def _shared_params(config: RunConfig) -> int:
     d, bias = model.width, int(model.bias)
     norm = d * (1 + bias)
     attention = 4 * d * d + 4 * d * bias
-    embedding = config.vocab_size * d  # and the head
+    embedding = config.vocab_size * d * (1 if model.tied_head else 2)  # and the head
     if model.patch is not None:
         embedding += config.vocab_size * bias + model.patch**2 * d + d * bias  # a head of its own, and patches
     return embedding + model.context * d + model.layers * (2 * norm + attention) + norm

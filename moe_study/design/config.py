@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from moe_study.design import identity
@@ -18,6 +19,7 @@ from moe_study.design.routing import Routing
 __all__ = [
     "IMAGE_RECIPES",
     "DataConfig",
+    "Embeddings",
     "LogConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -26,6 +28,24 @@ __all__ = [
     "TokenizerConfig",
     "read_record",
 ]
+
+class Embeddings(StrEnum):
+    """What becomes of the vectors that the model reads tokens as; positions are always learned.
+
+    2402.13089 freezes or redraws routers alone: what they read goes on learning, and can learn to be routed well by a
+    router that does not. With frozen embeddings a token's vector keeps its place for good, and only what attention
+    and the blocks add to it can move it. Redrawn is the floor: no token keeps its vector from one step to the next, so
+    what is left to learn is how frequent tokens are and how they repeat.
+
+    Both need a head of their own (`tied_head=false`), since a tied one would be frozen or redrawn, too, and the
+    model could not learn its answers, whatever its router does. (Tied and redrawn is another question: a lexinvariant
+    language model, 2305.16349, reads tokens by how they repeat.)
+    """
+
+    LEARNED = "learned"
+    FROZEN = "frozen"  # as they were drawn: no gradient, no weight decay
+    REDRAWN = "redrawn"  # drawn anew at every training step; evaluation reads those of the last step begun
+
 
 GPT2_WIDTH, GPT2_STD = 768, 0.02  # of the smallest GPT-2 (Radford et al. 2019)
 
@@ -45,6 +65,8 @@ class ModelConfig:
     vocab_size: int | None = None  # None: the tokenizer's; larger pads the embedding
     patch: int | None = None  # task=images: pixels along the edge of a patch, of which `context` make an image
     init_std: float | None = None  # standard deviation of initial weights; None: by width, see weight_std
+    embeddings: Embeddings = Embeddings.LEARNED  # of tokens
+    tied_head: bool = True  # the output head is the token embedding; false: weights of its own, drawn as equals
 
     @property
     def hidden(self) -> int:

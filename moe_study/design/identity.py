@@ -40,6 +40,8 @@ ABSENT: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "routing.soft.normalise": lambda older: True,
     "routing.router_width": lambda older: 1.0,
     "routing.balance.choices": lambda older: None,
+    "model.embeddings": lambda older: "learned",
+    "model.tied_head": lambda older: True,
 }
 
 

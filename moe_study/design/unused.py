@@ -102,6 +102,8 @@ TEXT = Use(lambda c: c.task != "images", "task=language")
 USED: dict[str, Use] = {
     "model.document_attention": TEXT,
     "model.vocab_size": TEXT,
+    "model.embeddings": TEXT,
+    "model.tied_head": TEXT,
     "model.patch": Use(lambda c: c.task == "images", "task=images"),
     "data.tokenizer.kind": TEXT,
     "data.tokenizer.vocab_size": Use(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from moe_study.design.choices import CHOICES
-from moe_study.design.config import IMAGE_RECIPES, RunConfig
+from moe_study.design.config import IMAGE_RECIPES, Embeddings, RunConfig
 from moe_study.design.data_options import check_data_config
 from moe_study.design.plain import flatten, to_plain, value_at
 from moe_study.design.routing import Context
@@ -78,6 +78,8 @@ def _images(config: RunConfig) -> Iterator[str]:
     for name in ("vocab_size", "document_attention"):
         if getattr(model, name):
             yield f"model.{name} has no meaning for task=images; drop it"
+    if model.embeddings is not Embeddings.LEARNED or not model.tied_head:
+        yield "model.embeddings and model.tied_head are of tokens, which task=images has none of; drop them"
     if routing.context is Context.LABEL:
         yield "routing.context=label would tell the router the class that the model shall find"
 
@@ -94,6 +96,11 @@ def _model(config: RunConfig) -> Iterator[str]:
         yield f"model.dropout={model.dropout} must lie in [0, 1)"
     if model.init_std is not None and model.init_std <= 0:
         yield f"model.init_std={model.init_std} must be positive; null chooses it by model.width"
+    if model.embeddings is not Embeddings.LEARNED and model.tied_head:
+        yield (
+            f"model.embeddings={model.embeddings} would leave a tied output head {model.embeddings}, too: "
+            "set model.tied_head=false"
+        )
 
 
 def _run(config: RunConfig) -> Iterator[str]:

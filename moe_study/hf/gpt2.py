@@ -1,7 +1,8 @@
 """Dense models as GPT2LMHeadModel, which transformers opens without this project.
 
-Both are the same network: learned positions, pre-LayerNorm, exact GELU, tied embeddings. GPT2LMHeadModel has all
-biases, so those that a model lacks are zeros, and its products hold their weights transposed (Conv1D).
+Both are the same network: learned positions, pre-LayerNorm, exact GELU, a head tied to the embeddings or not.
+GPT2LMHeadModel has all biases, so those that a model lacks are zeros, and its products hold their weights transposed
+(Conv1D).
 """
 
 import torch
@@ -34,6 +35,7 @@ def as_gpt2(gpt: GPT, config: RunConfig, end_of_text: int) -> GPT2LMHeadModel:
             n_inner=expert_hidden(config.routing, sizes.hidden),
             activation_function="gelu",
             layer_norm_epsilon=gpt.norm.eps,
+            tie_word_embeddings=sizes.tied_head,
             resid_pdrop=dropout,
             embd_pdrop=dropout,
             attn_pdrop=dropout,
@@ -47,11 +49,10 @@ def as_gpt2(gpt: GPT, config: RunConfig, end_of_text: int) -> GPT2LMHeadModel:
 
 
 def gpt2_weights(gpt: GPT) -> dict[str, Tensor]:
-    """The weights under GPT2LMHeadModel's names; the head is the token embedding."""
-    embedding = gpt.token_embedding.weight.detach()
+    """The weights under GPT2LMHeadModel's names."""
     weights = {
-        "transformer.wte.weight": embedding,
-        "lm_head.weight": embedding,
+        "transformer.wte.weight": gpt.token_embedding.weight.detach(),
+        "lm_head.weight": gpt.head_VD.detach(),
         "transformer.wpe.weight": gpt.position_embedding.weight.detach(),
         **_norm("transformer.ln_f", gpt.norm),
     }

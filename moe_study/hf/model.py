@@ -67,8 +67,9 @@ class MoeStudyForCausalLM(PreTrainedModel, GenerationMixin):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.gpt.token_embedding = value  # type: ignore[assignment]
 
-    def get_output_embeddings(self) -> None:
-        """None: the head is the token embedding itself."""
+    def get_output_embeddings(self) -> nn.Module | None:
+        """None where the head is the token embedding itself."""
+        return self.gpt.head
 
     def forward(
         self,

@@ -1,9 +1,10 @@
 """GPT-2 as in nanoGPT, with feed-forward layers that may be mixtures of experts.
 
 Learned positions, pre-LayerNorm, GELU, causal attention through torch's scaled_dot_product_attention, the
-output head tied to the token embedding. With `document_attention` attention does not cross an end-of-text
-token and positions count from 0 again after it, so that what a document's tokens see is the same wherever it
-lies in a window; the end-of-text token itself belongs to the document that it ends.
+output head tied to the token embedding unless the configuration says otherwise. With `document_attention`
+attention does not cross an end-of-text token and positions count from 0 again after it, so that what a
+document's tokens see is the same wherever it lies in a window; the end-of-text token itself belongs to the
+document that it ends.
 
 Shape suffixes: B sequences, T positions (S: positions attended to), D model width, V vocabulary, N rows
 (= B * T).
@@ -19,6 +20,7 @@ from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing
 from moe_study.errors import ConfigError
 from moe_study.model.cache import Cache
+from moe_study.model.embedding import TokenEmbedding, UntiedHead
 from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer
 from moe_study.model.initialisation import Embedding, initialise
 from moe_study.model.loss import cross_entropy, cross_entropy_of_logits
@@ -48,14 +50,25 @@ class GPT(Transformer):
             raise ConfigError("model.document_attention=true needs data with an end-of-text token")
         self.context, self.dispatch = model.context, dispatch
         self.end_of_text = end_of_text if model.document_attention else None
-        self.token_embedding = Embedding(vocab_size, model.width)  # and the output head
+        self.token_embedding = TokenEmbedding(vocab_size, model.width, model.embeddings)
         self.position_embedding = Embedding(model.context, model.width)
         self.dropout = nn.Dropout(model.dropout)
         self.blocks = nn.ModuleList(
             Block(model, build_ffn(model, routing, layer, vocab_size)) for layer in range(model.layers)
         )
         self.norm = nn.LayerNorm(model.width, bias=model.bias)
+        self.head = None if model.tied_head else UntiedHead(vocab_size, model.width, "token_embedding")
         initialise(self, model, seed)
+
+    @property
+    def head_VD(self) -> Tensor:
+        """The weights that logits are made by: the token embedding's, where the head is tied to it."""
+        return self.token_embedding.weight if self.head is None else self.head.weight
+
+    def begin_step(self, step: int) -> None:
+        """Token embeddings, too, may be drawn anew."""
+        super().begin_step(step)
+        self.token_embedding.begin_step(step)
 
     def forward(
         self,
@@ -96,14 +109,14 @@ class GPT(Transformer):
         x_ND = self._hidden(tokens_BT, forward_pass).flatten(0, 1)
         loss = token_loss_BT = logits_BTV = None
         if return_logits or targets_BT is None:
-            logits_NV = F.linear(x_ND, self.token_embedding.weight)
+            logits_NV = F.linear(x_ND, self.head_VD)
             logits_BTV = logits_NV.view(*tokens_BT.shape, -1)
         if targets_BT is not None:
             targets_N = targets_BT.flatten()
             if logits_BTV is not None:
                 loss, token_loss_N = cross_entropy_of_logits(logits_NV, targets_N)
             else:
-                loss, token_loss_N = cross_entropy(x_ND, self.token_embedding.weight, targets_N)
+                loss, token_loss_N = cross_entropy(x_ND, self.head_VD, targets_N)
             token_loss_BT = token_loss_N.view_as(targets_BT) if per_token else None
         return Output(
             loss=loss,

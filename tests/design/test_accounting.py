@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from moe_study.design.accounting import flops_per_token, num_active_params, num_params
-from moe_study.design.config import DataConfig, ModelConfig, RunConfig, TokenizerConfig
+from moe_study.design.config import DataConfig, Embeddings, ModelConfig, RunConfig, TokenizerConfig
 from moe_study.design.routing import Gate, Routing, Selection
 from moe_study.design.validation import validate
 from moe_study.model.gpt import GPT
@@ -32,6 +32,22 @@ def test_parameters_are_those_of_the_built_module(point: str, bias: bool) -> Non
     with torch.device("meta"):
         gpt = GPT(config.model, config.routing, config.vocab_size)
     assert num_params(config) == gpt.num_parameters()
+
+
+@pytest.mark.parametrize("embeddings", Embeddings)
+@pytest.mark.parametrize("point", ["top2 mixtral", "dense"])
+def test_a_head_of_its_own_counts_as_it_is_built_whatever_becomes_of_the_embeddings(
+    point: str, embeddings: Embeddings
+) -> None:
+    tied, untied = toy(POINTS[point]), toy(POINTS[point], tied_head=False, embeddings=embeddings)
+    validate(untied)
+    with torch.device("meta"):
+        gpt = GPT(untied.model, untied.routing, untied.vocab_size)
+    head = VOCABULARY * 8
+    assert num_params(untied) == gpt.num_parameters() == num_params(tied) + head
+    assert num_active_params(untied) == num_active_params(tied) + head
+    counted, _ = count(untied)
+    assert flops_per_token(untied) == flops_per_token(tied) == pytest.approx(counted, rel=1e-12)
 
 
 def rows_by_design(routing: Routing, experts: int) -> int:

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 
 from moe_study.design import identity
 from moe_study.design.accounting import num_params
-from moe_study.design.config import DataConfig, ModelConfig, RunConfig, RunSettings, TokenizerConfig, read_record
+from moe_study.design.config import (
+    DataConfig,
+    Embeddings,
+    ModelConfig,
+    RunConfig,
+    RunSettings,
+    TokenizerConfig,
+    read_record,
+)
 from moe_study.design.identity import ABSENT, described, is_outside, key_of, point_of, settings_of
 from moe_study.design.matching import Match, resolve_match
 from moe_study.design.normal import normalised
@@ -197,6 +205,13 @@ TWO_RUNS: dict[str, tuple[RunConfig, ...]] = {
         changed(routing__balance=Balance(switch=0.1, scope=scope), run__micro_batch=2)
         for scope in ("batch", "micro_batch")
     ),
+    "the head that is tied or not": (changed(), changed(model__tied_head=False)),
+    "embeddings that are learned or frozen": tuple(
+        changed(model__tied_head=False, model__embeddings=state) for state in (Embeddings.LEARNED, Embeddings.FROZEN)
+    ),
+    "embeddings that are frozen or redrawn": tuple(
+        changed(model__tied_head=False, model__embeddings=state) for state in (Embeddings.FROZEN, Embeddings.REDRAWN)
+    ),
     "the recipe, whose options are its own": (
         changed(data__recipe="local_files", data__options={"path": "texts"}),
         changed(data__recipe="hub_parquet", data__options={"sources": [{"folder": "texts", "files": ["*"]}]}),
@@ -296,6 +311,7 @@ BASES = [
     *(toy(routing) for routing in (TOP_K | COUNTED | DENSE | SOFT_POINTS).values()),
     with_values(toy(Routing(balance=Balance(switch=0.1))), {"run.micro_batch": 2}),
     toy(Routing(k=2, balance=Balance(switch=0.1))),
+    toy(tied_head=False),
     with_values(toy(), {"data.tokenizer": TokenizerConfig("bpe", 257), "model.vocab_size": None}),
     DIGITS,
 ]

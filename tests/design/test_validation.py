@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from moe_study.design.accounting import flops_per_token, num_active_params, num_params
 from moe_study.design.causality import verdict_of
-from moe_study.design.config import DataConfig, LogConfig, OptimizerConfig, RunConfig, RunSettings, TokenizerConfig
+from moe_study.design.config import (
+    DataConfig,
+    Embeddings,
+    LogConfig,
+    OptimizerConfig,
+    RunConfig,
+    RunSettings,
+    TokenizerConfig,
+)
 from moe_study.design.routing import (
     Balance,
     Capacity,
@@ -151,6 +159,8 @@ BAD_MODEL: list[tuple[dict[str, Any], str]] = [
     ({"dropout": 1.0}, "model.dropout=1.0 must lie in [0, 1)"),
     ({"init_std": 0.0}, "model.init_std=0.0 must be positive; null chooses it by model.width"),
     ({"init_std": -0.02}, "model.init_std=-0.02 must be positive"),
+    ({"embeddings": Embeddings.FROZEN}, "model.embeddings=frozen would leave a tied output head frozen, too"),
+    ({"embeddings": Embeddings.REDRAWN}, "redrawn, too: set model.tied_head=false"),
     ({"vocab_size": 256}, "model.vocab_size=256 is smaller than the tokenizer's 257"),
 ]
 BAD_RUN: list[tuple[dict[str, Any], str]] = [

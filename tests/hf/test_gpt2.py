@@ -6,15 +6,23 @@ from types import ModuleType
 import pytest
 import torch
 
+from moe_study.design.config import Embeddings
 from moe_study.sweeps.compose import Composer
 from tests.hf.models import END, lengths_of, small_config, small_model, texts
 
 pytestmark = pytest.mark.long
+CHANGES: list[dict[str, object]] = [
+    {},
+    {"ffn_size": 20},
+    {"layers": 3},
+    {"vocab_size": 70, "dropout": 0.1},
+    {"tied_head": False, "embeddings": Embeddings.FROZEN},
+]
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("changes", [{}, {"ffn_size": 20}, {"layers": 3}, {"vocab_size": 70, "dropout": 0.1}], ids=str)
-def test_a_dense_model_is_a_gpt2(bias: bool, changes: dict[str, int], hf: ModuleType, composer: Composer) -> None:
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_a_dense_model_is_a_gpt2(bias: bool, changes: dict[str, object], hf: ModuleType, composer: Composer) -> None:
     config = small_config(composer, "dense", bias=bias, **changes)
     routing = dataclasses.replace(config.routing, expert_size=None, ffn_multiplier=2.0)
     config = dataclasses.replace(config, routing=routing)

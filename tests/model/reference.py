@@ -27,7 +27,8 @@ def _document(w: Weights, tokens: list[int], layers: int, heads: int) -> NDArray
     for layer in range(layers):
         part = {k.removeprefix(f"blocks.{layer}."): v for k, v in w.items() if k.startswith(f"blocks.{layer}.")}
         stream = _block(part, stream, heads)
-    return np.array([embedding @ _norm(w, "norm", x) for x in stream])
+    head = w.get("head.weight", embedding)
+    return np.array([head @ _norm(w, "norm", x) for x in stream])
 
 
 def _block(w: Weights, stream: list[Vector], heads: int) -> list[Vector]:

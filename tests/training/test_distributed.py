@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from moe_study.design.config import ModelConfig, RunConfig
+from moe_study.design.config import Embeddings, ModelConfig, RunConfig
 from moe_study.design.routing import (
     Balance,
     Capacity,
+    Choices,
     ChoiceScope,
     Context,
     Gate,
@@ -71,7 +72,13 @@ CASES: dict[str, tuple[Routing, dict[str, Any], float]] = {
         SPLIT, 0.0,
     ),
     "dense": (Routing(selection=Selection.DENSE), SPLIT, 0.0),
+    "loss on first choices beside a bias": (
+        Routing(num_experts=4, k=2, balance=Balance(0.05, bias_rate=0.01, scope="batch", choices=Choices.FIRST)),
+        WHOLE, 0.0,
+    ),
+    "redrawn embeddings": (Routing(num_experts=4, k=2), SPLIT, 0.0),
 }  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {"redrawn embeddings": {"embeddings": Embeddings.REDRAWN, "tied_head": False}}
 STEPS = 6
 
 
@@ -79,7 +86,7 @@ def point(root: Path, data: Any, name: str = "balanced", checkpoint_every: int =
     routing, settings, dropout = CASES[name]
     log = {"log_every": 1, "routing_every": 3, "gradients_every": 2, "checkpoint_every": checkpoint_every}
     config = tiny_config(root, log=log, steps=STEPS, **settings)
-    model = ModelConfig(layers=2, heads=2, width=16, context=16, dropout=dropout)
+    model = ModelConfig(layers=2, heads=2, width=16, context=16, dropout=dropout, **MODELS.get(name, {}))
     return dataclasses.replace(config, data=data, model=model, routing=routing)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_study.data.shards import Shard, Split
-from moe_study.design.config import RunConfig
+from moe_study.design.config import Embeddings, RunConfig
 from moe_study.design.identity import identity, is_outside
 from moe_study.design.plain import flatten, to_plain, value_at, with_values
 from moe_study.design.routing import (
@@ -84,6 +84,8 @@ VALUES: dict[str, list[Any]] = {
     "run.dispatch": ["auto", "grouped"],
     "model.document_attention": [False, True],
     "model.vocab_size": [None, VOCABULARY, VOCABULARY + 3],
+    "model.embeddings": list(Embeddings),
+    "model.tied_head": [True, False],
     "model.patch": [None],
     "data.tokenizer.kind": ["bpe"],
     "data.tokenizer.vocab_size": [VOCABULARY],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_study.design.config import Embeddings
 from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
 from moe_study.training import checkpoint
@@ -171,15 +172,22 @@ STATEFUL = {
     "expert choice over a moving cutoff": {"selection": "expert_choice", "choice_scope": "cutoff"},
     "shuffled decisions": {"shuffle": True, "k": 2},
     "capacity with dropped tokens": {"k": 2, "capacity": {"factor": 1.0, "priority": "rank_probability"}},
+    "loss on first choices beside a bias": {
+        "k": 2, "balance": {"switch": 0.05, "bias_rate": 0.01, "scope": "batch", "choices": "first"},
+    },
+    **{f"{state} embeddings": {"k": 2} for state in Embeddings},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("routing", STATEFUL.values(), ids=STATEFUL)
-def test_every_kind_of_routing_goes_on_to_the_last_bit_after_a_reload(tmp_path, routing):
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_every_kind_of_state_goes_on_to_the_last_bit_after_a_reload(tmp_path, kind):
     """On the real model, through a file, as after a kill."""
+    routing, sizes = STATEFUL[kind], {"layers": 2}
+    if kind.endswith("embeddings"):
+        sizes |= {"embeddings": Embeddings(kind.split()[0]), "tied_head": False}
     config = tiny_config(tmp_path, dropout=0.1, micro_batch=4)
     routing = from_plain(Routing, {"num_experts": 4, "router_noise": 0.2} | routing)
-    config = dataclasses.replace(config, routing=routing, model=dataclasses.replace(config.model, layers=2))
+    config = dataclasses.replace(config, routing=routing, model=dataclasses.replace(config.model, **sizes))
     straight, resumed = (make_trainer(config, model=build_model(config, None)) for _ in range(2))
     for _ in range(3):
         straight.train_step()
