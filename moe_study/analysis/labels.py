@@ -1,7 +1,7 @@
 """Short names for design points: the shortest text that tells the points of one frame apart.
 
 A label is a head, which always stands ("dense 2x", "token top-2"), and then only the axes that are needed: of
-all sets of axes that tell every point from every other, the smallest. An axis of the routing is silent at its
+all sets of axes that tell every point from every other, the smallest. An axis that has words is silent at its
 plain value (learned, layer-wise, no balance loss), so "token top-2" stands beside "token top-2, frozen"; and a value
 that most points of a head share goes without saying, so among many points of 4 experts stands one "of 6".
 """
@@ -120,8 +120,8 @@ def head_words(p: Row) -> str:
 
 
 def full_label(p: Row) -> str:
-    """The head and all that the routing's axes have to say: what a point is called by itself."""
-    return _join(head_words(p), *(axis.words(p) for axis in ROUTING_AXES))
+    """The head and all that the axes have to say: what a point is called by itself."""
+    return _join(head_words(p), *(axis.words(p) for axis in AXES))
 
 
 def _multiple(p: Row) -> float:
@@ -178,8 +178,17 @@ def _size(p: Row) -> str:
     return f"{multiple:g}x experts" if 8 * multiple % 1 == 0 else f"size {p['routing.expert_size']:g}"
 
 
+def _embeddings(p: Row) -> str:
+    """Embeddings that do not learn have an untied head, which then goes without saying."""
+    state = p.get("model.embeddings")
+    if _given(state) and state != "learned":
+        return f"{state} embeddings"
+    tied = p.get("model.tied_head")
+    return "untied head" if _given(tied) and not tied else ""
+
+
 GATES = {"softmax_then_pick": "full softmax", "pick_then_softmax": "picked softmax", "sigmoid": "sigmoid gate"}
-ROUTING_AXES = (
+AXES = (
     _routed(("routing.num_experts",), _experts),
     _unless("scope", "layer", _text),
     _routed(("routing.context", "routing.prefix_length"), _context),
@@ -210,16 +219,17 @@ ROUTING_AXES = (
     _unless("capacity.priority", "token_major", lambda v: f"priority {_text(v)}"),
     _unless("capacity.group", "sequence", lambda v: f"capacity per {_text(v)}"),
     _unless("balance.scope", "micro_batch", lambda v: f"balance over {_text(v)}"),
+    Axis(("model.embeddings", "model.tied_head"), _embeddings),
     _unless("balance.choices", None, lambda v: f"balance on {'all choices' if v == 'all' else 'first choices'}"),
 )
 
 
 def _words_by_axis(points: Sequence[Row]) -> list[Words]:
-    """What each axis says about each point: ROUTING_AXES, then every other setting that varies, by its own
+    """What each axis says about each point: AXES, then every other setting that varies, by its own
     name.
     """
-    words = [tuple(axis.words(p) for p in points) for axis in ROUTING_AXES]
-    named = {column for axis in ROUTING_AXES for column in axis.columns}
+    words = [tuple(axis.words(p) for p in points) for axis in AXES]
+    named = {column for axis in AXES for column in axis.columns}
     columns = dict.fromkeys(name for p in points for name in p if is_of_point(name))
     # A size that follows another setting comes last: it speaks where nothing else tells points apart.
     ordered = sorted(columns, key=lambda column: (column not in PROMINENT, column in FOLLOWS))

@@ -4,8 +4,8 @@ import itertools
 import pandas as pd
 import pytest
 
-from moe_study.analysis.labels import add_labels, shortest_labels
-from moe_study.design.config import ModelConfig, OptimizerConfig, RunConfig, RunSettings
+from moe_study.analysis.labels import add_labels, full_label, shortest_labels
+from moe_study.design.config import Embeddings, ModelConfig, OptimizerConfig, RunConfig, RunSettings
 from moe_study.design.identity import settings_of
 from moe_study.design.normal import normalised
 from moe_study.design.routing import (
@@ -52,6 +52,16 @@ def test_the_number_of_experts_is_said_where_it_tells_points_apart():
     assert labels(four, eight) == ["token top-2 of 4", "token top-2 of 8"]
     frozen = dataclasses.replace(eight, router_state=RouterState.FROZEN)
     assert labels(four, eight, frozen)[2] == "token top-2 of 8, frozen"
+
+
+def test_embeddings_are_said_where_they_are_not_learned_and_a_head_where_it_is_its_own():
+    states = ((Embeddings.LEARNED, True), *((state, False) for state in Embeddings))
+    models = [ModelConfig(embeddings=state, tied_head=tied) for state, tied in states]
+    said = ["", ", untied head", ", frozen embeddings", ", redrawn embeddings"]
+    for routing, head in ((Routing(k=2), "token top-2"), (Routing(selection=DENSE), "dense 1x")):
+        points = [RunConfig(routing=routing, model=model) for model in models]
+        assert labels(*points) == [head + words for words in said]
+        assert full_label(settings_of(normalised(points[2]))).endswith(", frozen embeddings")
 
 
 def test_which_choices_balance_counts_is_said_where_it_is_not_what_the_rule_does_by_itself():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moe_study.design.causality import why_it_cannot_go_on
-from moe_study.design.config import RunConfig
+from moe_study.design.config import Embeddings, RunConfig
 from moe_study.design.verdict import CAUSAL, OWN_FUTURE
 from moe_study.errors import StudyError
 from moe_study.model.gpt import GPT
@@ -61,6 +61,17 @@ def greedily(model: Any, tokens_BT: Tensor, length: int, **settings: Any) -> Ten
     asked = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, **settings}
     generated: Tensor = model.generate(**given(tokens_BT), **asked)
     return generated
+
+
+def test_a_head_of_its_own_is_saved_beside_the_embeddings(hf: ModuleType, composer: Composer, tmp_path: Path) -> None:
+    config = small_config(composer, "token_top2", embeddings=Embeddings.FROZEN, tied_head=False)
+    gpt = small_model(config)
+    assert not torch.equal(gpt.token_embedding.weight, gpt.head_VD)
+    model = opened(saved(hf, gpt, config, tmp_path / "saved"))
+    tokens_BT = texts(config)
+    torch.testing.assert_close(model(**given(tokens_BT)).logits, logits_of(gpt, tokens_BT), atol=1e-5, rtol=1e-5)
+    assert model.get_input_embeddings() is not model.get_output_embeddings()
+    torch.testing.assert_close(model.get_output_embeddings().weight, gpt.head_VD)
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
