@@ -12,6 +12,7 @@ from moe_study.design.config import ModelConfig, RunConfig
 from moe_study.design.routing import (
     Balance,
     Capacity,
+    Choices,
     Context,
     Priority,
     Routing,
@@ -210,6 +211,9 @@ def test_compiles_into_one_graph(document_attention: bool) -> None:
 
 MIXTURES = {
     "token": Routing(k=2, balance=Balance(switch=0.01)),
+    "first choices beside a bias": Routing(
+        k=2, balance=Balance(switch=0.01, bias_rate=0.01, scope="batch", choices=Choices.FIRST)
+    ),
     "sequence": Routing(k=2, unit=Unit.SEQUENCE, context=Context.UNIT_MEAN, balance=Balance(switch=0.01)),
     "capacity": Routing(k=2, capacity=Capacity(factor=1.0, priority=Priority.BATCH_PRIORITY)),
     "threshold": Routing(selection=Selection.THRESHOLD, threshold=0.4, capacity=Capacity(factor=2.0)),

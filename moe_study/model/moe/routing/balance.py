@@ -51,7 +51,8 @@ class StepCounts:
         if not training:
             return counts
         self.step_E = counts.all_E if before_E is None else before_E + counts.all_E
-        return counts if before_E is None else counts._replace(running_E=before_E + counts.running_E)
+        running_E = counts.running_E if before_E is None else before_E + counts.running_E
+        return Counts(counts.micro_batch_E, running_E, counts.all_E)
 
 
 class Balancer(nn.Module):
