@@ -34,8 +34,17 @@ def _train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     return train(config, folder)
 
 
-# AdamW imports the compiler, whether it is used or not: a second that no run needs to spend by itself.
-TRAINING = Job(_train, preload=("moe_study.training.run", "pyarrow.parquet", "torch._dynamo"))
+# All of our modules that a run can come to need, so that files which change meanwhile change no run of a sweep that is
+# on its way. AdamW imports the compiler, whether it is used or not: a second that no run needs to spend by itself.
+TRAINING = Job(
+    _train,
+    preload=(
+        "moe_study.training.run",
+        "pyarrow.parquet",
+        "torch._dynamo",
+        "moe_study.model.moe.experts.uncompiled",
+    ),
+)
 
 
 def execute(config: RunConfig, job: Job = TRAINING, threads: int = 1) -> Status:

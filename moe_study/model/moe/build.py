@@ -5,16 +5,14 @@ from torch import nn
 from moe_study.design.config import ModelConfig
 from moe_study.design.routing import Routing, Selection, expert_hidden, mixture_layers
 from moe_study.model.mlp import MLP
+from moe_study.model.moe.layer import MixtureLayer
+from moe_study.model.moe.merge import MergeLayer
+from moe_study.model.moe.soft import SoftLayer
 
 
 def build_ffn(model: ModelConfig, routing: Routing, layer: int, vocab_size: int) -> nn.Module:
     """Feed-forward module of block `layer` (from 0), called as ffn(x_BTD, forward_pass) -> y_BTD."""
     if layer in mixture_layers(routing, model.layers):
-        # Imported here, because their shared experts build on MLP.
-        from moe_study.model.moe.layer import MixtureLayer
-        from moe_study.model.moe.merge import MergeLayer
-        from moe_study.model.moe.soft import SoftLayer
-
         by_selection = {Selection.SOFT: SoftLayer, Selection.MERGE: MergeLayer}
         return by_selection.get(routing.selection, MixtureLayer)(model, routing, layer, vocab_size)
     dense_twin = routing.selection is Selection.DENSE

@@ -19,6 +19,7 @@ from moe_study.launch.local.settings import PoolSettings
 from moe_study.runs.folder import RunFolder, State, list_runs
 from tests.launch import toy
 from tests.launch.driving import ROOT, planned, pool_settings, start, train, wait_until
+from tests.test_house import imports, modules
 
 SEEDS = "run.seed=0,1,2,3,4,5"
 
@@ -208,6 +209,21 @@ def test_fork_server_starts_no_thread_and_looks_at_no_gpu():
     environment = {**os.environ, **SERVER_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.long
+def test_fork_server_holds_every_module_that_a_run_can_come_to_need():
+    """Else a clone that moves on meanwhile gives later runs of a sweep half of its old code and half of its new."""
+    script = (
+        "import importlib, sys, moe_study.launch.local.fork_server, moe_study.launch.execute\n"
+        "for name in moe_study.launch.execute.TRAINING.preload: importlib.import_module(name)\n"
+        "print(*(name for name in sys.modules if name.startswith('moe_study')))"
+    )
+    environment = {**os.environ, **SERVER_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    loaded, known = set(done.stdout.split()), modules(ROOT)
+    lacking = {needed for name in loaded for needed in imports(name, known[name], known)} - loaded
+    assert lacking == {"moe_study.model.moe.experts.triton_experts"}  # wants triton
 
 
 def test_missing_gpu_is_one_sentence_before_anything_starts(runs_dir, monkeypatch):
