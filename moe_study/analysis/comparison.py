@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,13 @@ OneTested = TypeVar("OneTested", bound="Tested")
 DECIDED = (Verdict.LOWER, Verdict.HIGHER, Verdict.SAME)
 
 
+class Also(NamedTuple):
+    """Another request of a sweep file that is the same number, or its opposite: it is tested once."""
+
+    written: str  # as the file has it
+    sign: int  # -1 for the opposite
+
+
 @dataclass(frozen=True)
 class Asked:
     """A comparison that somebody wants: the loss of `point` minus that of `against`, both labels."""
@@ -59,6 +66,7 @@ class Asked:
     margin: float | None = None  # nats per token; None: that of the report
     late: bool = False  # stated when results of it were there already
     written: str = ""  # both sides as the sweep file has them, where it has
+    also: tuple[Also, ...] = ()
 
     @property
     def labels(self) -> frozenset[str]:

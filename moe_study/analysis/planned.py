@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from moe_study.analysis.comparison import Asked
+from moe_study.analysis.comparison import Also, Asked
 from moe_study.analysis.effects.contrasts import Contrast, contrasts_of, pair_identity
 from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.effects.equal_cost import AskedAtCost
@@ -21,7 +21,7 @@ def planned_requests(members: Members, frame: pd.DataFrame) -> list[Request]:
     """All that is planned of the runs in `frame`: pairs, points at equal cost, and effects.
 
     A number is tested once: an effect that is the difference of one pair is left to that pair where it is planned, too,
-    and lends it its question.
+    and lends it its question; the pair knows by `also` that it is meant by both.
     """
     requests = _planned_pairs(members, frame)
     places = {
@@ -31,9 +31,19 @@ def planned_requests(members: Members, frame: pd.DataFrame) -> list[Request]:
         place = places.setdefault(contrast.identity, len(requests))
         if place == len(requests):
             requests.append(contrast)
-        elif not requests[place].question:
-            requests[place] = replace(requests[place], question=contrast.question)
+        else:
+            requests[place] = _meant_by_both(requests[place], contrast)
     return requests
+
+
+def _meant_by_both(kept: Request, same: Contrast) -> Request:
+    """The request that stays, where an effect is the same number or its opposite."""
+    first, weight = same.weights[0]
+    if isinstance(kept, Contrast):
+        sign = 1 if dict(kept.weights)[first] * weight > 0 else -1
+    else:
+        sign = 1 if (kept.point == first) == (weight > 0) else -1
+    return replace(kept, question=kept.question or same.question, also=(*kept.also, Also(same.written, sign)))
 
 
 def _planned_pairs(members: Members, frame: pd.DataFrame) -> list[Request]:
@@ -50,8 +60,15 @@ def _planned_pairs(members: Members, frame: pd.DataFrame) -> list[Request]:
         if place is not None:
             one = _at_cost(members.comparisons[place], frame) if asked.at else _asked(asked, frame)
             sides = (one.point, " ".join(one.points)) if isinstance(one, AskedAtCost) else (one.point, one.against)
-            found.setdefault((*sides, asked.at), (place, one))
+            first, kept = found.setdefault((*sides, asked.at), (place, one))
+            if one.written not in _spellings(kept):
+                found[*sides, asked.at] = first, replace(kept, also=(*kept.also, Also(one.written, 1)))
     return [one for _, one in sorted(found.values(), key=lambda item: item[0])]
+
+
+def _spellings(request: Request) -> list[str]:
+    """How the sweep file has a request, each way that it does."""
+    return [request.written, *(other.written for other in request.also)]
 
 
 def _asked(asked: PlannedComparison, frame: pd.DataFrame) -> Asked:

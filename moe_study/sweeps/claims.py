@@ -7,22 +7,28 @@
         why: Does token top-2 beat the dense model of equal total parameters?
         claim: "yes, 9.907 against 10.071"          # what the source says, in its own numbers
         expect: lower                               # the loss of the first side: lower, higher, same or not_higher
+      - effect: [unit, k]
+        claim: "a second expert helps sequences more"
+        expect: lower                               # the number itself: what the second setting adds to the first's
 
-They change nothing of what is trained or tested; moe-study results sets verdicts beside what was claimed.
+An effect is a number too: of one setting, the loss at a later value minus that at the first; of two, by how much the
+change of the first differs at a later value of the second. A setting with more values has several, and a claim is of
+each. They change nothing of what is trained or tested; moe-study results sets verdicts beside what was claimed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from moe_study.errors import ConfigError
-from moe_study.sweeps.comparisons import Question
+from moe_study.sweeps.comparisons import Question, read_questions
+from moe_study.sweeps.effects import EffectQuestion
 
 
 class Expected(StrEnum):
-    """What the loss of the first side is claimed to be, next to that of the second."""
+    """What the loss of the first side is claimed to be, next to that of the second; of an effect, next to none."""
 
     LOWER = "lower"
     HIGHER = "higher"
@@ -38,11 +44,18 @@ OF_COMPARISON = ("claim", "expect")
 class Claim:
     """What somebody claims of one comparison; of a question that nobody has answered yet, neither text nor outcome."""
 
-    left: str  # both sides in one line each, as the comparison has them
+    left: str  # both sides in one line each, as the comparison has them; of an effect its text, and no right side
     right: str
     why: str
     says: str = ""
     expect: Expected | None = None
+    at: str = ""  # the cost at which the two are compared
+
+    def is_of(self, written: str) -> bool:
+        """Whether a request, as the sweep file has it (`written` in analysis), is what the claim is about."""
+        if not self.right:
+            return written == self.left or written.startswith(f"{self.left}: ")
+        return written == f"{self.left} against {self.right}{f' at {self.at}' if self.at else ''}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ class Claims:
 
     source: str = ""
     questions: tuple[int, ...] = ()
-    claims: tuple[Claim, ...] = ()  # of all its comparisons of two sides, in their order
+    claims: tuple[Claim, ...] = ()  # of all that it asks to compare, in its order
 
 
 def without_claims(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,17 +76,16 @@ def without_claims(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_claims(content: Mapping[str, Any], path: Path) -> Claims:
-    """What a sweep file's content says of its claims; ConfigError for what cannot be read.
-
-    Its comparisons have been read already (comparisons.py), so each has its two sides.
-    """
+    """What a sweep file's content says of its claims; ConfigError for what cannot be read."""
     source, numbers = content.get("source") or "", content.get("questions") or []
     if not isinstance(source, str):
         raise ConfigError(f"{path}: source must be a text, such as 2402.13089, Table 1, not {source!r}")
     if not isinstance(numbers, list) or not all(type(number) is int and number > 0 for number in numbers):
         raise ConfigError(f"{path}: questions must be a list of numbers of results/questions.yaml, not {numbers!r}")
-    entries = [entry for entry in content.get("compare") or [] if isinstance(entry, list) or "pair" in entry]
-    return Claims(" ".join(source.split()), tuple(numbers), tuple(_claim(entry, path) for entry in entries))
+    questions = read_questions(without_claims(content), path)
+    entries = zip(content.get("compare") or [], questions, strict=True)
+    claims = (claim for entry, question in entries for claim in _claims(entry, question, path))
+    return Claims(" ".join(source.split()), tuple(numbers), tuple(claims))
 
 
 def _bare(entry: Any) -> Any:
@@ -82,17 +94,25 @@ def _bare(entry: Any) -> Any:
     return {key: value for key, value in entry.items() if key not in OF_COMPARISON}
 
 
-def _claim(entry: Any, path: Path) -> Claim:
-    if isinstance(entry, list):
-        entry = {"pair": entry}
-    sides = entry["pair"]
-    left, right = Question((sides[0], sides[1])).texts
+def _claims(entry: Any, question: Question | EffectQuestion, path: Path) -> Iterator[Claim]:
+    """One for each number that an entry of compare asks for; of an effect, one for all of its numbers."""
+    says, expect = _says_and_expects(entry if isinstance(entry, dict) else {}, question, path)
+    if isinstance(question, EffectQuestion):
+        yield Claim(question.text, "", question.why, says, expect)
+        return
+    for cost in question.at or ("",):
+        yield Claim(*question.texts, question.why, says, expect, cost)
+
+
+def _says_and_expects(
+    entry: Mapping[str, Any], question: Question | EffectQuestion, path: Path
+) -> tuple[str, Expected | None]:
     says, expect = entry.get("claim") or "", entry.get("expect")
     if not isinstance(says, str | int | float):
         raise ConfigError(f"{path}: claim must be a text, what the source says of the comparison, not {says!r}")
     if expect is not None and expect not in list(Expected):
         raise ConfigError(f"{path}: expect: {expect!r} is none of {', '.join(Expected)}")
     if bool(says) != (expect is not None):
-        raise ConfigError(f"{path}: claim and expect go together: what the source says of {left}, and what that means")
-    why = " ".join(str(entry.get("why") or "").split())
-    return Claim(left, right, why, " ".join(str(says).split()), None if expect is None else Expected(expect))
+        what = question.text if isinstance(question, EffectQuestion) else question.texts[0]
+        raise ConfigError(f"{path}: claim and expect go together: what the source says of {what}, and what that means")
+    return " ".join(str(says).split()), None if expect is None else Expected(expect)

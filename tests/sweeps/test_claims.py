@@ -22,6 +22,7 @@ FILE = """
       - [{routing: token_top1}, {routing: dense}]
 """
 COMPARED = "points: [{routing: [dense, token_top1]}]\ncompare:\n  - pair: [{routing: token_top1}, {routing: dense}]\n"
+EFFECT = "points: [{routing: [dense, token_top1]}]\ncompare:\n  - effect: routing\n"
 ROOT = project_root()
 NAMES = scaled_entries()
 
@@ -40,6 +41,29 @@ def test_claims_are_read_beside_their_comparisons(tmp_path):
     )
 
 
+def test_effects_and_equal_costs_can_be_claimed_too(tmp_path):
+    text = """
+    points: [{routing: [dense, token_top1, token_top2, sequence_top1, sequence_top2]}]
+    compare:
+      - effect: [unit, k]
+        where: {routing.gate: softmax_then_pick}
+        why: Does K help sequences more?
+        claim: "yes, it does"
+        expect: lower
+      - pair: [{routing: token_top2}, {routing: dense}]
+        at: [flops, seconds]
+        claim: as good
+        expect: not_higher
+    """
+    effect, flops, seconds = claims_of(written(text, tmp_path), tmp_path).claims
+    where = "effect of unit x k where routing.gate=softmax_then_pick"
+    assert effect == Claim(where, "", "Does K help sequences more?", "yes, it does", Expected.LOWER)
+    assert effect.is_of(f"{where}: unit sequence x k 2") and not effect.is_of(f"{where} routing.k=2: unit sequence")
+    assert (flops.at, seconds.at, flops.expect) == ("flops", "seconds", Expected.NOT_HIGHER)
+    pair = "routing=token_top2 against routing=dense"
+    assert flops.is_of(f"{pair} at flops") and not flops.is_of(f"{pair} at seconds") and not flops.is_of(pair)
+
+
 def test_claims_change_nothing_of_what_is_trained_or_tested(tmp_path):
     bare = FILE.replace('source: "2402.13089,  Table 1"', "").replace("questions: [1, 5]", "")
     bare = bare.replace('claim: "yes,  9.9 against 10.1"', "").replace("expect: lower", "")
@@ -54,6 +78,8 @@ def test_claims_change_nothing_of_what_is_trained_or_tested(tmp_path):
         (COMPARED + "    claim: yes", "claim and expect go together"),
         (COMPARED + "    expect: same", "claim and expect go together"),
         (COMPARED + "    claim: [a]\n    expect: same", "claim must be a text"),
+        (EFFECT + "    claim: yes", "claim and expect go together: what the source says of effect of routing"),
+        (EFFECT + "    claim: yes\n    expect: more", "expect: 'more' is none of lower, higher, same, not_higher"),
         ("source: [a]", "source must be a text"),
         ("questions: 3", "questions must be a list of numbers"),
         ("questions: [0]", "questions must be a list of numbers"),
@@ -69,7 +95,8 @@ def test_mistakes_are_one_sentence_with_the_file_s_name(tmp_path, text, said):
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("@cpu")])
 def test_every_claim_of_a_committed_sweep_is_that_of_a_comparison_in_its_plan(name, composer):
     claims = claims_of(name, ROOT).claims
-    asked = {(one.left, one.right) for one in plan_of_one_seed(composer, name).comparisons}
+    plan = plan_of_one_seed(composer, name)
+    asked = {(one.left, one.right) for one in plan.comparisons} | {(one.text, "") for one in plan.effects}
     assert claims and {(claim.left, claim.right) for claim in claims} <= asked
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.comparison import LEVEL, Tested, untested
+from moe_study.analysis.comparison import LEVEL, Also, Tested, untested
 from moe_study.analysis.effects.grids import Factor, Grid
 
 
@@ -40,6 +40,7 @@ class Contrast:
     margin: float | None = None  # nats per token; None: that of the report
     late: bool = False  # stated when results of it were there already
     written: str = ""  # as the sweep file has it, where it has
+    also: tuple[Also, ...] = ()
 
     @property
     def labels(self) -> frozenset[str]:

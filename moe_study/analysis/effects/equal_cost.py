@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.comparison import LEVEL, Tested, untested
+from moe_study.analysis.comparison import LEVEL, Also, Tested, untested
 from moe_study.analysis.effects.costs import Cost, known_costs
 from moe_study.analysis.effects.families import Family
 from moe_study.analysis.pairs import TWIN_TOLERANCE
@@ -44,6 +44,7 @@ class AskedAtCost:
     margin: float | None = None  # nats per token; None: that of the report
     late: bool = False  # stated when results of it were there already
     written: str = ""  # as the sweep file has it, where it has
+    also: tuple[Also, ...] = ()
 
     @property
     def labels(self) -> frozenset[str]:

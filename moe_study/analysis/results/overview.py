@@ -67,14 +67,13 @@ _MEASURED = ("sweep", "test", "difference", "verdict", "seeds", "hours")
 
 
 def _measured(one: Answered, finding: Finding) -> list[str]:
-    c = finding.comparison
     name = one.archive.name
     return [
         f"[{name}]({name}/answers.md)",
         finding.pair,
         finding.effect,
         finding.verdict,
-        "" if c is None else str(c.difference.n),
+        str(finding.seeds or ""),
         f"{finding.hours:.2f}",
     ]
 

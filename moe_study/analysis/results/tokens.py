@@ -83,7 +83,7 @@ def tokens_text(kept: Kept) -> str:
         "by seed.",
     ]
     if found := on_the_whole_probe(kept):
-        rows = [[one.claim.why, one.pair, one.effect, one.verdict, str(_seeds(one))] for one in found]
+        rows = [[one.claim.why, one.pair, one.effect, one.verdict, str(one.seeds)] for one in found]
         cells = Cells(["question", "test", "difference", "verdict", "seeds"], rows, text_columns=(0, 1, 3))
         family = "The sweep's comparisons on the whole probe, tested as one family (Holm):"
         blocks += ["## On texts that no run trains on", family, markdown(cells).rstrip()]
@@ -106,10 +106,6 @@ def _comparisons(study: Study) -> Iterator[tuple[Part, Comparison]]:
 
 def _of_part(kept: Kept, part: Part) -> pd.DataFrame:
     return kept.rows[kept.rows["part"] == part.name]
-
-
-def _seeds(one: Finding) -> int:
-    return 0 if one.comparison is None else one.comparison.difference.n
 
 
 def _paired(rows: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:

@@ -3,41 +3,50 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from moe_study.analysis.comparison import Comparison, Verdict
+from moe_study.analysis.comparison import Comparison, Tested, Verdict
+from moe_study.analysis.effects.contrasts import Effect
+from moe_study.analysis.effects.equal_cost import EqualCost
 from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.report import request_of
+from moe_study.analysis.results.turned import turned
 from moe_study.analysis.study import Part, Study
 from moe_study.sweeps.claims import Claim, Claims, Expected
 
 HOLDS, FAILS, OPEN, LACKING = "holds", "fails", "undecided at this size", "not run"
+NOT_COMPARED = "not compared"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison of a sweep file, and what came of it."""
+    """One number that a sweep file asks for, and what came of it."""
 
     claim: Claim
     part: Part | None = None  # the evaluation set that answers it; None where no run does
-    comparison: Comparison | None = None
+    tested: Tested | None = None
 
     @property
     def verdict(self) -> str:
         """Of the claim; of a question without one, what was decided."""
-        if self.comparison is None or self.comparison.difference.n == 0:
-            return LACKING
+        if self.tested is None or self.tested.difference.n == 0:
+            return NOT_COMPARED if isinstance(self.tested, EqualCost) and self.tested.refused else LACKING
         if self.claim.expect is None:
-            return self.comparison.verdict.value if self.comparison.decided else OPEN
-        return verdict_of(self.claim.expect, self.comparison)
+            return self.tested.verdict.value if self.tested.decided else OPEN
+        return verdict_of(self.claim.expect, self.tested)
 
     @property
     def decided(self) -> bool:
-        return self.comparison is not None and self.comparison.decided
+        return self.tested is not None and self.tested.decided
+
+    @property
+    def seeds(self) -> int:
+        return 0 if self.tested is None else self.tested.difference.n
 
     @property
     def effect(self) -> str:
         """The difference with its interval, as it was tested."""
-        if self.comparison is None or self.comparison.difference.n == 0:
+        if self.tested is None or not self.seeds:
             return ""
-        c = self.comparison
+        c = self.tested
         tested = c.same_interval if c.verdict is Verdict.SAME else c.interval
         shown = c.difference if c.difference.n < 2 else tested
         bounds = "" if c.difference.n < 2 else f" [{shown.low:+.3f}, {shown.high:+.3f}]"
@@ -45,15 +54,18 @@ class Finding:
 
     @property
     def pair(self) -> str:
-        """Both points, each with its mark where it reads later tokens."""
-        if self.comparison is None or self.part is None:
-            return f"{self.claim.left} − {self.claim.right}"
+        """What is compared, each point with its mark where it reads later tokens."""
+        if self.tested is None or self.part is None:
+            return f"{self.claim.left} − {self.claim.right}" if self.claim.right else self.claim.left
+        if isinstance(self.tested, Effect):
+            return _effect_words(self.tested)
         leaking = self.part.leaking
-        left, right = (
-            f"{label} {LEAK_MARK}" if label in leaking else label
-            for label in (self.comparison.point, self.comparison.against)
-        )
-        return f"{left} − {right}"
+        if isinstance(self.tested, EqualCost):
+            mark = f" {LEAK_MARK}" if set(self.tested.asked.points) & leaking else ""
+            family = f"{self.tested.family_name}{mark} at equal {self.tested.cost.words}"
+            return f"{_marked(self.tested.point, leaking)} − {family}"
+        assert isinstance(self.tested, Comparison)
+        return f"{_marked(self.tested.point, leaking)} − {_marked(self.tested.against, leaking)}"
 
     @property
     def sentence(self) -> str:
@@ -65,13 +77,27 @@ class Finding:
     @property
     def hours(self) -> float:
         """Spent on the runs of both sides, by the clock."""
-        if self.comparison is None or self.part is None or self.verdict == LACKING:
+        if self.tested is None or self.part is None or not self.seeds:
             return 0.0
         runs = self.part.runs
-        return float(runs[runs["label"].isin(list(self.comparison.asked.labels))]["train_seconds"].sum()) / 3600
+        return float(runs[runs["label"].isin(list(request_of(self.tested).labels))]["train_seconds"].sum()) / 3600
 
 
-def verdict_of(expect: Expected, c: Comparison) -> str:
+def _marked(label: str, leaking: frozenset[str]) -> str:
+    return f"{label} {LEAK_MARK}" if label in leaking else label
+
+
+def _effect_words(effect: Effect) -> str:
+    """What the number of an effect is made of."""
+    first, *second = effect.contrast.changes
+    what = f"{first.after} − {first.before}"
+    if second:
+        what = f"({what} at {second[0].after}) − ({what} at {second[0].before})"
+    over = f", over {effect.contrast.over} {'squares' if second else 'pairs'} of points" * (effect.contrast.over > 1)
+    return f"{what}{over}{f' {LEAK_MARK}' if effect.leaks else ''}"
+
+
+def verdict_of(expect: Expected, c: Tested) -> str:
     """Whether what was measured is what was claimed.
 
     A difference is held against a claim of "the same" only where it can reach the margin; what is the same within the
@@ -91,21 +117,29 @@ def verdict_of(expect: Expected, c: Comparison) -> str:
 
 
 def findings(study: Study, claims: Claims) -> list[Finding]:
-    """What came of every comparison of two sides that a sweep file states."""
-    measured = list(_measured(study))
-    found = []
-    for claim in claims.claims:
-        written = f"{claim.left} against {claim.right}"
-        own = [(part, c) for part, c in measured if c.asked.written == written]
-        part, comparison = max(own, key=lambda one: one[1].difference.n, default=(None, None))
-        found.append(Finding(claim, part, comparison))
-    return found
+    """What came of everything that a sweep file asks to compare: one for a pair, one for each number of an effect."""
+    return [finding for claim in claims.claims for finding in _findings(study, claim)]
 
 
-def _measured(study: Study) -> Iterator[tuple[Part, Comparison]]:
+def _findings(study: Study, claim: Claim) -> Iterator[Finding]:
+    own: dict[str, list[Finding]] = {}
     for part in study.parts:
-        for comparison in part.comparisons:
-            yield part, comparison
+        for tested in part.tested:
+            for written, one in _spellings(tested):
+                if claim.is_of(written):
+                    own.setdefault(written, []).append(Finding(claim, part, one))
+    if not own:
+        yield Finding(claim)
+    for of_parts in own.values():
+        yield max(of_parts, key=lambda finding: finding.seeds)
+
+
+def _spellings(tested: Tested) -> Iterator[tuple[str, Tested]]:
+    """What was tested, by each way in which the sweep file asks for it; the opposite where it asks for that."""
+    request = request_of(tested)
+    yield request.written, tested
+    for also in request.also:
+        yield also.written, tested if also.sign > 0 else turned(tested)
 
 
 def share_decided(found: Sequence[Finding]) -> str:

@@ -73,10 +73,10 @@ def test_the_whole_probe_is_weighed_by_predicted_tokens_and_tested_as_one_family
         for label in ("dense 1x", "token top-2", "sequence top-2")
     }
     p = [scipy.stats.ttest_rel(losses[label], losses["dense 1x"]).pvalue for label in ("token top-2", "sequence top-2")]
-    assert [one.comparison.difference.p for one in found] == pytest.approx(p)
-    assert found[0].comparison.p == pytest.approx(2 * min(p)) and p[0] < p[1]  # Holm: the smaller pays for both
+    assert [one.tested.difference.p for one in found] == pytest.approx(p)
+    assert found[0].tested.p == pytest.approx(2 * min(p)) and p[0] < p[1]  # Holm: the smaller pays for both
     assert [one.verdict for one in found] == ["lower", OPEN]
-    assert found[0].comparison.margin == 0.05 and found[0].comparison.family == 2
+    assert found[0].tested.margin == 0.05 and found[0].tested.family == 2
     says = list(unseen(kept))
     assert says[0].startswith(
         "On texts of small, which no run trains on. Are two better? Lower: token top-2 − dense 1x:"
@@ -107,7 +107,7 @@ def test_runs_of_each_data_set_stand_apart(study, kept):
     rows = pd.concat([kept.rows.assign(part="a"), kept.rows.assign(part="b", loss=-kept.rows["loss"])])
     first, second, third, _ = on_the_whole_probe(Kept(rows, two, "small"))
     assert {first.claim.right, third.claim.right} == {"dense 1x"} and second.claim.left == "sequence top-2"
-    assert first.comparison.difference.mean == pytest.approx(-third.comparison.difference.mean)
+    assert first.tested.difference.mean == pytest.approx(-third.tested.difference.mean)
     assert "## token top-2 − dense 1x, b" in tokens_text(Kept(rows, two, "small"))
 
 
