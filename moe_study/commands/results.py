@@ -7,13 +7,21 @@ from typing import Any
 DESCRIPTION = """\
 Write results/NAME/ for sweeps that were run: tables, pictures, answers, a manifest, and one row for each run, from
 which results/README.md (every claim with its verdict) is computed. Without --sweep: every committed sweep of RUNS_DIR.
+
+  moe-study results runs --sweep open/gate@cpu
+  moe-study results runs --sweep open/gate@cpu --probe brown          also where losses lie, token by token
+  python train.py -m +sweep=open/gate scale=cpu run.seed=5,6,7,8,9 log.runs_dir=runs_again
+  moe-study results runs_again --sweep open/gate@cpu --replicate      do other seeds say the same?
 """
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add `results` to the sub-commands of moe-study."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "results", help="Keep the answers of finished sweeps in results/, with an overview.", description=DESCRIPTION
+        "results",
+        help="Keep the answers of finished sweeps in results/, with an overview.",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs_dir", nargs="?", default="runs", help="the folder that holds the runs (runs)")
     parser.add_argument("--sweep", action="append", default=[], metavar="NAME", help="this sweep; may be repeated")
@@ -23,6 +31,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, default=20_000, metavar="N", help="of the probe (20,000)")
     help_text = "evaluate dense and split runs with parts off (moe-study sparsify), and compare them at equal FLOPs"
     parser.add_argument("--sparsify", action="store_true", help=help_text)
+    help_text = "keep the runs of RUNS_DIR, of other seeds, beside those that were kept, and say which verdicts agree"
+    parser.add_argument("--replicate", action="store_true", help=help_text)
     parser.add_argument("--only-overview", action="store_true", help="write README.md anew from what was kept")
     parser.set_defaults(command=run)
     return parser
@@ -35,6 +45,7 @@ def run(options: argparse.Namespace) -> None:
     from moe_study.analysis.results.keep import keep, sweeps_to_keep
     from moe_study.analysis.results.overview import overview
     from moe_study.analysis.results.questions import QUESTIONS
+    from moe_study.analysis.results.replication import keep_replication
     from moe_study.files import write_text_atomic
     from moe_study.runs.members import list_sweeps
     from moe_study.sweeps.conf import project_root
@@ -49,7 +60,8 @@ def run(options: argparse.Namespace) -> None:
                 _read_probe(options, name)
             if options.sparsify:
                 _with_parts_off(options, name)
-            written = keep(Path(options.runs_dir), name, options.out, claims_of(name, root))
+            kept_by = keep_replication if options.replicate else keep
+            written = kept_by(Path(options.runs_dir), name, options.out, claims_of(name, root))
             print(f"{written[0].parent}: {len(written)} files")
     planned = {name: claims_of(name, root) for name in committed if not name.startswith("recipe/")}
     kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(options.out)]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from moe_study.analysis.results.archive import Archive
+from moe_study.analysis.results.replication import Replication, read_replication
 from moe_study.analysis.results.verdicts import Finding, findings
 from moe_study.analysis.study import Study
 from moe_study.sweeps.claims import Claims
@@ -16,9 +17,11 @@ class Answered:
     study: Study
     claims: Claims
     findings: tuple[Finding, ...]
+    replication: Replication | None = None  # where it was run again, with other seeds
 
 
 def answered(archive: Archive, claims: Claims) -> Answered:
     """The archive with its study, computed anew, and its findings."""
     study = archive.study()
-    return Answered(archive, study, claims, tuple(findings(study, claims)))
+    found = tuple(findings(study, claims))
+    return Answered(archive, study, claims, found, read_replication(archive, found, claims))

@@ -25,6 +25,7 @@ from moe_study.runs.members import Members
 RUNS, MANIFEST = "runs.parquet", "manifest.json"
 MADE = ("commit", "sources", "cpu", "device", "data_fingerprint")  # of a run's provenance
 VERSIONS = ("torch", "python")
+REPLICATES = "replicates"  # in a manifest of runs that stand beside the first ones of a sweep: its name
 _AS_JSON = b"moe_study_json"  # in the file's own notes: the columns whose cells are JSON
 
 
@@ -96,8 +97,9 @@ def read_archive(folder: Path) -> Archive:
 
 
 def archives(root: Path) -> list[Archive]:
-    """All archives below `root`, by name."""
-    return [read_archive(path.parent) for path in sorted(root.rglob(MANIFEST))]
+    """The archives of all sweeps below `root`, by name; what only stands beside one of them is none."""
+    found = [read_archive(path.parent) for path in sorted(root.rglob(MANIFEST))]
+    return [archive for archive in found if REPLICATES not in archive.manifest]
 
 
 def _with_todays_settings(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,25 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from moe_study.analysis.frame import done
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
 from moe_study.analysis.plots.loss import paired_differences, perplexity_against_cost
 from moe_study.analysis.plots.style import save
 from moe_study.analysis.report import answers, tables
 from moe_study.analysis.results.archive import Archive, read_archive, rows_of, write_archive
+from moe_study.analysis.results.manifest import manifest_of
 from moe_study.analysis.results.measures import keep_measures
 from moe_study.analysis.results.verdicts import Finding, findings
 from moe_study.analysis.study import Part, Study, read_study
 from moe_study.analysis.tables_out import markdown, to_csv
 from moe_study.errors import StudyError
 from moe_study.files import write_bytes_atomic, write_text_atomic
-from moe_study.runs.members import Members, read_members
-from moe_study.runs.provenance import code_version
+from moe_study.runs.members import read_members
 from moe_study.sweeps.claims import Claims
 from moe_study.sweeps.scales import split
 
@@ -36,7 +32,7 @@ def keep(runs_dir: Path, sweep: str, out: Path, claims: Claims) -> list[Path]:
     members = read_members(runs_dir, sweep)
     folder = out / sweep
     rows = rows_of(study.frame)
-    written = write_archive(folder, rows, members, _manifest(sweep, members, rows, claims))
+    written = write_archive(folder, rows, members, manifest_of(sweep, members, rows, claims))
     again = read_archive(folder)
     return [*written, *write_answers(study, again, claims), *keep_measures(folder, study)]
 
@@ -55,31 +51,6 @@ def write_answers(study: Study, archive: Archive, claims: Claims) -> list[Path]:
                 written += [own / f"{name}.csv", own / f"{name}.md"]
         written += _pictures(part, own)
     return written
-
-
-def _manifest(sweep: str, members: Members, rows: pd.DataFrame, claims: Claims) -> dict[str, Any]:
-    finished = done(rows)
-    name, scale = split(sweep)
-    added = [override for launch in members.current for override in launch.overrides]
-    words = ["python", "train.py", "-m", f"+sweep={name}", *([f"scale={scale}"] if scale else []), *added]
-    fingerprints = finished[["data.name", "made.data_fingerprint"]].drop_duplicates()
-    return {
-        "sweep": sweep,
-        "source": claims.source,
-        "command": " ".join(dict.fromkeys(words)),
-        "written_by": code_version()["commit"],
-        "runs": len(rows),
-        "done": len(finished),
-        "commits": _distinct(finished["made.commit"]),
-        "data": {str(data): str(found) for data, found in fingerprints.itertuples(index=False)},
-        "hardware": _distinct(finished["made.cpu"].astype(str) + ", " + finished["made.device"].astype(str)),
-        "torch": _distinct(finished["made.torch"]),
-        "hours_by_the_clock": round(float(finished["train_seconds"].sum()) / 3600, 3),
-    }
-
-
-def _distinct(values: "pd.Series[Any]") -> list[str]:
-    return sorted({str(value) for value in values.dropna()})
 
 
 def _answers(study: Study, archive: Archive, claims: Claims) -> Iterator[str]:

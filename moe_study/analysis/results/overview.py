@@ -5,6 +5,7 @@ from pathlib import Path
 
 from moe_study.analysis.results.answered import Answered
 from moe_study.analysis.results.questions import question_block, read_readers_questions
+from moe_study.analysis.results.replication import FOLDER, TEXT, seeds_of, summary
 from moe_study.analysis.results.verdicts import FAILS, HOLDS, Finding, share_decided
 from moe_study.analysis.tables_out import Cells, markdown
 from moe_study.sweeps.claims import Claims
@@ -37,6 +38,8 @@ def overview(sweeps: Sequence[Answered], questions: Path | None, planned: Mappin
     found = [(one, finding) for one in sweeps for finding in one.findings if finding.claim.expect is None]
     if found:
         blocks += ["## What the papers do not say", markdown(_found(found))]
+    if again := [one for one in sweeps if one.replication is not None]:
+        blocks += ["## Run again from scratch, with other seeds", _replications(again)]
     blocks += ["## Sweeps", markdown(_sweeps(sweeps))]
     waiting = [name for name in planned if name not in {split(one.archive.name)[0] for one in sweeps}]
     if waiting:
@@ -76,6 +79,17 @@ def _measured(one: Answered, finding: Finding) -> list[str]:
         str(finding.seeds or ""),
         f"{finding.hours:.2f}",
     ]
+
+
+def _replications(sweeps: Sequence[Answered]) -> str:
+    """How many verdicts agree in all, and sweep by sweep where not."""
+    pairs = [pair for one in sweeps if one.replication for pair in one.replication.pairs]
+    lines = [f"All together: {summary(pairs, where=False)}."]
+    for one in sweeps:
+        assert one.replication is not None
+        name, other = one.archive.name, ", ".join(map(str, seeds_of(one.replication.archive.frame)))
+        lines.append(f"- [{name}]({name}/{FOLDER}/{TEXT}), seeds {other}: {summary(one.replication.pairs)}.")
+    return "\n".join([lines[0], "", *lines[1:]])
 
 
 def _sweeps(sweeps: Sequence[Answered]) -> Cells:

@@ -23,6 +23,7 @@ class Finding:
     claim: Claim
     part: Part | None = None  # the evaluation set that answers it; None where no run does
     tested: Tested | None = None
+    written: str = ""  # the number, as the sweep file has it
 
     @property
     def verdict(self) -> str:
@@ -105,15 +106,19 @@ def verdict_of(expect: Expected, c: Tested) -> str:
     """
     if not c.decided:
         return OPEN
-    within = c.verdict is Verdict.SAME or max(abs(c.interval.low), abs(c.interval.high)) < c.margin
     match expect:
         case Expected.SAME:
-            kept = within
+            kept = is_within(c)
         case Expected.NOT_HIGHER:
-            kept = within or c.verdict is Verdict.LOWER
+            kept = is_within(c) or c.verdict is Verdict.LOWER
         case _:
             kept = c.verdict.value == expect.value
     return HOLDS if kept else FAILS
+
+
+def is_within(c: Tested) -> bool:
+    """Whether what was decided is the same within the margin, or a difference that cannot reach it."""
+    return c.verdict is Verdict.SAME or max(abs(c.interval.low), abs(c.interval.high)) < c.margin
 
 
 def findings(study: Study, claims: Claims) -> list[Finding]:
@@ -127,7 +132,7 @@ def _findings(study: Study, claim: Claim) -> Iterator[Finding]:
         for tested in part.tested:
             for written, one in _spellings(tested):
                 if claim.is_of(written):
-                    own.setdefault(written, []).append(Finding(claim, part, one))
+                    own.setdefault(written, []).append(Finding(claim, part, one, written))
     if not own:
         yield Finding(claim)
     for of_parts in own.values():

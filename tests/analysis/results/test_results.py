@@ -16,6 +16,7 @@ from moe_study.analysis.results.keep import keep, sweeps_to_keep
 from moe_study.analysis.results.measures import kept_texts
 from moe_study.analysis.results.overview import overview
 from moe_study.analysis.results.questions import QUESTIONS, read_readers_questions
+from moe_study.analysis.results.replication import FOLDER, TEXT, replication_text
 from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, OPEN, findings, verdict_of
 from moe_study.analysis.study import read_study
 from moe_study.analysis.tables_out import to_csv
@@ -254,6 +255,13 @@ def test_committed_questions_are_answered_from_committed_sweeps():
     assert [one.number for one in questions] == list(range(1, 14))
     for question in questions:
         assert question.read and set(question.read) <= set(sweep_names(ROOT)), question.number
+
+
+@pytest.mark.parametrize("archive", COMMITTED, ids=[archive.name for archive in COMMITTED])
+def test_committed_replications_are_computed_from_both_sets_of_committed_runs(archive):
+    if (archive.folder / FOLDER).exists():
+        text = replication_text(archive, read_archive(archive.folder / FOLDER), claims_of(archive.name, ROOT))
+        assert text == (archive.folder / FOLDER / TEXT).read_text(encoding="utf-8")
 
 
 def test_the_committed_overview_is_that_of_the_committed_runs():

@@ -83,11 +83,9 @@ def test_an_interaction_is_held_against_its_claim_within_the_margin(both):
 
 
 def study_with_margin(study, margin):
-    parts = [
-        dataclasses.replace(part, effects=tuple(dataclasses.replace(one, margin=margin, p_same=0.0) for one in part.effects))
-        for part in study.parts
-    ]  # fmt: skip
-    return dataclasses.replace(study, parts=tuple(parts))
+    (part,) = study.parts
+    effects = tuple(dataclasses.replace(one, margin=margin, p_same=0.0) for one in part.effects)
+    return dataclasses.replace(study, parts=(dataclasses.replace(part, effects=effects),))
 
 
 @pytest.mark.parametrize(("left", "right", "words"), [(1, 0, "k 2 − k 1"), (0, 1, "k 2 − k 1")])
