@@ -11,14 +11,15 @@ from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.effects.equal_cost import AskedAtCost
 from moe_study.analysis.effects.families import name_of
 from moe_study.analysis.effects.grids import Factor, Grid
+from moe_study.analysis.effects.trends import AskedTrend
 from moe_study.analysis.frame import done
-from moe_study.runs.members import Members, PlannedComparison, PlannedEffect
+from moe_study.runs.members import Members, PlannedComparison, PlannedEffect, PlannedTrend
 
-Request = Asked | Contrast | AskedAtCost  # what a report can be asked to test
+Request = Asked | Contrast | AskedAtCost | AskedTrend  # what a report can be asked to test
 
 
 def planned_requests(members: Members, frame: pd.DataFrame) -> list[Request]:
-    """All that is planned of the runs in `frame`: pairs, points at equal cost, and effects.
+    """All that is planned of the runs in `frame`: pairs, points at equal cost, effects, and trends.
 
     A number is tested once: an effect that is the difference of one pair is left to that pair where it is planned, too,
     and lends it its question; the pair knows by `also` that it is meant by both.
@@ -33,7 +34,7 @@ def planned_requests(members: Members, frame: pd.DataFrame) -> list[Request]:
             requests.append(contrast)
         else:
             requests[place] = _meant_by_both(requests[place], contrast)
-    return requests
+    return [*requests, *(_trend(planned, frame) for planned in members.trends)]
 
 
 def _meant_by_both(kept: Request, same: Contrast) -> Request:
@@ -42,6 +43,7 @@ def _meant_by_both(kept: Request, same: Contrast) -> Request:
     if isinstance(kept, Contrast):
         sign = 1 if dict(kept.weights)[first] * weight > 0 else -1
     else:
+        assert isinstance(kept, Asked)  # nothing else has the identity of a contrast
         sign = 1 if (kept.point == first) == (weight > 0) else -1
     return replace(kept, question=kept.question or same.question, also=(*kept.also, Also(same.written, sign)))
 
@@ -98,6 +100,28 @@ def _contrasts(planned: PlannedEffect, frame: pd.DataFrame) -> Iterator[Contrast
     for contrast in contrasts_of(Grid(factors, cells, planned.carried)):
         written = f"{planned.text}: {' x '.join(change.after for change in contrast.changes)}"
         yield replace(contrast, question=planned.why, margin=planned.margin, late=planned.late, written=written)
+
+
+def _trend(planned: PlannedTrend, frame: pd.DataFrame) -> AskedTrend:
+    pairs = tuple(
+        (
+            rung.level,
+            _label(frame, rung.left_runs) or f"{planned.left} at {rung.level}",
+            _label(frame, rung.right_runs) or f"{planned.right} at {rung.level}",
+        )
+        for rung in planned.rungs
+    )
+    return AskedTrend(
+        planned.left,
+        planned.right,
+        planned.over,
+        planned.by,
+        pairs,
+        planned.why,
+        planned.margin,
+        planned.late,
+        planned.text,
+    )
 
 
 def _label(frame: pd.DataFrame, keys: Iterable[str]) -> str | None:

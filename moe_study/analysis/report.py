@@ -10,7 +10,8 @@ from moe_study.analysis.comparison import Comparison, Tested
 from moe_study.analysis.effects.contrasts import Effect
 from moe_study.analysis.effects.equal_cost import EqualCost
 from moe_study.analysis.effects.rows import with_absent
-from moe_study.analysis.effects.wording import effect_sentence, equal_cost_sentence
+from moe_study.analysis.effects.trends import Trend
+from moe_study.analysis.effects.wording import effect_sentence, equal_cost_sentence, trend_sentence
 from moe_study.analysis.frame import done
 from moe_study.analysis.planned import Request
 from moe_study.analysis.plots.all import draw_all
@@ -110,12 +111,14 @@ def words_of(part: Part, one: Tested) -> str:
     """The sentence of anything that was tested."""
     if isinstance(one, Comparison):
         return sentence(one, part.leaking)
+    if isinstance(one, Trend):
+        return trend_sentence(one)
     return equal_cost_sentence(one, part.leaking) if isinstance(one, EqualCost) else effect_sentence(_effect(one))
 
 
 def request_of(one: Tested) -> Request:
     """What had been asked of anything that was tested."""
-    return one.asked if isinstance(one, Comparison | EqualCost) else _effect(one).contrast
+    return one.asked if isinstance(one, Comparison | EqualCost | Trend) else _effect(one).contrast
 
 
 def _effect(one: Tested) -> Effect:

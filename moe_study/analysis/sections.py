@@ -16,6 +16,7 @@ from moe_study.analysis.effects.rows import (
     leak_price_frame,
     pareto_frame,
     power_frame,
+    trends_frame,
 )
 from moe_study.analysis.effects.wording import (
     beyond_sentences,
@@ -35,6 +36,7 @@ ORDER = (Cost.FLOPS, Cost.ACTIVE_PARAMS, Cost.TOTAL_PARAMS, Cost.SECONDS)  # of 
 DIFFERENCE = ["verdict", "mean", "low", "high", "n"]
 EFFECTS = ["kind", "effect", "before", "after", "at_before", "at_after", *DIFFERENCE, "over", "missing", "leaks"]
 EQUAL_COST = ["cost", "point", "against", "at", "between", *DIFFERENCE, "bend", "refused", "leaks"]
+TRENDS = ["point", "against", "by", "along", *DIFFERENCE, "off_line", "leaks"]
 PARETO = ["cost", "point", "value", "loss", "loss_low", "loss_high", "on_front", "share", "beaten_by", "standing"]
 POWER = ["point", "against", "n", "sd", "margin", "detectable", "seeds_to_find", "seeds_for_sameness"]
 LEAK_PRICE = ["leaking", "twin", "changed", "nats", "low", "high", "n", "tested"]
@@ -56,6 +58,7 @@ def section_tables(part: Part) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
     for name, frame, columns in (
         ("effects", effects_frame([*part.effects, *part.other_effects]), EFFECTS),
         ("equal_cost", equal_cost_frame([*part.equal_costs, *part.other_equal_costs], part.leaking), EQUAL_COST),
+        ("trends", trends_frame(part.trends), TRENDS),
         ("pareto", pareto_frame(part.fronts), PARETO),
         ("power", power_frame(part.powers), POWER),
         ("leak_price", leak_price_frame(part.leak_prices), LEAK_PRICE),

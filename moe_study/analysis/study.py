@@ -31,6 +31,7 @@ from moe_study.analysis.effects.fronts import Front, front
 from moe_study.analysis.effects.grids import Grid, find_grids
 from moe_study.analysis.effects.leak_price import LeakPrice, leak_prices
 from moe_study.analysis.effects.power import Power, powers
+from moe_study.analysis.effects.trends import AskedTrend, Trend, sizes_of_points, trends
 from moe_study.analysis.frame import done, load_frame, not_done
 from moe_study.analysis.labels import add_labels
 from moe_study.analysis.pairs import default_questions, default_reference, settings_of
@@ -61,6 +62,7 @@ class Part:
     others: tuple[Comparison, ...]  # not planned: described, without a test
     effects: tuple[Effect, ...]  # main effects and interactions that were planned, and so tested with the comparisons
     equal_costs: tuple[EqualCost, ...]  # comparisons at equal cost that were planned, and so tested with them
+    trends: tuple[Trend, ...]  # differences over size that were planned, and so tested with them
     margin: float
     mixed: tuple[str, ...]  # sentences on runs of different making
     problems: list[str] = field(default_factory=list)  # of files that pictures need; filled when these are read
@@ -88,6 +90,11 @@ class Part:
     def costs(self) -> pd.DataFrame:
         """Points down, costs (Cost) across: means over runs."""
         return costs_of_points(self.runs)
+
+    @functools.cached_property
+    def sizes(self) -> pd.DataFrame:
+        """What trends go by: costs, and tokens trained on."""
+        return sizes_of_points(self.runs)
 
     @functools.cached_property
     def families(self) -> tuple[Family, ...]:
@@ -142,7 +149,7 @@ class Part:
     @property
     def tested(self) -> tuple[Tested, ...]:
         """All that was tested in this part."""
-        return (*self.comparisons, *self.effects, *self.equal_costs)
+        return (*self.comparisons, *self.effects, *self.equal_costs, *self.trends)
 
     @functools.cached_property
     def curves(self) -> pd.DataFrame:
@@ -187,7 +194,7 @@ class Study:
 
     @property
     def tested(self) -> list[Tested]:
-        """All that was tested: comparisons, planned effects and planned comparisons at equal cost, as one family."""
+        """All that was tested: comparisons, planned effects, trends and comparisons at equal cost, as one family."""
         return [one for part in self.parts for one in part.tested]
 
     @property
@@ -250,6 +257,7 @@ def study_of(
             comparisons=tuple(one for one in found if isinstance(one, Comparison)),
             effects=tuple(one for one in found if isinstance(one, Effect)),
             equal_costs=tuple(one for one in found if isinstance(one, EqualCost)),
+            trends=tuple(one for one in found if isinstance(one, Trend)),
             others=tuple(measure(part.frame, rest, part.margin, LEVEL)),
         )
         for part, found, rest in zip(parts, tested, others, strict=True)
@@ -264,7 +272,7 @@ def _with_margin(asked: Request, margin: float | None) -> Request:
 def _part(name: str, frame: pd.DataFrame, reference: str, rank_leaking: bool, margin: float) -> Part:
     """A part before its comparisons, which are tested together with those of the others."""
     table = perplexity_table(frame, reference, rank_leaking)
-    nothing: dict[str, Any] = dict.fromkeys(("comparisons", "others", "effects", "equal_costs"), ())
+    nothing: dict[str, Any] = dict.fromkeys(("comparisons", "others", "effects", "equal_costs", "trends"), ())
     return Part(name, frame, reference, table, margin=margin, mixed=_mixed(frame), **nothing)
 
 
@@ -339,10 +347,12 @@ def _measured(part: Part, requests: Sequence[Request]) -> list[Tested]:
     pairs = [one for one in requests if isinstance(one, Asked)]
     contrasts = [one for one in requests if isinstance(one, Contrast)]
     at_cost = [one for one in requests if isinstance(one, AskedAtCost)]
+    over_size = [one for one in requests if isinstance(one, AskedTrend)]
     return [
         *measure(part.frame, pairs, part.margin, LEVEL),
         *effects(contrasts, part.losses, part.leaking, part.margin, LEVEL),
         *at_equal_cost(at_cost, part.losses, part.costs, part.leaking, part.margin, LEVEL),
+        *(trends(over_size, part.losses, part.sizes, part.leaking, part.margin, LEVEL) if over_size else ()),
     ]
 
 

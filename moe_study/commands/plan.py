@@ -86,6 +86,10 @@ def _comparison_lines(planned: "Plan") -> Iterator[str]:
         margin = "" if effect.margin is None else f"margin {effect.margin:g}"
         levels = " x ".join(", ".join(own) for own in effect.levels)
         rows.append(("", effect.text, "over", levels, f"{len(effect.cells)} point(s)", margin, effect.why))
+    for trend in planned.trends:
+        margin = "" if trend.margin is None else f"margin {trend.margin:g}"
+        levels = ", ".join(rung.level for rung in trend.rungs)
+        rows.append(("", trend.text, "at", levels, f"{len(trend.rungs)} size(s)", margin, trend.why))
     if rows:
         tested = "tested as one family" if len(rows) > 1 else "tested"
         yield f"{len(rows)} comparison(s), {tested}; all others are described without a verdict:"
@@ -122,5 +126,8 @@ def as_plain(planned: "Plan") -> dict[str, Any]:
             {"left": one.left, "right": one.right, "why": one.why, "at": one.at or None} for one in planned.comparisons
         ],
         "effects": [{"effect": one.text, "levels": one.levels, "why": one.why} for one in planned.effects],
+        "trends": [
+            {"trend": one.text, "levels": [rung.level for rung in one.rungs], "why": one.why} for one in planned.trends
+        ],
         "warnings": planned.warnings(),
     }

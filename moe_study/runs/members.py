@@ -23,6 +23,7 @@ from moe_study.files import read_json, write_json_atomic
 from moe_study.runs.lock import LockHeld, hold
 
 COSTS = ("total_params", "active_params", "flops", "seconds")  # at which points can be asked to be compared
+SIZES = ("active_params", "total_params", "flops", "tokens")  # per doubling of which a trend can be asked for
 LOCK_PATIENCE = 10.0  # seconds; others hold it for as long as one small file takes
 
 
@@ -68,6 +69,30 @@ class PlannedEffect:
 
 
 @dataclass(frozen=True)
+class PlannedRung:
+    """The runs of both sides of a planned trend at one size."""
+
+    level: str  # value of the setting that makes the sizes
+    left_runs: tuple[str, ...] = ()  # keys
+    right_runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedTrend:
+    """A difference whose change with size a sweep file asks for."""
+
+    text: str  # as the sweep file has it, in one line
+    left: str  # both sides in one line each
+    right: str
+    over: str  # the setting that makes the sizes, by dotted name, or a group
+    by: str  # of SIZES: per doubling of what, of the right side
+    rungs: tuple[PlannedRung, ...] = ()
+    why: str = ""
+    margin: float | None = None  # nats per token and doubling
+    late: bool = False  # stated when runs of both sides were done at every size
+
+
+@dataclass(frozen=True)
 class Launch:
     """What one command line meant when it was last given."""
 
@@ -76,6 +101,7 @@ class Launch:
     comparisons: tuple[PlannedComparison, ...] = ()
     names: dict[str, str] = field(default_factory=dict)  # key -> the overrides that tell the run from the others
     effects: tuple[PlannedEffect, ...] = ()
+    trends: tuple[PlannedTrend, ...] = ()
 
     @property
     def form(self) -> frozenset[str]:
@@ -117,6 +143,20 @@ class Members:
     def effects(self) -> list[PlannedEffect]:
         """As `comparisons`."""
         return [self._of_all_launches(asked) for asked in self.launches[-1].effects] if self.launches else []
+
+    @property
+    def trends(self) -> list[PlannedTrend]:
+        """As `comparisons`."""
+        return [self._trend_of_all_launches(asked) for asked in self.launches[-1].trends] if self.launches else []
+
+    def _trend_of_all_launches(self, asked: PlannedTrend) -> PlannedTrend:
+        same = [trend for launch in self.current for trend in launch.trends if trend.text == asked.text]
+        rungs = []
+        for rung in asked.rungs:
+            own = [other for trend in same for other in trend.rungs if other.level == rung.level]
+            left, right = (_each_once(runs) for runs in ([o.left_runs for o in own], [o.right_runs for o in own]))
+            rungs.append(replace(rung, left_runs=tuple(left), right_runs=tuple(right)))
+        return replace(asked, rungs=tuple(rungs))
 
     def _of_all_launches(self, asked: PlannedEffect) -> PlannedEffect:
         runs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
@@ -178,8 +218,10 @@ def record_launch(
         comparisons = tuple(_with_lateness(asked, earlier, done) for asked in launch.comparisons)
         before = [effect for launch in launches for effect in launch.effects]
         effects = tuple(_effect_with_lateness(asked, before, done) for asked in launch.effects)
+        asked_before = [trend for launch in launches for trend in launch.trends]
+        trends = tuple(_trend_with_lateness(asked, asked_before, done) for asked in launch.trends)
         others = (other for other in launches if set(other.overrides) != set(launch.overrides))
-        return [*others, replace(launch, comparisons=comparisons, effects=effects)]
+        return [*others, replace(launch, comparisons=comparisons, effects=effects, trends=trends)]
 
     return _change(runs_dir, sweep, with_launch)
 
@@ -240,6 +282,18 @@ def _effect_with_lateness(
     return replace(asked, late=bool(asked.cells) and all(set(cell.runs) & set(done) for cell in asked.cells))
 
 
+def _trend_with_lateness(
+    asked: PlannedTrend, earlier: Iterable[PlannedTrend], done: Collection[str]
+) -> PlannedTrend:
+    runs = {key for rung in asked.rungs for key in (*rung.left_runs, *rung.right_runs)}
+    for before in earlier:
+        own = {key for rung in before.rungs for key in (*rung.left_runs, *rung.right_runs)}
+        if (before.text, before.by) == (asked.text, asked.by) and runs & own:
+            return replace(asked, late=before.late)
+    known = (set(side) & set(done) for rung in asked.rungs for side in (rung.left_runs, rung.right_runs))
+    return replace(asked, late=bool(asked.rungs) and all(known))
+
+
 def _sets_seed(override: str) -> bool:
     return override.lstrip("+").startswith("run.seed=")
 
@@ -256,7 +310,16 @@ def _without(launch: Launch, keys: Collection[str]) -> Launch:
         replace(asked, cells=tuple(replace(cell, runs=kept(cell.runs)) for cell in asked.cells))
         for asked in launch.effects
     )
-    return replace(launch, runs=kept(launch.runs), comparisons=comparisons, effects=effects)
+    trends = tuple(
+        replace(
+            asked,
+            rungs=tuple(
+                replace(rung, left_runs=kept(rung.left_runs), right_runs=kept(rung.right_runs)) for rung in asked.rungs
+            ),
+        )
+        for asked in launch.trends
+    )
+    return replace(launch, runs=kept(launch.runs), comparisons=comparisons, effects=effects, trends=trends)
 
 
 def _each_once(groups: Iterable[Iterable[str]]) -> list[str]:

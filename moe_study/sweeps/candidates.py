@@ -2,9 +2,12 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from moe_study.design.config import RunConfig
+from moe_study.errors import ConfigError
 from moe_study.sweeps.compose import Composed
 from moe_study.sweeps.partial import Meaning
 
@@ -22,3 +25,40 @@ class Candidate:
     def point(self) -> str:
         """What it shares with the same point's other seeds."""
         return dataclasses.replace(self.config, run=dataclasses.replace(self.config.run, seed=0)).key
+
+
+def setting_named(written: str, candidates: Sequence[Candidate], where: str) -> str:
+    """The group or dotted setting that a name means: itself, or the one setting that ends in it.
+
+    ConfigError, which says `where`, for one that no point uses, or that may mean several.
+    """
+    settings = dict.fromkeys(name for c in candidates for name in c.meaning.settings)
+    groups = dict.fromkeys(name for c in candidates for name in c.composed.choices)
+    if written in ("run.seed", "seed"):
+        raise ConfigError(f"{where}: seeds are what is averaged over; name another setting than run.seed")
+    if written in settings or written in groups:
+        return written
+    ending = [name for name in settings if name.endswith(f".{written}")]
+    shallow = [name for name in ending if name.count(".") == min(other.count(".") for other in ending)]
+    if len(shallow) == 1:
+        return shallow[0]
+    if shallow:
+        raise ConfigError(f"{where}: {written} may mean {' or '.join(shallow)}; write which")
+    raise ConfigError(f"{where}: no point of the sweep uses a setting {written}; write it as on the command line")
+
+
+def level_of(candidate: Candidate, setting: str) -> str | None:
+    """The value of a group or setting of one run, in words; None where the run has no use for it."""
+    choices, settings = candidate.composed.choices, candidate.meaning.settings
+    if setting in choices:
+        return level_words(choices[setting])
+    return level_words(settings[setting]) if setting in settings else None
+
+
+def level_words(value: Any) -> str:
+    """A value as reports write it."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -13,7 +13,8 @@
 
 An effect is a number too: of one setting, the loss at a later value minus that at the first; of two, by how much the
 change of the first differs at a later value of the second. A setting with more values has several, and a claim is of
-each. They change nothing of what is trained or tested; moe-study results sets verdicts beside what was claimed.
+each. A trend is the change of a difference per doubling of size. They change nothing of what is trained or tested;
+moe-study results sets verdicts beside what was claimed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.errors import ConfigError
-from moe_study.sweeps.comparisons import Question, read_questions
-from moe_study.sweeps.effects import EffectQuestion
+from moe_study.sweeps.comparisons import AnyQuestion, Question, read_questions
 
 
 class Expected(StrEnum):
@@ -44,7 +44,7 @@ OF_COMPARISON = ("claim", "expect")
 class Claim:
     """What somebody claims of one comparison; of a question that nobody has answered yet, neither text nor outcome."""
 
-    left: str  # both sides in one line each, as the comparison has them; of an effect its text, and no right side
+    left: str  # both sides in one line each, as the comparison has them; of an effect or trend its text, and no right
     right: str
     why: str
     says: str = ""
@@ -94,25 +94,23 @@ def _bare(entry: Any) -> Any:
     return {key: value for key, value in entry.items() if key not in OF_COMPARISON}
 
 
-def _claims(entry: Any, question: Question | EffectQuestion, path: Path) -> Iterator[Claim]:
+def _claims(entry: Any, question: AnyQuestion, path: Path) -> Iterator[Claim]:
     """One for each number that an entry of compare asks for; of an effect, one for all of its numbers."""
     says, expect = _says_and_expects(entry if isinstance(entry, dict) else {}, question, path)
-    if isinstance(question, EffectQuestion):
+    if not isinstance(question, Question):
         yield Claim(question.text, "", question.why, says, expect)
         return
     for cost in question.at or ("",):
         yield Claim(*question.texts, question.why, says, expect, cost)
 
 
-def _says_and_expects(
-    entry: Mapping[str, Any], question: Question | EffectQuestion, path: Path
-) -> tuple[str, Expected | None]:
+def _says_and_expects(entry: Mapping[str, Any], question: AnyQuestion, path: Path) -> tuple[str, Expected | None]:
     says, expect = entry.get("claim") or "", entry.get("expect")
     if not isinstance(says, str | int | float):
         raise ConfigError(f"{path}: claim must be a text, what the source says of the comparison, not {says!r}")
     if expect is not None and expect not in list(Expected):
         raise ConfigError(f"{path}: expect: {expect!r} is none of {', '.join(Expected)}")
     if bool(says) != (expect is not None):
-        what = question.text if isinstance(question, EffectQuestion) else question.texts[0]
+        what = question.texts[0] if isinstance(question, Question) else question.text
         raise ConfigError(f"{path}: claim and expect go together: what the source says of {what}, and what that means")
     return " ".join(str(says).split()), None if expect is None else Expected(expect)

@@ -2,8 +2,9 @@
 
 A few comparisons that are stated before the runs can be tested together at a small price: every comparison that is
 tested makes all of them harder to decide. So a file states those that it was written for, and reports describe all
-others without a verdict. Three kinds can be asked for: a pair of points; a point at equal cost to others (`at:`), whose
-second side may match several points, which make a curve; and an effect of settings (effects.py).
+others without a verdict. Four kinds can be asked for: a pair of points; a point at equal cost to others (`at:`), whose
+second side may match several points, which make a curve; an effect of settings (effects.py); and the trend of a pair
+over size (trends.py).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +17,18 @@ from moe_study.runs.members import COSTS, PlannedComparison
 from moe_study.sweeps.candidates import Candidate
 from moe_study.sweeps.effects import EffectQuestion, read_effect
 from moe_study.sweeps.partial import Partial, matches
+from moe_study.sweeps.trends import TrendQuestion, read_trend
 from moe_study.sweeps.values import as_text
 
 FORM = (
-    "a list of two sides, or a mapping with pair: (two sides) or effect: (settings), why: (a text) and "
-    "margin: (a number)"
+    "a list of two sides, or a mapping with pair: (two sides), effect: (settings) or trend: (two sides), why: (a text) "
+    "and margin: (a number)"
 )
-KEYS = {"pair": {"pair", "at", "why", "margin"}, "effect": {"effect", "where", "why", "margin"}}
+KEYS = {
+    "pair": {"pair", "at", "why", "margin"},
+    "effect": {"effect", "where", "why", "margin"},
+    "trend": {"trend", "over", "by", "why", "margin"},
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,10 @@ class Question:
         return frozenset(self.texts) if not self.at else self.texts, self.at
 
 
-def read_questions(content: Mapping[str, Any], path: Path) -> tuple[Question | EffectQuestion, ...]:
+AnyQuestion = Question | EffectQuestion | TrendQuestion
+
+
+def read_questions(content: Mapping[str, Any], path: Path) -> tuple[AnyQuestion, ...]:
     """`compare:` and `margin:` of a sweep file; ConfigError says what is wrong with them."""
     margin = _margin(content.get("margin"), path)
     entries = content.get("compare") or []
@@ -63,10 +72,10 @@ def read_questions(content: Mapping[str, Any], path: Path) -> tuple[Question | E
     return questions
 
 
-def _question(entry: Any, margin: float | None, path: Path) -> Question | EffectQuestion:
+def _question(entry: Any, margin: float | None, path: Path) -> AnyQuestion:
     if isinstance(entry, list):
         entry = {"pair": entry}
-    kind = "effect" if isinstance(entry, dict) and "effect" in entry else "pair"
+    kind = next((kind for kind in KEYS if isinstance(entry, dict) and kind in entry), "pair")
     if not isinstance(entry, dict) or not set(entry) <= KEYS[kind]:
         raise ConfigError(f"{path}: an entry of compare must be {FORM}, not {entry!r}")
     why = entry.get("why") or ""
@@ -75,7 +84,13 @@ def _question(entry: Any, margin: float | None, path: Path) -> Question | Effect
     why, own_margin = " ".join(why.split()), _margin(entry.get("margin"), path) or margin
     if kind == "effect":
         return read_effect(entry, why, own_margin, path)
-    pair = entry.get("pair")
+    sides = _sides(entry.get(kind), path)
+    if kind == "trend":
+        return read_trend(entry, sides, why, own_margin, path)
+    return Question(sides, why, own_margin, _costs(entry.get("at"), path))
+
+
+def _sides(pair: Any, path: Path) -> tuple[Partial, Partial]:
     if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(side, dict) and side for side in pair):
         raise ConfigError(
             f"{path}: a comparison has two sides, each a mapping from override keys to values, as in "
@@ -84,7 +99,7 @@ def _question(entry: Any, margin: float | None, path: Path) -> Question | Effect
     for side in pair:
         if "run.seed" in side:
             raise ConfigError(f"{path}: a comparison is over all seeds; leave run.seed out of {side!r}")
-    return Question((pair[0], pair[1]), why, own_margin, _costs(entry.get("at"), path))
+    return pair[0], pair[1]
 
 
 def _costs(value: Any, path: Path) -> tuple[str, ...]:

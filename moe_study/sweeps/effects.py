@@ -19,9 +19,9 @@ from typing import Any
 from moe_study.design.identity import is_of_point
 from moe_study.errors import ConfigError
 from moe_study.runs.members import PlannedCell, PlannedEffect
-from moe_study.sweeps.candidates import Candidate
+from moe_study.sweeps.candidates import Candidate, level_of, level_words, setting_named
 from moe_study.sweeps.partial import Partial, matches
-from moe_study.sweeps.values import as_text
+from moe_study.sweeps.values import as_text, in_order
 
 MOST_FACTORS = 2
 Levels = tuple[str, ...]
@@ -86,7 +86,7 @@ class _Point:
 
 
 def _resolved(question: EffectQuestion, candidates: Sequence[Candidate]) -> PlannedEffect:
-    names = tuple(_factor(name, candidates) for name in question.factors)
+    names = tuple(setting_named(name, candidates, "effect") for name in question.factors)
     if len(set(names)) < len(names):
         raise ConfigError(f"{question.text} names {names[0]} twice; name two different settings")
     points = _points(names, question.where, candidates)
@@ -100,28 +100,11 @@ def _resolved(question: EffectQuestion, candidates: Sequence[Candidate]) -> Plan
             f"{question.text} has no answer: {_why_not(names, points, blocking)}; add points, or narrow it by where"
         )
     kept = [point for cells in blocks.values() for point in cells.values()]
-    levels = tuple(_in_order(point.levels[place] for point in kept) for place in range(len(names)))
+    levels = tuple(in_order(point.levels[place] for point in kept) for place in range(len(names)))
     planned = tuple(
         PlannedCell(block, point.levels, point.runs) for block, cells in blocks.items() for point in cells.values()
     )
     return PlannedEffect(question.text, names, levels, planned, carried, question.why, question.margin)
-
-
-def _factor(written: str, candidates: Sequence[Candidate]) -> str:
-    """The group or dotted setting that a name means: itself, or the one setting that ends in it."""
-    settings = dict.fromkeys(name for c in candidates for name in c.meaning.settings)
-    groups = dict.fromkeys(name for c in candidates for name in c.composed.choices)
-    if written == "run.seed" or written == "seed":
-        raise ConfigError("effects are taken over seeds; name another setting than run.seed")
-    if written in settings or written in groups:
-        return written
-    ending = [name for name in settings if name.endswith(f".{written}")]
-    shallow = [name for name in ending if name.count(".") == min(other.count(".") for other in ending)]
-    if len(shallow) == 1:
-        return shallow[0]
-    if shallow:
-        raise ConfigError(f"effect: {written} may mean {' or '.join(shallow)}; write which")
-    raise ConfigError(f"effect: no point of the sweep uses a setting {written}; write it as on the command line")
 
 
 def _points(names: Sequence[str], where: Partial, candidates: Sequence[Candidate]) -> list[_Point]:
@@ -129,21 +112,11 @@ def _points(names: Sequence[str], where: Partial, candidates: Sequence[Candidate
     runs: dict[str, list[str]] = {}
     first: dict[str, tuple[Levels, Mapping[str, Any]]] = {}
     for c in candidates:
-        known = c.composed.choices
-        usable = all(name in known or name in c.meaning.settings for name in names)
-        if usable and matches(where, c.composed, c.meaning, "where"):
-            levels = tuple(_words(known[name] if name in known else c.meaning.settings[name]) for name in names)
+        levels = tuple(level for name in names if (level := level_of(c, name)) is not None)
+        if len(levels) == len(names) and matches(where, c.composed, c.meaning, "where"):
             first.setdefault(c.point, (levels, c.meaning.settings))
             runs.setdefault(c.point, []).append(c.key)
     return [_Point(levels, settings, tuple(dict.fromkeys(runs[point]))) for point, (levels, settings) in first.items()]
-
-
-def _words(value: Any) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _carried_and_blocking(points: Sequence[_Point], factors: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -164,7 +137,7 @@ def _carried_and_blocking(points: Sequence[_Point], factors: Sequence[str]) -> t
 
 
 def _block(point: _Point, blocking: Sequence[str]) -> str:
-    return ", ".join(f"{name}={_words(point.settings[name])}" for name in blocking if name in point.settings)
+    return ", ".join(f"{name}={level_words(point.settings[name])}" for name in blocking if name in point.settings)
 
 
 def _is_crossed(cells: set[Levels]) -> bool:
@@ -179,16 +152,7 @@ def _is_crossed(cells: set[Levels]) -> bool:
 def _why_not(names: Sequence[str], points: Sequence[_Point], blocking: Sequence[str]) -> str:
     if not points:
         return "no point of the sweep uses all of these settings and matches where"
-    values = "; ".join(f"{name}: {', '.join(_in_order(p.levels[i] for p in points))}" for i, name in enumerate(names))
+    values = "; ".join(f"{name}: {', '.join(in_order(p.levels[i] for p in points))}" for i, name in enumerate(names))
     if not blocking:
         return f"its points ({values}) do not cross them"
     return f"no points that agree in {', '.join(blocking[:3])} cross them ({values})"
-
-
-def _in_order(levels: Iterable[str]) -> tuple[str, ...]:
-    """Each once: numbers by size, otherwise as the file has them."""
-    found = list(dict.fromkeys(levels))
-    try:
-        return tuple(sorted(found, key=float))
-    except ValueError:
-        return tuple(found)

@@ -18,7 +18,7 @@ from moe_study.design.matching import Solution
 from moe_study.design.unused import explain_unused, is_used, unused
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
-from moe_study.runs.members import Launch, PlannedComparison, PlannedEffect, record_launch
+from moe_study.runs.members import Launch, PlannedComparison, PlannedEffect, PlannedTrend, record_launch
 from moe_study.sweeps.candidates import Candidate
 from moe_study.sweeps.comparisons import Question, resolve
 from moe_study.sweeps.compose import Composed, Composer, open_composer, read, resolve_run
@@ -27,6 +27,7 @@ from moe_study.sweeps.effects import EffectQuestion, resolve_effects
 from moe_study.sweeps.partial import NO_MEANING, Meaning, matching_excludes
 from moe_study.sweeps.same_points import SamePoints, same_points
 from moe_study.sweeps.sweep_file import Grid, as_overrides, read_grid, with_overrides
+from moe_study.sweeps.trends import TrendQuestion, resolve_trends
 from moe_study.sweeps.values import as_text
 
 TO_START = (State.MISSING, State.STALE, State.PREEMPTED)
@@ -74,6 +75,7 @@ class Plan:
     idle_excludes: tuple[str, ...] = ()  # entries of exclude that match no point
     comparisons: tuple[PlannedComparison, ...] = ()  # what the sweep file asks for
     effects: tuple[PlannedEffect, ...] = ()  # and of main effects and interactions
+    trends: tuple[PlannedTrend, ...] = ()  # and of differences over size
     lost_comparisons: tuple[str, ...] = ()  # a sentence for each that its points cannot answer
 
     def to_start(self, retry_failed: bool = False) -> list[PlannedRun]:
@@ -132,7 +134,7 @@ class Plan:
         if self.name is not None and self.runs:
             names = {run.key: self.label(run) for run in self.runs}
             done = frozenset(run.key for run in self.runs if run.state is State.DONE)
-            launch = Launch(self.added, tuple(names), self.comparisons, names, self.effects)
+            launch = Launch(self.added, tuple(names), self.comparisons, names, self.effects, self.trends)
             record_launch(self.runs[0].config.log.runs_dir, self.name, launch, done)
 
 
@@ -225,6 +227,7 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
     questions = grid.questions if skip_invalid or not invalid else ()  # first the points, then what they are asked
     comparisons, lost = resolve((q for q in questions if isinstance(q, Question)), candidates)
     effects, unanswered = resolve_effects((q for q in questions if isinstance(q, EffectQuestion)), candidates)
+    trends, without_line = resolve_trends((q for q in questions if isinstance(q, TrendQuestion)), candidates)
     return Plan(
         grid.name,
         tuple(runs.values()),
@@ -235,7 +238,8 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
         idle_excludes=tuple(as_text(dict(grid.exclude[place])) for place in sorted(idle)),
         comparisons=comparisons,
         effects=effects,
-        lost_comparisons=(*lost, *unanswered),
+        trends=trends,
+        lost_comparisons=(*lost, *unanswered, *without_line),
     )
 
 

@@ -19,6 +19,8 @@
         at: flops                                   # against the curve of the dense points, at the first side's cost
       - effect: [k, num_experts]                    # their interaction; one setting: its main effect
         where: {routing.gate: softmax_then_pick}    # only these points
+      - trend: [{routing: token_top2}, {routing: dense}]   # how their difference changes per doubling of parameters
+        over: model.width
     source: "2402.13089, Table 1"                   # whose claims these are; see claims.py
     scale: cpu                                      # which of the scales is meant without scale=NAME
     scales:                                         # changes after those of base, for each size; see scales.py
@@ -28,7 +30,7 @@
 Keys and values are those of the command line (see values.py); in `points` a list is a list of alternatives, so that a
 value which is itself a list is written twice: routing.layers: [[0, 2], [1]]. Each side of a comparison names so many
 settings of a point that it means one point of the sweep, over all seeds (see comparisons.py); at equal cost the second
-side may mean several. Effects: see effects.py.
+side may mean several. Effects: see effects.py; trends over size: trends.py.
 """
 
 import difflib
@@ -42,9 +44,8 @@ from hydra.core.override_parser.types import Override
 
 from moe_study.errors import ConfigError
 from moe_study.sweeps.claims import OF_FILE, Claims, read_claims, without_claims
-from moe_study.sweeps.comparisons import Question, read_questions
+from moe_study.sweeps.comparisons import AnyQuestion, read_questions
 from moe_study.sweeps.conf import is_setting
-from moe_study.sweeps.effects import EffectQuestion
 from moe_study.sweeps.scales import at_scale, joined, names_of, split
 from moe_study.sweeps.values import as_text, read_yaml
 
@@ -62,7 +63,7 @@ class Grid:
     points: tuple[Point, ...]
     exclude: tuple[Mapping[str, Any], ...] = ()
     skip_invalid: bool = False
-    questions: tuple[Question | EffectQuestion, ...] = ()
+    questions: tuple[AnyQuestion, ...] = ()
 
 
 def read_grid(name: str, root: Path, scale: str | None = None) -> Grid:

@@ -7,7 +7,7 @@ which was meant, and it is an error; so is a key that stands twice in one mappin
 
 import functools
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +119,12 @@ def _number_of_yaml(text: str) -> float | None:
         return loader.construct_object(yaml.ScalarNode(tag, text)) if tag in NUMBER_TAGS else None
     except ValueError:
         return None
+
+
+def in_order(levels: Iterable[str]) -> tuple[str, ...]:
+    """Each once: numbers by size, otherwise as they come."""
+    found = list(dict.fromkeys(levels))
+    try:
+        return tuple(sorted(found, key=float))
+    except ValueError:
+        return tuple(found)

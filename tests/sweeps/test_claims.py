@@ -96,7 +96,8 @@ def test_mistakes_are_one_sentence_with_the_file_s_name(tmp_path, text, said):
 def test_every_claim_of_a_committed_sweep_is_that_of_a_comparison_in_its_plan(name, composer):
     claims = claims_of(name, ROOT).claims
     plan = plan_of_one_seed(composer, name)
-    asked = {(one.left, one.right) for one in plan.comparisons} | {(one.text, "") for one in plan.effects}
+    texts = {(one.text, "") for one in (*plan.effects, *plan.trends)}
+    asked = {(one.left, one.right) for one in plan.comparisons} | texts
     assert claims and {(claim.left, claim.right) for claim in claims} <= asked
 
 

@@ -93,7 +93,7 @@ def test_a_missing_cell_is_left_out_and_the_rest_stays(plan):
         ("{effect: [unit, k, num_experts]}", "one setting .* or a list of two different ones"),
         ("{effect: []}", "one setting .* or a list of two different ones"),
         ("{effect: 3}", "one setting .* or a list of two different ones"),
-        ("{effect: run.seed}", "effects are taken over seeds"),
+        ("{effect: run.seed}", "seeds are what is averaged over"),
         ("{effect: k, where: [1]}", "where must map override keys"),
         ("{effect: k, where: {run.seed: 1}}", "where must map override keys"),
         ("{effect: k, where: {routing.kk: 1}}", "unknown key routing.kk"),

@@ -9,6 +9,7 @@ import numpy as np
 from moe_study.analysis.comparison import LEVEL, MARGIN, Comparison, Tested
 from moe_study.analysis.effects.contrasts import Effect
 from moe_study.analysis.effects.equal_cost import EqualCost
+from moe_study.analysis.effects.trends import Trend
 from moe_study.analysis.statistics import POWER, least_seeds, power_of_difference, power_of_sameness
 
 PRECISION = 1e-4  # relative, of a detectable difference
@@ -72,6 +73,8 @@ def _sides(one: Tested) -> tuple[str, str]:
         return one.point, one.against
     if isinstance(one, EqualCost):
         return one.point, f"{one.family_name} at equal {one.cost.words}"
+    if isinstance(one, Trend):
+        return one.name, f"itself per doubling of {one.size_words}"
     assert isinstance(one, Effect)  # nothing else is tested
     changes = one.contrast.changes
     return " with ".join(change.after for change in changes), " with ".join(change.before for change in changes)

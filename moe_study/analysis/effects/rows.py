@@ -14,7 +14,14 @@ from moe_study.analysis.effects.equal_cost import EqualCost
 from moe_study.analysis.effects.fronts import Front
 from moe_study.analysis.effects.leak_price import LeakPrice
 from moe_study.analysis.effects.power import Power
-from moe_study.analysis.effects.wording import effect_sentence, equal_cost_sentence, power_sentence, price_sentence
+from moe_study.analysis.effects.trends import Trend
+from moe_study.analysis.effects.wording import (
+    effect_sentence,
+    equal_cost_sentence,
+    power_sentence,
+    price_sentence,
+    trend_sentence,
+)
 from moe_study.analysis.wording import tested_columns
 
 COUNTS = ("n", "family", "seeds_needed", "seeds_to_find", "seeds_for_sameness", "over", "seeds")
@@ -66,6 +73,26 @@ def _equal_cost(c: EqualCost, leaking: frozenset[str]) -> dict[str, Any]:
         "leaks": c.leaks,
         "sentence": equal_cost_sentence(c, leaking),
     }
+
+
+def trends_frame(found: Sequence[Trend]) -> pd.DataFrame:
+    """One row for each trend: the change per doubling of size, and the differences that it goes through in `along`."""
+    return _frame(
+        {
+            "question": t.asked.question,
+            "point": t.asked.left,
+            "against": t.asked.right,
+            "setting": t.asked.over,
+            "by": t.asked.by,
+            "along": "; ".join(f"{r.size:g}: {r.difference.mean:.6g}" for r in t.rungs),
+            "off_line": t.off_line,
+            **tested_columns(t, t.asked.late),
+            "points": "; ".join(f"{left} − {right}" for _, left, right in t.asked.pairs),
+            "leaks": t.leaks,
+            "sentence": trend_sentence(t),
+        }
+        for t in found
+    )
 
 
 def pareto_frame(fronts: Sequence[Front]) -> pd.DataFrame:

@@ -12,7 +12,8 @@ from moe_study.analysis.effects.fronts import Front, FrontPoint
 from moe_study.analysis.effects.grids import short_name
 from moe_study.analysis.effects.leak_price import LeakPrice
 from moe_study.analysis.effects.power import Power
-from moe_study.analysis.format import LEAK_MARK, percent
+from moe_study.analysis.effects.trends import Trend
+from moe_study.analysis.format import LEAK_MARK, count, percent
 from moe_study.analysis.statistics import MOST_SEEDS, POWER
 from moe_study.analysis.wording import UNTESTED, basis, plain_sentence, seeds_it_would_take, span
 
@@ -100,6 +101,42 @@ def equal_cost_sentence(c: EqualCost, leaking: Collection[str] = ()) -> str:
             absent = f"{point} and {family} share no finished seed, so they cannot be compared"
             text = plain_sentence(c, point, family, f" at equal {said}", absent=absent) + _how(c)
     return text + _late(c.asked.late)
+
+
+def trend_sentence(t: Trend) -> str:
+    """How a difference changes per doubling of size, in one line, with the sizes that it stands on."""
+    d = t.difference
+    head = f"{t.name}{f' {LEAK_MARK}' if t.leaks else ''}: per doubling of {t.size_words} the difference"
+    moves = "falls" if d.mean < 0 else "rises"
+    match t.verdict:
+        case Verdict.NO_PAIR:
+            return f"{t.name} has no seed with a result at every size of {t.asked.over} ({_levels(t)}), so no trend"
+        case Verdict.ONE_PAIR:
+            text = f"{head} {moves} by {abs(d.mean):.4f} {NATS}, at one seed, so this may be chance"
+        case Verdict.LOWER | Verdict.HIGHER:
+            low, high = sorted((abs(t.interval.low), abs(t.interval.high)))
+            text = f"{head} {moves} by {abs(d.mean):.4f} {NATS} ({low:.4f} to {high:.4f}, {basis(t.interval)})"
+        case Verdict.SAME:
+            text = f"{head} moves by less than {t.margin:g} {NATS}: {span(t.same_interval)}"
+        case Verdict.NOT_PLANNED:
+            text = f"{head} moves by {span(d)}{UNTESTED}"
+        case _:
+            text = f"{head} cannot be told from one that stays: {span(t.interval)}; {seeds_it_would_take(t)}"
+    return f"{text}; {_along(t)}{_late(t.asked.late)}"
+
+
+def _levels(t: Trend) -> str:
+    return ", ".join(level for level, _, _ in t.asked.pairs)
+
+
+def _along(t: Trend) -> str:
+    """The difference at the smallest and at the largest size, and how straight it is between them."""
+    first, last = t.rungs[0], t.rungs[-1]
+    text = (
+        f"it is {first.difference.mean:+.4f} at {count(first.size)} and {last.difference.mean:+.4f} at "
+        f"{count(last.size)}"
+    )
+    return f"{text}, up to {t.off_line:.4f} off the line" if len(t.rungs) > 2 else text
 
 
 def beyond_sentences(found: Iterable[EqualCost]) -> list[str]:

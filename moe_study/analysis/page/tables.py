@@ -25,6 +25,7 @@ COSTS = {cost.value: cost.words for cost in Cost}
 TITLES = {
     "equal_cost": "At equal cost",
     "effects": "Effects of crossed settings",
+    "trends": "Differences over size, per doubling",
     "pareto": "Pareto fronts",
     "power": "What these seeds could have seen",
     "leak_price": "The price of reading later tokens",

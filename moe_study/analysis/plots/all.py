@@ -12,6 +12,7 @@ from moe_study.analysis.plots.experts import share_by_domain, share_over_trainin
 from moe_study.analysis.plots.inside import inside_pictures, numbered
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
 from moe_study.analysis.plots.style import PointStyle, footer, point_styles, save
+from moe_study.analysis.plots.trends import differences_over_size
 from moe_study.analysis.plots.work import experts_per_token
 from moe_study.analysis.study import Part
 from moe_study.analysis.table import APART, NO_RESULT
@@ -94,6 +95,8 @@ def _figures(part: Part, styles: dict[str, PointStyle]) -> Iterator[tuple[str, F
     yield "perplexity", perplexity_against_cost(part, styles)
     if len(styles) > 1:
         yield "differences", paired_differences(part, styles)
+    if (over_size := differences_over_size(part.trends)) is not None:
+        yield "trends", over_size
     if len(part.curves):
         yield "loss-curves", loss_curves(part, styles)
     if len(part.routing_history):

@@ -7,6 +7,7 @@ from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
 from moe_study.analysis.plots.loss import paired_differences, perplexity_against_cost
 from moe_study.analysis.plots.style import save
+from moe_study.analysis.plots.trends import differences_over_size
 from moe_study.analysis.report import answers, tables
 from moe_study.analysis.results.archive import Archive, read_archive, rows_of, write_archive
 from moe_study.analysis.results.manifest import manifest_of
@@ -78,12 +79,14 @@ def sentence_of(one: Finding) -> str:
 
 
 def _pictures(part: Part, out: Path) -> Iterator[Path]:
-    """Loss against cost, and the differences: those two, each as one PNG."""
+    """Loss against cost, the differences, and their trends where the sweep asks for some, each as one PNG."""
     drawn = readable(part)
     styles = styles_of(drawn)
     figures = {"perplexity": perplexity_against_cost(drawn, styles)}
     if len(styles) > 1:
         figures[PICTURE] = paired_differences(drawn, styles)
+    if (over_size := differences_over_size(part.trends)) is not None:
+        figures["trends"] = over_size
     for name, figure in figures.items():
         fonts.choose_fonts(figure)
         png, svg = save(figure, out, name)

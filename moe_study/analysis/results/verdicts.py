@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from moe_study.analysis.comparison import Comparison, Tested, Verdict
 from moe_study.analysis.effects.contrasts import Effect
 from moe_study.analysis.effects.equal_cost import EqualCost
+from moe_study.analysis.effects.trends import Trend
 from moe_study.analysis.format import LEAK_MARK
 from moe_study.analysis.report import request_of
 from moe_study.analysis.results.turned import turned
@@ -60,6 +61,9 @@ class Finding:
             return f"{self.claim.left} − {self.claim.right}" if self.claim.right else self.claim.left
         if isinstance(self.tested, Effect):
             return _effect_words(self.tested)
+        if isinstance(self.tested, Trend):
+            mark = f" {LEAK_MARK}" if self.tested.leaks else ""
+            return f"{self.tested.name}{mark}, per doubling of {self.tested.size_words}"
         leaking = self.part.leaking
         if isinstance(self.tested, EqualCost):
             mark = f" {LEAK_MARK}" if set(self.tested.asked.points) & leaking else ""
