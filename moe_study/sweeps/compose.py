@@ -28,6 +28,7 @@ from moe_study.design.unused import explain_unused
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError
 from moe_study.sweeps.conf import CONFIG_NAME, SETTINGS, defaults, project_root
+from moe_study.sweeps.files_once import FilesOnce
 from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
 from moe_study.sweeps.overrides import parse
 
@@ -118,6 +119,8 @@ class Composer:
 
     def __init__(self, loader: ConfigLoader, fixed: Sequence[str] = ()) -> None:
         assert isinstance(loader, ConfigLoaderImpl)
+        if not isinstance(loader.repository, FilesOnce):
+            loader.repository = FilesOnce(loader.repository)  # type: ignore[assignment]  # of the same interface
         self._loader = loader
         self._fixed = list(fixed)
         self._parser = OverridesParser.create(config_loader=loader)
