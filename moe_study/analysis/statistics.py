@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import gammaincinv, ndtr, stdtr, stdtrit  # scipy.stats gives the same bits in 40 times the time
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +40,16 @@ class PairedDifference(Interval):
     same_sign: bool  # every pair differs in the same direction
 
 
+def t_quantile(p: float, freedom: float) -> float:
+    """What Student's t with so many degrees of freedom, at least one, stays below with a probability of `p` > 0."""
+    return float(stdtrit(freedom, p))
+
+
+def t_above(t: ArrayLike, freedom: float) -> Floats:
+    """The probability that Student's t with so many degrees of freedom is above `t`."""
+    return np.asarray(stdtr(freedom, -np.asarray(t, dtype=float)))
+
+
 def t_interval(values_S: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats, Floats, Floats]:
     """(mean, sd, low, high) over the last axis; sd and ends are NaN for fewer than two values.
 
@@ -53,7 +63,7 @@ def t_interval(values_S: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats
         nan = np.full(shape, np.nan)
         return mean, nan, nan.copy(), nan.copy()
     sd = values.std(axis=-1, ddof=1)
-    half = stats.t.ppf((1 + level) / 2, n - 1) * sd / np.sqrt(n)
+    half = t_quantile((1 + level) / 2, n - 1) * sd / np.sqrt(n)
     return mean, sd, mean - half, mean + half
 
 
@@ -66,7 +76,7 @@ def t_test_p(differences_S: ArrayLike) -> Floats:
     n = np.shape(differences_S)[-1]
     if n < 2:
         return np.full_like(mean, np.nan)
-    return np.asarray(2 * stats.t.sf(_ratio(np.abs(mean), sd / np.sqrt(n)), n - 1))
+    return 2 * t_above(_ratio(np.abs(mean), sd / np.sqrt(n)), n - 1)
 
 
 def equivalence_p(differences_S: ArrayLike, margin: float) -> Floats:
@@ -81,7 +91,7 @@ def equivalence_p(differences_S: ArrayLike, margin: float) -> Floats:
     n = np.shape(differences_S)[-1]
     if n < 2:
         return np.full_like(mean, np.nan)
-    return np.asarray(stats.t.sf(_ratio(margin - np.abs(mean), sd / np.sqrt(n)), n - 1))
+    return t_above(_ratio(margin - np.abs(mean), sd / np.sqrt(n)), n - 1)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -118,7 +128,7 @@ def interval(values_S: ArrayLike, level: float = 0.95) -> Interval:
 
 def at_level(known: Interval, level: float) -> Interval:
     """The t interval of the same values at another level."""
-    half = float(stats.t.ppf((1 + level) / 2, known.n - 1)) * known.sd / float(np.sqrt(known.n))
+    half = t_quantile((1 + level) / 2, known.n - 1) * known.sd / float(np.sqrt(known.n))
     return Interval(known.n, known.mean, known.sd, known.mean - half, known.mean + half, level)
 
 
@@ -144,15 +154,15 @@ def power_of_difference(mean: float, sd: float, n: int, alpha: float) -> float:
     the true sd: the noncentral t, averaged over the quantiles of W (scipy's own fails far out).
     """
     shift = abs(mean) * np.sqrt(n) / sd
-    reach = stats.t.ppf(1 - alpha / 2, n - 1) * _estimated_over_true_sd(n)
-    return float(np.mean(stats.norm.sf(reach - shift) + stats.norm.cdf(-reach - shift)))
+    reach = t_quantile(1 - alpha / 2, n - 1) * _estimated_over_true_sd(n)
+    return float(np.mean(ndtr(shift - reach) + ndtr(-reach - shift)))
 
 
 def power_of_sameness(mean: float, sd: float, n: int, margin: float, alpha: float) -> float:
     """The chance that two one-sided t tests at `alpha` each find |difference| < `margin`, where it is `mean`."""
     shift = mean * np.sqrt(n) / sd
-    room = margin * np.sqrt(n) / sd - stats.t.ppf(1 - alpha, n - 1) * _estimated_over_true_sd(n)
-    found = stats.norm.cdf(room - shift) - stats.norm.cdf(-room - shift)
+    room = margin * np.sqrt(n) / sd - t_quantile(1 - alpha, n - 1) * _estimated_over_true_sd(n)
+    found = ndtr(room - shift) - ndtr(-room - shift)
     return float(np.mean(np.where(room > 0, found, 0.0)))
 
 
@@ -198,7 +208,7 @@ def least_seeds(decides: Callable[[int], bool], sd: float) -> int | None:
 def _estimated_over_true_sd(n: int) -> Floats:
     """Quantiles of the estimated over the true sd of n normal values, at equal probabilities."""
     quantiles = (np.arange(4000) + 0.5) / 4000
-    return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1)))
+    return np.asarray(np.sqrt(2 * gammaincinv((n - 1) / 2, quantiles) / (n - 1)))
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:

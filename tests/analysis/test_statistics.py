@@ -13,7 +13,9 @@ from moe_study.analysis.statistics import (
     power_of_difference,
     power_of_sameness,
     seeds_needed,
+    t_above,
     t_interval,
+    t_quantile,
     t_test_p,
 )
 
@@ -39,6 +41,14 @@ def test_interval_and_p_agree_with_scipy(random, n, level):
     assert (ours.low, ours.high) == pytest.approx(tuple(reference.confidence_interval(level)))
     assert t_test_p(values) == pytest.approx(reference.pvalue)
     assert (ours.mean, ours.sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3.7, 40])
+def test_quantiles_and_tails_are_those_of_scipy_stats_to_the_last_bit(random, freedom):
+    t = np.concatenate([random.normal(0, 3, 50), [0.0, np.inf, -np.inf, 300.0]])
+    assert np.array_equal(t_above(t, freedom), stats.t.sf(t, freedom))
+    for p in (0.5, 0.9, 0.975, 1 - 0.05 / 7, 1 - 1e-9):
+        assert t_quantile(p, freedom) == stats.t.ppf(p, freedom)
 
 
 def test_two_seeds_have_the_wide_interval_of_one_degree_of_freedom():

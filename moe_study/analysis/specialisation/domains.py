@@ -9,10 +9,10 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from moe_study.analysis.specialisation.information import x_log_x
 from moe_study.analysis.specialisation.layer_trace import MISSING, LayerTrace, assignments
+from moe_study.analysis.statistics import t_quantile
 
 Array = NDArray[np.float64]
 
@@ -130,7 +130,7 @@ def _interval(measured: float, resampled_B: Array, sizes: Sequence[int], level: 
     """(centre, half width): less the bias; deviation and degrees of freedom as of the domain with fewer documents."""
     few = min(sizes)
     deviation = float(resampled_B.std(ddof=1)) * (few / (few - 1)) ** 0.5
-    return 2 * measured - float(resampled_B.mean()), float(stats.t.ppf((1 + level) / 2, few - 1)) * deviation
+    return 2 * measured - float(resampled_B.mean()), t_quantile((1 + level) / 2, few - 1) * deviation
 
 
 def _resampled(weights_DE: Array, resamples: int, random: np.random.Generator) -> Array:

@@ -12,10 +12,9 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from moe_study.analysis.specialisation.layer_trace import Ints
-from moe_study.analysis.statistics import holm
+from moe_study.analysis.statistics import holm, t_above, t_quantile
 
 Array = NDArray[np.float64]
 Labels = Mapping[str, tuple[Ints, tuple[str, ...]]]  # label -> codes by document (-1: none), and their names
@@ -165,7 +164,7 @@ def _row(
     others = [n for n in range(len(domains)) if n != here]
     worst = max(others, key=lambda n: float(estimates[n].change_X[place]), default=None)
     half, excess_half = (
-        float(stats.t.ppf((1 + LEVEL) / 2, own.freedom)) * sd_X[place] if own.freedom else np.nan
+        t_quantile((1 + LEVEL) / 2, own.freedom) * sd_X[place] if own.freedom else np.nan
         for sd_X in (own.change_sd_X, own.excess_sd_X)
     )
     mean, excess = float(own.change_X[place]), float(own.excess_X[place])
@@ -201,7 +200,7 @@ def _band(null_N: Array) -> tuple[float, float, float]:
         return np.nan, np.nan, np.nan
     mean, half, n = float(null_N.mean()), np.nan, len(null_N)
     if n > 1:
-        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * null_N.std(ddof=1) * (1 + 1 / n) ** 0.5)
+        half = float(t_quantile((1 + LEVEL) / 2, n - 1) * null_N.std(ddof=1) * (1 + 1 / n) ** 0.5)
     return mean - half, mean, mean + half
 
 
@@ -239,7 +238,7 @@ def _p_larger(mean: float, sd: float, freedom: float) -> float:
         return np.nan
     if sd == 0:
         return 0.0 if mean > 0 else 1.0
-    return float(stats.t.sf(mean / sd, freedom))
+    return float(t_above(mean / sd, freedom))
 
 
 def _welch(sds: tuple[float, float], freedoms: tuple[int, int]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse
 
 from moe_study.analysis.specialisation.domains import shares
 from moe_study.analysis.specialisation.information import entropy
@@ -130,7 +130,9 @@ def committee(layer: LayerTrace, name: str, by: str = "gate") -> Committee:
     if not len(share_LE):
         nan_E = np.full(layer.experts, np.nan)
         return Committee((), float("nan"), float("nan"), nan_E, nan_E.copy(), nan_E.copy())
-    rank_LE = stats.rankdata(-share_LE, axis=1)
+    from scipy.stats import rankdata  # takes half a second to import
+
+    rank_LE = rankdata(-share_LE, axis=1)
     mean_E, variance_E = rank_LE.mean(0), rank_LE.var(0)
     present_E = (share_LE >= PRESENT / layer.experts).mean(0)
     eligible = np.flatnonzero(present_E >= IN_DOMAINS)
