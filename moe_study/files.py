@@ -6,9 +6,11 @@ target (os.replace). A full disk or a read-only folder becomes one StudyError se
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import IO, Any
 from moe_study.errors import StudyError, reason_of
 
 TEMPORARY_MARK = ".part-"  # stands in the name of every temporary file, so that leftovers can be recognised
+BEFORE = "-before"  # ends the name of a folder that is about to be replaced
 
 ADVICE = {  # by errno: what is wrong with the machine or the place, and what to do about it
     errno.ENOSPC: "the disk is full; free some space or choose another folder, then rerun the command",
@@ -76,12 +79,14 @@ def atomic_folder(path: str | os.PathLike[str], kind: type[StudyError] = StudyEr
     """A folder to write files into, which appears under `path` only if the block ends without an error.
 
     It takes the place of a folder that is there already. As with `atomic_file`, a failed block leaves nothing behind;
-    a killed process leaves at most folders whose names hold TEMPORARY_MARK.
+    a killed process leaves at most folders whose names hold TEMPORARY_MARK, which the next one on its host removes.
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{threading.get_ident()}"
-    before = temporary.with_name(f"{temporary.name}-before")
+    of_host = f".{path.name}{TEMPORARY_MARK}{socket.gethostname()}@"
+    temporary = path.parent / f"{of_host}{os.getpid()}-{threading.get_ident()}"
+    before = temporary.with_name(f"{temporary.name}{BEFORE}")
     with clear_os_errors(path, kind):
+        _remove_leftovers(path, of_host)
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -97,6 +102,28 @@ def atomic_folder(path: str | os.PathLike[str], kind: type[StudyError] = StudyEr
             raise
         _sync(path.parent)
         shutil.rmtree(before, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path, of_host: str) -> None:
+    """What killed processes of this host left of `path`; where they had moved it out of the way, it is moved back."""
+    for leftover in path.parent.glob(f"{glob.escape(of_host)}*"):
+        pid = leftover.name.removeprefix(of_host).partition("-")[0]
+        if pid.isdecimal() and not _runs(int(pid)):
+            if leftover.name.endswith(BEFORE) and not path.exists():
+                leftover.rename(path)
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this host has that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        pass
+    return True
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], content: bytes) -> None:

@@ -1,5 +1,6 @@
 import errno
 import json
+import multiprocessing
 import os
 import stat
 import subprocess
@@ -132,3 +133,44 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_one_before(
         (unfinished / "new.txt").write_text("new")
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert [path.name for path in target.iterdir()] == ["old.txt"]
+
+
+def left_by_a_killed_process(target: Path, when: str) -> None:
+    """What is there after a process died while it wrote the folder, or between the two renames at its end."""
+
+    def child() -> None:
+        if when == "between the renames":
+            files.Path.rename = lambda path, to: os.rename(path, to) or os._exit(9)
+        with atomic_folder(target) as unfinished:
+            (unfinished / "half.txt").write_text("half")
+            if when == "while it writes":
+                os._exit(9)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+
+
+@pytest.mark.parametrize("when", ["while it writes", "between the renames"])
+def test_what_a_killed_process_left_of_a_folder_is_removed_by_the_next(tmp_path: Path, when: str) -> None:
+    target = tmp_path / "export"
+    with atomic_folder(target) as unfinished:
+        (unfinished / "old.txt").write_text("old")
+    left_by_a_killed_process(target, when)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(RuntimeError), atomic_folder(target):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [path.name for path in target.iterdir()] == ["old.txt"]
+
+
+def test_what_a_living_process_or_another_host_writes_of_a_folder_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    elsewhere = tmp_path / ".export.part-another@1-1"
+    elsewhere.mkdir()
+    with atomic_folder(target) as unfinished:
+        with pytest.raises(StudyError), atomic_folder(target):  # the same thread asks for the same name
+            pass
+        assert unfinished.exists()
+    assert target.exists() and elsewhere.exists()
