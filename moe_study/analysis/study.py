@@ -4,7 +4,7 @@ Reports, pictures and notebooks render what a Study holds and compute nothing.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from moe_study.analysis.effects.grids import Grid, find_grids
 from moe_study.analysis.effects.leak_price import LeakPrice, leak_prices
 from moe_study.analysis.effects.power import Power, powers
 from moe_study.analysis.effects.trends import AskedTrend, Trend, sizes_of_points, trends
-from moe_study.analysis.frame import done, load_frame, not_done
-from moe_study.analysis.labels import add_labels
+from moe_study.analysis.evaluation_sets import evaluation_sets
+from moe_study.analysis.frame import done, load_frame
 from moe_study.analysis.pairs import default_questions, default_reference, settings_of
 from moe_study.analysis.planned import Request, planned_requests
 from moe_study.analysis.probes import ProbeFindings, probe_findings
@@ -46,8 +46,6 @@ from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.members import Members, read_members
 from moe_study.runs.mixed import mixed
-
-TEXT_SETTINGS = ("model.context", "run.eval_tokens")  # and all of data.: what losses are measured on
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Part:
     mixed: tuple[str, ...]  # sentences on runs of different making
     problems: list[str] = field(default_factory=list)  # of files that pictures need; filled when these are read
 
-    @property
+    @functools.cached_property
     def runs(self) -> pd.DataFrame:
         """The runs with a result."""
         return done(self.frame)
@@ -81,7 +79,7 @@ class Part:
         """Points down, seeds across."""
         return losses_by_seed(self.runs)
 
-    @property
+    @functools.cached_property
     def leaking(self) -> frozenset[str]:
         """Labels of the points that read later tokens."""
         return frozenset(self.table[self.table["leaks"].eq(True)]["label"])
@@ -274,33 +272,6 @@ def _part(name: str, frame: pd.DataFrame, reference: str, rank_leaking: bool, ma
     table = perplexity_table(frame, reference, rank_leaking)
     nothing: dict[str, Any] = dict.fromkeys(("comparisons", "others", "effects", "equal_costs", "trends"), ())
     return Part(name, frame, reference, table, margin=margin, mixed=_mixed(frame), **nothing)
-
-
-def evaluation_sets(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(name, runs) for each evaluation set, labelled anew; the name is empty when there is only one.
-
-    Runs without a result stand with the set whose text they would be evaluated on; those of which that is not known,
-    or which have no such set, with every set.
-    """
-    runs, without = done(frame), not_done(frame)
-    texts = _texts(frame)
-    sets = {str(key): part for key, part in runs.groupby("evaluation")}
-    text_of = {key: set(texts[part.index]) for key, part in sets.items()}
-    homeless = ~texts[without.index].isin(set().union(*text_of.values()))
-    names = {key: str(part["data.name"].iloc[0]) for key, part in sets.items()}
-    for key in sorted(sets, key=lambda key: (names[key], key)):
-        shared = list(names.values()).count(names[key]) > 1
-        name = f"{names[key]}-{key[:6]}" if shared else names[key]
-        own = without[texts[without.index].isin(text_of[key]) | homeless]
-        part = add_labels(pd.concat([sets[key], own]).sort_index() if len(own) else sets[key])
-        yield (name if len(sets) > 1 else ""), part
-
-
-def _texts(frame: pd.DataFrame) -> "pd.Series[str]":
-    """What decides, of a run's configuration, on which text its loss is measured."""
-    columns = [c for c in frame if str(c).startswith("data.") and c != "data.root"] + list(TEXT_SETTINGS)
-    known = frame.reindex(columns=columns)
-    return known.apply(lambda row: repr(tuple(row)), axis=1).astype(str)
 
 
 def known_reference(part: pd.DataFrame, reference: str | None) -> str:
