@@ -40,11 +40,15 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
-def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imports(name: str, path: Path, known: dict[str, Path], nodes: list[ast.AST] | None = None) -> set[str]:
     """Modules of the package that a module imports, wherever in its file."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes or nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -84,9 +88,15 @@ def circle(graph: dict[str, set[str]]) -> list[str] | None:
 
 
 @pytest.fixture(scope="module")
-def graph() -> dict[str, set[str]]:
+def nodes() -> dict[Path, list[ast.AST]]:
+    """Of every module's syntax tree."""
+    return {path: nodes_of(path) for path in modules(ROOT).values()}
+
+
+@pytest.fixture(scope="module")
+def graph(nodes: dict[Path, list[ast.AST]]) -> dict[str, set[str]]:
     known = modules(ROOT)
-    return {name: imports(name, path, known) for name, path in known.items()}
+    return {name: imports(name, path, known, nodes[path]) for name, path in known.items()}
 
 
 def test_no_import_runs_up(graph):
@@ -124,11 +134,11 @@ def test_a_circle_of_relative_and_type_checking_imports_is_found(tmp_path):
     assert circle(graph) is not None
 
 
-def test_text_files_are_opened_as_utf_8_whatever_the_locale_says() -> None:
+def test_text_files_are_opened_as_utf_8_whatever_the_locale_says(nodes: dict[Path, list[ast.AST]]) -> None:
     """In an ASCII locale a text without an encoding cannot be read or written."""
     found = []
-    for path in sorted((ROOT / "moe_study").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, own in sorted(nodes.items()):
+        for node in own:
             if isinstance(node, ast.Call) and _opens_text_by_locale(node):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not found
