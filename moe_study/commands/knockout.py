@@ -1,11 +1,15 @@
 """`moe-study knockout`: what breaks in trained runs when experts are taken away, over seeds and against nulls."""
 
 import argparse
+import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moe_study.commands.status import add_runs
 from moe_study.errors import ConfigError, StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DESCRIPTION = """\
 Causal tests of finished runs: the loss by language, topic or other label of a probe that no run trains on, when an
@@ -13,8 +17,12 @@ expert is removed, its tokens go to their next best expert, two experts are swap
 all tokens go to one, or routes are random; each beside the same done to random experts of equal load. A decision that
 several layers follow is changed for all of them. What was measured stays in the runs' folders.
 
+With --lazy: how much each expert contributes to the output, and the loss on the validation text without those that
+contribute less than a tenth of an even share (or another part), without the least of each layer, and without others.
+
   moe-study knockout --sweep first_look                     on 20,000 tokens of the default probe
   moe-study knockout runs/KEY --layers 1 --kinds remove     one run, one layer, experts removed alone
+  moe-study knockout --sweep softmoe/causal --lazy          how many experts are lazy, and can they be dropped?
 """
 
 
@@ -33,6 +41,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--kinds", metavar="NAME,...", help="remove,reroute,swap,lose_best,one_expert,random_routes (all)"
     )
+    help_text = "ask for lazy experts instead: those that contribute less than this part of an even share (0.1)"
+    parser.add_argument("--lazy", type=float, nargs="?", const=math.nan, metavar="PART", help=help_text)
     parser.add_argument("--draws", type=int, metavar="N", help="of each null (3)")
     parser.add_argument("--path", type=Path, metavar="FOLDER", help="the folder of --probe local_files")
     parser.add_argument("--data-root", type=Path, metavar="FOLDER", help="where probes are kept (each run's data.root)")
@@ -43,7 +53,21 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Measure, write and print."""
+    (_print_knocked_out if options.lazy is None else _print_lazy)(options)
+
+
+def _finished(options: argparse.Namespace) -> "pd.DataFrame":
+    """The runs that were asked for; StudyError where none is finished."""
     from moe_study.analysis.frame import done, load_frame
+
+    frame = load_frame([Path(options.runs_dir)], options.sweep)
+    print(f"{len(frame)} runs, {len(done(frame))} finished, read from {options.runs_dir}", flush=True)
+    if not len(done(frame)):
+        raise StudyError("no run is finished yet, so nothing can be taken away from one")
+    return frame
+
+
+def _print_knocked_out(options: argparse.Namespace) -> None:
     from moe_study.analysis.specialisation.knockout_points import points_of
     from moe_study.analysis.specialisation.knockout_report import write_knockout_report
     from moe_study.analysis.specialisation.knockout_sentences import knockout_sentences
@@ -51,12 +75,7 @@ def run(options: argparse.Namespace) -> None:
 
     wish = _wish(options)
     wish.check()
-    frame = load_frame([Path(options.runs_dir)], options.sweep)
-    finished = len(done(frame))
-    print(f"{len(frame)} runs, {finished} finished, read from {options.runs_dir}", flush=True)
-    if not finished:
-        raise StudyError("no run is finished yet, so nothing can be taken away from one")
-    found = knock_out_runs(frame, wish, lambda line: print(line, flush=True))
+    found = knock_out_runs(_finished(options), wish, lambda line: print(line, flush=True))
     if not found.runs:
         raise StudyError(f"no run could be knocked out; the first: {found.left_out[0]}")
     points = points_of(found.runs)
@@ -66,6 +85,45 @@ def run(options: argparse.Namespace) -> None:
         print(line)
     written = write_knockout_report(points, lines, options.out)
     print(f"\n{options.out}: {', '.join(path.name for path in written)}")
+
+
+def _print_lazy(options: argparse.Namespace) -> None:
+    from moe_study.analysis.specialisation.lazy import lazy_cells, lazy_sentences
+    from moe_study.analysis.tables_out import markdown, plain_text
+    from moe_study.files import write_text_atomic
+    from moe_study.posthoc.knockout.lazy_runs import lazy_over_runs
+
+    wish = _lazy_wish(options)
+    wish.check()
+    found = lazy_over_runs(_finished(options), wish, lambda line: print(line, flush=True))
+    if not len(found.experts):
+        raise StudyError(f"no run has experts to ask; {found.left_out[0] if found.left_out else 'all are dense'}")
+    leaking = frozenset(found.experts[found.experts["leaks"].eq(True)]["label"])
+    cells = lazy_cells(found.experts, found.drops, leaking)
+    lines = [*lazy_sentences(found.experts, found.drops, leaking), *(f"left out: {line}" for line in found.left_out)]
+    print(f"\n{plain_text(cells)}\n")
+    for line in lines:
+        print(line)
+    texts = {
+        "lazy_experts.csv": found.experts.to_csv(index=False),
+        "lazy_drops.csv": found.drops.to_csv(index=False),
+        "lazy.md": "\n".join([markdown(cells), *(f"- {line}" for line in lines)]) + "\n",
+    }
+    for name, text in texts.items():
+        write_text_atomic(options.out / name, text)
+    print(f"\n{options.out}: {', '.join(texts)}")
+
+
+def _lazy_wish(options: argparse.Namespace) -> Any:
+    from moe_study.posthoc.knockout.lazy_runs import LazyWish
+
+    for name in ("probe", "layers", "kinds", "path", "data_root"):
+        if getattr(options, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"--lazy asks all layers, on the runs' own validation text; leave out {flag}")
+    given = {name: getattr(options, name) for name in ("tokens", "draws")}
+    given["limit"] = None if math.isnan(options.lazy) else options.lazy
+    return LazyWish(**{name: value for name, value in given.items() if value is not None})
 
 
 def _wish(options: argparse.Namespace) -> Any:

@@ -13,6 +13,9 @@ which results/README.md (every claim with its verdict) is computed. Without --sw
   python train.py -m +sweep=open/gate scale=cpu run.seed=5,6,7,8,9 log.runs_dir=runs_again
   moe-study results runs_again --sweep open/gate@cpu --replicate      do other seeds say the same?
 """
+HOW_TO_HAVE_GRADIENTS = (
+    "training records them (log.gradients_every=50) in runs of today's version; --gradients measures finished models"
+)
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -33,6 +36,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--sparsify", action="store_true", help=help_text)
     help_text = "keep the runs of RUNS_DIR, of other seeds, beside those that were kept, and say which verdicts agree"
     parser.add_argument("--replicate", action="store_true", help=help_text)
+    help_text = "measure gradient norms by part of the finished models, and what batches agree on"
+    parser.add_argument("--gradients", action="store_true", help=help_text)
+    help_text = "measure which experts of finished models contribute least, and their loss without (knockout --lazy)"
+    parser.add_argument("--lazy", action="store_true", help=help_text)
     parser.add_argument("--only-overview", action="store_true", help="write README.md anew from what was kept")
     parser.set_defaults(command=run)
     return parser
@@ -60,9 +67,15 @@ def run(options: argparse.Namespace) -> None:
                 _read_probe(options, name)
             if options.sparsify:
                 _with_parts_off(options, name)
+            if options.gradients:
+                _measure_gradients(options, name)
+            if options.lazy:
+                _ask_for_lazy_experts(options, name)
             kept_by = keep_replication if options.replicate else keep
             written = kept_by(Path(options.runs_dir), name, options.out, claims_of(name, root))
             print(f"{written[0].parent}: {len(written)} files")
+            if not any(path.name.startswith("gradients.") for path in written):
+                print(f"{name} has no gradient norms by part: {HOW_TO_HAVE_GRADIENTS}")
     planned = {name: claims_of(name, root) for name in committed if not name.startswith("recipe/")}
     kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(options.out)]
     questions = next((path for path in (options.out / QUESTIONS, root / "results" / QUESTIONS) if path.exists()), None)
@@ -99,3 +112,27 @@ def _with_parts_off(options: argparse.Namespace, name: str) -> None:
         folder = RunFolder(path)
         if not folder.sparsify_file.exists():
             write(folder.sparsify_file, sparsify(folder, parse_thresholds(THRESHOLDS), None))
+
+
+def _measure_gradients(options: argparse.Namespace, name: str) -> None:
+    """Of every finished run of a sweep; what was measured before is in its folder."""
+    from moe_study.analysis.frame import done, load_frame
+    from moe_study.errors import StudyError
+    from moe_study.posthoc.gradients import gradients_at_end
+    from moe_study.runs.folder import RunFolder
+
+    for path in done(load_frame([Path(options.runs_dir)], name))["folder"]:
+        folder = RunFolder(path)
+        try:
+            gradients_at_end(folder)
+        except StudyError as error:
+            print(f"{folder.key} is left out: {error}")
+
+
+def _ask_for_lazy_experts(options: argparse.Namespace, name: str) -> None:
+    """Of every finished run of a sweep with experts; what was found before is in its folder."""
+    from moe_study.analysis.frame import load_frame
+    from moe_study.posthoc.knockout.lazy_runs import LazyWish, lazy_over_runs
+
+    for line in lazy_over_runs(load_frame([Path(options.runs_dir)], name), LazyWish()).left_out:
+        print(f"left out: {line}")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd  # this and pyarrow take half a second, which training has no use for
     import pyarrow as pa
 
-WHOLE_NUMBERS, LISTS = ("step", "tokens", "layer"), ("share", "by_expert")  # of numbers; all else but the kind is a number
+WHOLE_NUMBERS = ("step", "tokens", "layer")
+LISTS = ("share", "by_expert")  # of numbers; all else but the kind is a number
 
 
 def read(path: Path) -> list[dict[str, Any]]:

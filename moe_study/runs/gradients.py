@@ -1,4 +1,4 @@
-"""Norms of gradients by part of the model, as training leaves them in a run's curve (log.gradients_every).
+"""Norms of gradients by part of the model: how training leaves them in a run's curve (log.gradients_every), and rows.
 
     {"kind": "gradients", "step": 50, "embeddings": 0.31, "norms": 0.05}
     {"kind": "gradients", "step": 50, "layer": 0, "attention": 0.4, "router": 0.02, "experts": 0.5, "by_expert": [...]}
@@ -9,7 +9,9 @@ experts) is not in it; one whose gradient vanishes has 0. The squares of all par
 is clipped. An output head that is tied to the token embedding is a part of "embeddings".
 """
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from moe_study.runs.folder import RunFolder
 
@@ -20,37 +22,42 @@ KIND = "gradients"
 OF_LAYER = ("attention", "router", "experts", "shared", "mlp")  # `shared`: experts that every token takes
 OF_MODEL = ("embeddings", "norms", "head", "other")  # `norms`: layer norms, those of the blocks included
 PARTS = ("embeddings", *OF_LAYER, "norms", "head", "other")
-BY_EXPERT = "by_expert"  # the norm of each expert's gradient; 0 where it had no token
+EXPERTS, BY_EXPERT = "experts", "by_expert"  # the latter: the norm of each expert's gradient; 0 where it had no token
 COLUMNS = ("step", "layer", "part", "norm", "experts", "active", "mean_active")
 
 
 def read_gradients(folder: RunFolder) -> "pd.DataFrame":
-    """One row for each step, layer and part of the run's curve; no row where none was recorded.
+    """What training recorded, as `rows_of` says; no row where it recorded nothing. StudyError for a damaged curve."""
+    wide = folder.metrics_table((KIND,), ("step", "layer", *PARTS, BY_EXPERT))
+    return rows_of(wide.to_dict("records"))
 
-    COLUMNS: `layer` is -1 for parts of the whole model. Of experts also their number, how many had a gradient
-    (`active`), and the mean norm of these (`mean_active`); nan for other parts. StudyError for a damaged curve.
+
+def rows_of(records: Iterable[Mapping[Any, Any]]) -> "pd.DataFrame":
+    """COLUMNS, one row for each step, layer (-1: the whole model) and part; none of a norm that was not finite.
+
+    Of experts also their number, how many had a gradient (`active`), and the mean norm of these (`mean_active`); nan
+    for other parts.
     """
-    import numpy as np
     import pandas as pd
 
-    wide = folder.metrics_table((KIND,), ("step", "layer", *PARTS, BY_EXPERT))
-    rows = []
-    for record in wide.to_dict("records"):
-        layer = record["layer"]
-        place = int(record["step"]), -1 if pd.isna(layer) else int(layer)
-        for part in PARTS:
-            if not pd.isna(record[part]):
-                norms_E = np.asarray(record[BY_EXPERT], float) if part == "experts" else np.empty(0)
-                rows.append((*place, part, float(record[part]), *_of_experts(norms_E)))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame([row for record in records for row in _rows(record)], columns=list(COLUMNS))
 
 
-def _of_experts(norms_E: "object") -> tuple[float, float, float]:
+def _rows(record: Mapping[Any, Any]) -> Iterator[tuple[Any, ...]]:
+    layer = _number(record.get("layer"))
+    place = int(record["step"]), -1 if layer is None else int(layer)
+    for part in PARTS:
+        if (norm := _number(record.get(part))) is not None:
+            yield (*place, part, norm, *_of_experts(record[BY_EXPERT] if part == EXPERTS else ()))
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _of_experts(norms_E: Sequence[float | None]) -> tuple[float, float, float]:
     """(number, how many had a gradient, their mean norm)."""
-    import numpy as np
-
-    found_E = np.asarray(norms_E, float)
-    if not len(found_E):
-        return float("nan"), float("nan"), float("nan")
-    active_E = found_E[found_E > 0]
-    return float(len(found_E)), float(len(active_E)), float(active_E.mean()) if len(active_E) else float("nan")
+    active = [norm for norm in norms_E if norm is not None and norm > 0]
+    if not len(norms_E):
+        return math.nan, math.nan, math.nan
+    return float(len(norms_E)), float(len(active)), sum(active) / len(active) if active else math.nan

@@ -59,8 +59,8 @@ class GradientNorms:
         (step, taken), self._taken = self._taken, None
         flat = torch.cat(list(taken.values())).tolist()
         records: dict[int | None, dict[str, Any]] = {None: {"kind": KIND, "step": step}}
-        for layer in sorted({layer for layer, _ in taken if layer is not None}):
-            records[layer] = {"kind": KIND, "step": step, "layer": layer}
+        for block in sorted({layer for layer, _ in taken if layer is not None}):
+            records[block] = {"kind": KIND, "step": step, "layer": block}
         first = 0
         for (layer, part), norms in taken.items():
             values = flat[first : (first := first + len(norms))]

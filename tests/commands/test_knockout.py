@@ -124,3 +124,35 @@ def test_dense_runs_alone_are_one_sentence(runs, knockout):
     code, _, err = knockout(runs)
     assert code == 1 and len(err.splitlines()) == 1
     assert "no run could be knocked out; the first: dense 1x: a dense run has no experts" in err
+
+
+# Lazy experts ---------------------------------------------------------------------------------------------------------
+
+
+def test_lazy_experts_are_counted_over_seeds_and_kept(runs, tmp_path, capsys):
+    arguments = ["knockout", str(runs), "--lazy", "--tokens", "64", "--draws", "1", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("3 runs, 3 finished") and sum(": asked in " in line for line in lines) == 2
+    (row,) = [line for line in lines if line.startswith("token top-2  ")]
+    assert " of 6 " in row  # three experts in each of two layers
+    assert sum("lazy (under 0.1 of an even share" in line for line in lines) == 1
+    experts = pd.read_csv(tmp_path / "out" / "lazy_experts.csv")
+    assert experts.groupby(["seed", "layer"])["share"].sum().tolist() == pytest.approx([1.0] * 4)
+    assert (tmp_path / "out" / "lazy.md").exists() and (tmp_path / "out" / "lazy_drops.csv").exists()
+    kept = [finding for path in runs.glob("*/findings") for finding in all_findings(path, "lazy_drops")]
+    assert [finding.facts["tokens"] for finding in kept] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--lazy", "--probe", "brown"], "--lazy asks all layers, on the runs' own validation text; leave out --probe"),
+        (["--lazy", "--kinds", "remove"], "leave out --kinds"),
+        (["--lazy", "2"], "--lazy 2: an expert is lazy below a part of an even share, which lies between 0 and 1"),
+        (["--lazy", "--tokens", "0"], "--tokens 0 measures nothing; take at least 1"),
+    ],
+)
+def test_what_lazy_experts_cannot_be_asked_is_one_sentence(trained, capsys, arguments, sentence):
+    assert main(["knockout", str(trained), *arguments]) != 0
+    assert sentence in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Gradient norms by part: those of autograd in float64, of the whole batch, before clipping; and nothing else changes."""
+"""Gradient norms by part: autograd's in float64, of the whole batch, before clipping; and nothing else changes."""
 
 import copy
 import dataclasses

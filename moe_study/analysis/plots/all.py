@@ -7,7 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from moe_study.analysis.plots import fonts
+from moe_study.analysis.gradients import gradient_history
+from moe_study.analysis.plots import fonts, gradients
 from moe_study.analysis.plots.experts import share_by_domain, share_over_training
 from moe_study.analysis.plots.inside import inside_pictures, numbered
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
@@ -99,6 +100,9 @@ def _figures(part: Part, styles: dict[str, PointStyle]) -> Iterator[tuple[str, F
         yield "trends", over_size
     if len(part.curves):
         yield "loss-curves", loss_curves(part, styles)
+    norms = gradient_history(part.runs, part.problems)
+    if (figure := gradients.over_training(norms, styles, gradients.units_of(part.runs))) is not None:
+        yield "gradients", figure
     if len(part.routing_history):
         yield from numbered("experts-over-training", share_over_training(part.routing_history, styles))
         if (work := experts_per_token(part.routing_history, styles)) is not None:

@@ -2,14 +2,13 @@
 
 To add one, write a file beside this one (sparsified.py is a short one) that ends in
 
-    MEASURE = Measure("gradients", "gradient norms by part", "moe-study ... --sweep {sweep}", collect, text,
-                      {"": sentences})
+    MEASURE = Measure("sparsify", "with parts off", "moe-study ... --sweep {sweep}", collect, text, {"": sentences})
 
 and put its MEASURE into the list of measures.py. From then on
 
-- `moe-study results RUNS --sweep NAME` calls `collect` and writes results/NAME/gradients.parquet, and gradients.md with
+- `moe-study results RUNS --sweep NAME` calls `collect` and writes results/NAME/sparsify.parquet, and sparsify.md with
   its `text`; a test writes the text of every committed parquet again and compares;
-- results/questions.yaml may say that a question is read from it (`read: {design/table2: [comparisons, gradients]}`):
+- results/questions.yaml may say that a question is read from it (`read: {xmoe/dense: [comparisons, sparsify]}`):
   its `sentences` stand in results/README.md, or `command` where no run was measured yet.
 
 Rows begin with key, label and seed of a run, as a study's frame has them; whatever comes behind is the measure's own.
@@ -24,7 +23,7 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from moe_study.analysis.study import Study
+from moe_study.analysis.study import Part, Study
 from moe_study.errors import DataError
 from moe_study.files import write_bytes_atomic, write_text_atomic
 
@@ -50,6 +49,7 @@ class Measure:
     collect: Callable[[Study], Mapping[str, pd.DataFrame]]  # rows by what they are of; from the folders of the runs
     text: Callable[[Kept], str]  # Markdown: what people read of the rows
     sentences: Mapping[str, Callable[[Kept], Iterable[str]]]  # by the name of a reading; "" is the plain one
+    draw: Callable[[Kept, Path], Iterable[Path]] | None = None  # its picture, as that path with .png; what was written
 
     def stem(self, of: str) -> str:
         """The name of its files, without ending."""
@@ -75,9 +75,18 @@ def keep_measure(measure: Measure, folder: Path, study: Study) -> list[Path]:
             write_bytes_atomic(folder / f"{measure.stem(of)}.parquet", buffer.getvalue())
     written = []
     for of, path in measure.kept_in(folder):
-        write_text_atomic(path.with_suffix(".md"), measure.text(Kept(read_rows(path), study, of)))
-        written += [path, path.with_suffix(".md")]
+        kept = Kept(read_rows(path), study, of)
+        write_text_atomic(path.with_suffix(".md"), measure.text(kept))
+        drawn = [] if measure.draw is None else measure.draw(kept, path.with_suffix(""))
+        written += [path, path.with_suffix(".md"), *drawn]
     return written
+
+
+def rows_of_part(rows: pd.DataFrame, part: Part) -> pd.DataFrame:
+    """The rows of a part's runs, by their key, with the labels that its points have today."""
+    labels = dict(zip(part.runs["key"], part.runs["label"], strict=True))
+    own = rows[rows["key"].isin(list(labels))]
+    return own.assign(label=own["key"].map(labels))
 
 
 def read_rows(path: Path) -> pd.DataFrame:

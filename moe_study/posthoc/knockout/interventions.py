@@ -137,7 +137,7 @@ def intervention(change: RouteChange, layer: int, draw: int = 0) -> Intervention
     """What `change` does to a layer that decides; `draw` numbers its random routes."""
     first, second = change.expert, change.other
     actions: dict[Kind, Callable[[], Intervention]] = {
-        Kind.REMOVE: lambda: _on(picks_of(first), remove),
+        Kind.REMOVE: lambda: without(first),
         Kind.REROUTE: lambda: _on(picks_of(first), reroute),
         Kind.SWAP: lambda: _swapped(first, second),
         Kind.LOSE_BEST: lambda: _on(best_picks, remove),
@@ -145,6 +145,11 @@ def intervention(change: RouteChange, layer: int, draw: int = 0) -> Intervention
         Kind.RANDOM_ROUTES: lambda: _random_routes(_generator(change, layer, draw)),
     }
     return actions[change.kind]()
+
+
+def without(*experts: int) -> Intervention:
+    """All picks of these experts are gone; others keep their weights."""
+    return _on(picks_of(*experts), remove)
 
 
 def null_of(change: RouteChange, layer: int, draw: int) -> Intervention:

@@ -1,0 +1,71 @@
+"""Every finished run of a frame asked for its lazy experts, for statements over seeds."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from moe_study.analysis.format import duration
+from moe_study.analysis.frame import done, each
+from moe_study.analysis.specialisation.lazy import LAZY
+from moe_study.design.routing import Selection
+from moe_study.errors import ConfigError, StudyError
+from moe_study.posthoc.knockout.lazy import DRAWS, TOKENS, LazyRun, lazy_experts
+from moe_study.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class LazyWish:
+    """How much text, how many random sets of experts, and below which part of an even share an expert is lazy."""
+
+    tokens: int = TOKENS
+    draws: int = DRAWS
+    limit: float = LAZY
+
+    def check(self) -> None:
+        """ConfigError for what no run could be asked."""
+        for name in ("tokens", "draws"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} {getattr(self, name)} measures nothing; take at least 1")
+        if not 0 < self.limit < 1:
+            raise ConfigError(
+                f"--lazy {self.limit:g}: an expert is lazy below a part of an even share, which lies between 0 and 1"
+            )
+
+
+@dataclass
+class LazyRuns:
+    """What came of it; both frames have label, seed and leaks in front."""
+
+    experts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    drops: pd.DataFrame = field(default_factory=pd.DataFrame)
+    left_out: list[str] = field(default_factory=list)  # a sentence for each run that could not be asked
+
+
+def lazy_over_runs(frame: pd.DataFrame, wish: LazyWish, say: Callable[[str], None] = print) -> LazyRuns:
+    """Ask the finished runs with experts of `frame` (analysis.frame.load_frame), with a line for each through `say`."""
+    wish.check()
+    finished = done(frame)
+    runs = finished[finished["routing.selection"] != Selection.DENSE]
+    found, parts = LazyRuns(), []
+    for place, run in enumerate(each(runs), start=1):
+        name, started = f"{run.label}, seed {run.seed:g}", time.perf_counter()
+        try:
+            parts.append((run, lazy_experts(RunFolder(run.folder), wish.tokens, wish.draws, wish.limit)))
+            outcome = f"asked in {duration(time.perf_counter() - started)}"
+        except StudyError as error:
+            found.left_out.append(f"{name} ({run.key}): {error}")
+            outcome = "left out"
+        say(f"[{place}/{len(runs)}] {name} ({run.key}): {outcome}")
+    if parts:
+        found.experts, found.drops = (
+            pd.concat([_of_run(run, getattr(asked, part)) for run, asked in parts], ignore_index=True)
+            for part in LazyRun._fields
+        )
+    return found
+
+
+def _of_run(run: "object", table: pd.DataFrame) -> pd.DataFrame:
+    front = pd.DataFrame({name: [getattr(run, name)] * len(table) for name in ("label", "seed", "leaks")})
+    return pd.concat([front, table.reset_index(drop=True)], axis=1)

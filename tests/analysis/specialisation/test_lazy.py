@@ -1,0 +1,110 @@
+"""Lazy experts: contributions over an even share, which experts are dropped, and what is said over seeds."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from moe_study.analysis.specialisation.lazy import (
+    DROP_COLUMNS,
+    EXPERT_COLUMNS,
+    below,
+    contributions,
+    lazy_cells,
+    lazy_sentences,
+    least,
+    numbers_to_drop,
+)
+
+ACTIVATIONS = pd.DataFrame(
+    [
+        (layer, expert, language, count, weight)
+        for language in ("de", "en")
+        for layer, expert, count, weight in (
+            (0, 0, 30, 1.0), (0, 1, 10, 3.0), (0, 2, 0, 4.0), (1, 0, 9, 2.0), (1, 1, 1, 2.0), (2, 0, 5, 5.0),
+        )
+    ],
+    columns=["layer", "expert", "language", "count", "weight"],
+)  # fmt: skip
+
+
+def test_contributions_are_shares_over_an_even_one_by_pairs_or_by_weights():
+    by_count = contributions(ACTIVATIONS, [0, 1], by_weight=False)
+    assert by_count["share"].tolist() == pytest.approx([0.75, 0.25, 0.0, 0.9, 0.1])
+    assert by_count["contribution"].tolist() == pytest.approx([2.25, 0.75, 0.0, 1.8, 0.2])
+    assert by_count["experts"].tolist() == [3, 3, 3, 2, 2]
+    by_weight = contributions(ACTIVATIONS, [0, 1], by_weight=True)
+    assert by_weight["contribution"].tolist() == pytest.approx([0.375, 1.125, 1.5, 1.0, 1.0])
+    assert by_weight["rows"].tolist() == by_count["rows"].tolist() == by_count["contribution"].tolist()
+    assert by_weight.groupby("layer")["contribution"].mean().tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_the_lazy_are_those_below_the_limit_and_the_least_are_never_all():
+    experts = contributions(ACTIVATIONS, [0, 1, 2], by_weight=False)
+    assert below(experts, 0.1) == {0: [2]} and below(experts, 0.21) == {0: [2], 1: [1]}
+    assert least(experts, 1) == {0: [2], 1: [1]}
+    assert least(experts, 2) == {0: [2, 1], 1: [1]} and least(experts, 9) == least(experts, 2)
+
+
+@pytest.mark.parametrize(
+    ("experts", "numbers"), [(1, []), (2, [1]), (3, [1]), (4, [1, 2]), (6, [1, 2, 3]), (16, [1, 2, 4, 8])]
+)
+def test_up_to_half_of_the_experts_are_dropped(experts, numbers):
+    assert numbers_to_drop(experts) == numbers
+
+
+def frames(label, contributions_by_seed, changes, limit=0.1):
+    """One layer of four experts; `changes` by kind and number, the same for all seeds but the last digit."""
+    experts = pd.DataFrame(
+        [(0, expert, 4, value / 4, value, value, math.nan, math.nan, label, seed)
+         for seed, values in contributions_by_seed.items() for expert, value in enumerate(values)],
+        columns=[*EXPERT_COLUMNS, "label", "seed"],
+    )  # fmt: skip
+    drops = pd.DataFrame(
+        [(kind, dropped, draw, limit, 0.0, 4.0, change + 0.1 * draw, label, seed)
+         for seed in contributions_by_seed for (kind, dropped), change in changes.items()
+         for draw in ((0, 1) if kind == "random" else (0,))],
+        columns=[*DROP_COLUMNS, "label", "seed"],
+    )  # fmt: skip
+    return experts, drops
+
+
+@pytest.fixture
+def both():
+    """A point with one lazy expert in one of two seeds, and one whose experts share the work."""
+    changes = {("none", 0): 0.0, ("lazy", 1): 0.001, ("least", 1): 0.01, ("random", 1): 0.2, ("least", 2): 0.3,
+               ("random", 2): 0.5}  # fmt: skip
+    uneven = frames("uneven", {0: [0.05, 1.0, 1.0, 1.95], 1: [0.15, 1.0, 1.0, 1.85]}, changes)
+    even = frames("even", {0: [0.9, 1.0, 1.1, 1.0], 1: [0.8, 1.0, 1.1, 1.1]}, changes)
+    return tuple(pd.concat(parts, ignore_index=True) for parts in zip(uneven, even, strict=True))
+
+
+def test_the_table_has_counts_extremes_and_losses_over_seeds(both):
+    cells = lazy_cells(*both, frozenset({"even"}))
+    assert "slots alike" not in cells.header  # no point has slots
+    rows = {row[0]: dict(zip(cells.header, row, strict=True)) for row in cells.rows}
+    assert set(rows) == {"uneven", "even †"}
+    uneven = rows["uneven"]
+    assert uneven["lazy"].startswith("0.5 [") and uneven["lazy"].endswith("] of 4")
+    assert uneven["least"].startswith("0.10 [") and uneven["most"].startswith("1.90 [")
+    assert uneven["without the lazy"] == "+0.001 [+0.001, +0.001]"
+    assert uneven["without the least of each layer"] == "+0.010 [+0.010, +0.010]"
+    assert uneven["one at random"] == "+0.250 [+0.250, +0.250]"  # the mean of two draws
+    assert uneven["without the least half"].startswith("+0.300") and uneven["half at random"].startswith("+0.550")
+    assert rows["even †"]["lazy"] == "0 of 4" and rows["even †"]["without the lazy"] == ""
+
+
+def test_sentences_name_points_with_lazy_experts_and_then_all_others(both):
+    first, last = lazy_sentences(*both)
+    assert first.startswith("uneven: 0.5 [") and "] of 4 experts are lazy (under 0.1 of an even share)" in first
+    assert first.endswith("without them the loss changes by +0.001 [+0.001, +0.001]")
+    assert last.startswith(
+        "no expert is lazy (under 0.1 of an even share; in brackets what the least contributes): even (0.85 ["
+    )
+
+
+def test_runs_that_were_asked_with_different_limits_are_counted_each_by_its_own():
+    experts, drops = frames("a", {0: [0.15, 1.0, 1.0, 1.85], 1: [0.15, 1.0, 1.0, 1.85]}, {("lazy", 0): 0.0})
+    drops.loc[drops["seed"] == 1, "limit"] = 0.2
+    (sentence,) = lazy_sentences(experts, drops)
+    assert sentence.startswith("a: 0.5 [") and "(under 0.1 or 0.2 of an even share)" in sentence
