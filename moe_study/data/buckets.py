@@ -12,14 +12,20 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from moe_study.data.documents import HASH_BYTES, Document, text_hash
+from moe_study.data.documents import HASH_BYTES, Document, is_validation, split_hash, text_hash
 
 _BYTES_PER_BUCKET = 64 << 20
 _MOST_BUCKETS = 192  # open files at once
 _FLUSH_BYTES = 2 << 20
 
 _SCHEMA = pa.schema(
-    {"hash": pa.binary(HASH_BYTES), "text": pa.string(), "language": pa.string(), "topic": pa.string()}
+    {
+        "hash": pa.binary(HASH_BYTES),
+        "text": pa.string(),
+        "language": pa.string(),
+        "topic": pa.string(),
+        "group": pa.string(),
+    }
 )
 
 
@@ -29,6 +35,10 @@ class HashedDocument:
 
     hash: bytes
     document: Document
+
+    def is_validation(self, fraction: float) -> bool:
+        """Whether it belongs to the validation split, of which `fraction` is the expected share."""
+        return is_validation(split_hash(self.document, self.hash), fraction)
 
 
 def bucket_count(approximate_bytes: int) -> int:
@@ -72,6 +82,7 @@ def _batch(rows: list[tuple[bytes, Document]]) -> pa.RecordBatch:
         [document.text for _, document in rows],
         [document.language for _, document in rows],
         [document.topic for _, document in rows],
+        [document.group for _, document in rows],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
@@ -82,9 +93,10 @@ def read_bucket(path: Path) -> Iterator[HashedDocument]:
     with open(path, "rb") as handle, pa.ipc.open_stream(handle) as reader:
         table = reader.read_all()
     hashes = table["hash"].to_pylist()
-    texts, languages, topics = table["text"], table["language"].to_pylist(), table["topic"].to_pylist()
+    texts = table["text"]
+    languages, topics, groups = (table[name].to_pylist() for name in ("language", "topic", "group"))
     last = b""
     for row in sorted(range(len(hashes)), key=hashes.__getitem__):  # stable: the first that came stays first
         if hashes[row] != last:
             last = hashes[row]
-            yield HashedDocument(last, Document(texts[row].as_py(), languages[row], topics[row]))
+            yield HashedDocument(last, Document(texts[row].as_py(), languages[row], topics[row], groups[row]))

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +21,7 @@ from moe_study.errors import DataError
 from moe_study.files import clear_os_errors
 
 _BLOCK = 1 << 20
+AT_ONCE = 2  # downloads: an archive serves many
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,26 @@ def fetch_pinned(file: PinnedFile, downloads: Path, *, progress: bool = True) ->
                     _download(file, target, progress)
     check_sha256(target, file.sha256)
     return target
+
+
+def fetch_all(files: Sequence[PinnedFile], downloads: Path, *, progress: bool = True) -> None:
+    """Fetch the files that are not there yet, AT_ONCE at a time; what was fetched is kept if another one fails."""
+    missing = [file for file in files if not (downloads / file.filename).exists()]
+    bar = tqdm(desc=f"downloading {len(missing)} packages", total=sum(file.size for file in missing), unit="B",
+               unit_scale=True, disable=not (progress and missing))  # fmt: skip
+    with bar, ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def fetch(file: PinnedFile) -> None:
+            fetch_pinned(file, downloads, progress=False)
+            bar.update(file.size)
+
+        waiting = [pool.submit(fetch, file) for file in missing]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _download(file: PinnedFile, target: Path, progress: bool) -> None:

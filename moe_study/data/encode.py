@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moe_study.data.buckets import HashedDocument, read_bucket
-from moe_study.data.documents import is_validation
 from moe_study.data.shards import SPLITS, slug, token_dtype
 from moe_study.data.tokenizers import Tokenizer
 from moe_study.errors import DataError
@@ -73,7 +72,7 @@ def encode_bucket(
 
 
 def _key(hashed: HashedDocument, fraction: float) -> Key:
-    split = "validation" if is_validation(hashed.hash, fraction) else "train"
+    split = "validation" if hashed.is_validation(fraction) else "train"
     return split, hashed.document.language, hashed.document.topic
 
 

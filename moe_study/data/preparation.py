@@ -20,12 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from moe_study.data.buckets import bucket_count, bucket_path, read_bucket, scatter
-from moe_study.data.documents import Document, is_validation
+from moe_study.data.documents import Document
 from moe_study.data.encode import assemble, encode_bucket, encoded_bucket, write_hashed
 from moe_study.data.locks import locked
 from moe_study.data.places import data_root, downloads_in
 from moe_study.data.recipes import Source, recipe_of
 from moe_study.data.shards import (
+    ATTRIBUTION,
     MANIFEST,
     PreparedCorpus,
     checksum_of,
@@ -40,8 +41,9 @@ from moe_study.data.tokenizers import Tokenizer, gpt2_ranks, load_tokenizer, tra
 from moe_study.design.config import DataConfig
 from moe_study.design.data_options import check_data_config, read_options
 from moe_study.errors import DataError
-from moe_study.files import clear_os_errors, write_bytes_atomic, write_json_atomic
+from moe_study.files import clear_os_errors, write_bytes_atomic, write_json_atomic, write_text_atomic
 
+_WORK_FORMAT = 2  # of the folder work/; goes up when an older version's unfinished one cannot be gone on with
 _TRAINING_BYTES = 100_000_000  # of the training split that a BPE is trained on: its first documents by hash
 
 
@@ -92,9 +94,10 @@ def _build(config: DataConfig, folder: Path, progress: bool) -> None:
     recipe = recipe_of(config.recipe)
     stamp = recipe.stamp(read_options(config), data_root(config))
     work = folder / "work"
-    if (read_mark(work / "begun.json") or {}).get("stamp") != stamp:  # of other sources, or none
+    begun = {"stamp": stamp, "format": _WORK_FORMAT}
+    if read_mark(work / "begun.json") != begun:  # of other sources, of another version, or none
         shutil.rmtree(work, ignore_errors=True)
-        write_json_atomic(work / "begun.json", {"stamp": stamp})
+        write_json_atomic(work / "begun.json", begun)
     gathered = _gather(config, work, progress)
     tokenizer, tokenizer_name = _tokenizer(config, work, gathered["buckets"], progress)
     buckets = _encode(config, work, gathered, tokenizer, progress)
@@ -107,9 +110,9 @@ def _build(config: DataConfig, folder: Path, progress: bool) -> None:
     dtype = token_dtype(tokenizer.vocab_size)
     made = assemble(buckets, folder, dtype)
     made["files"]["token_bytes.npy"] = write_hashed(folder / "token_bytes.npy", [_token_bytes(tokenizer)])
-    if tokenizer_name:
-        content = (work / tokenizer_name).read_bytes()
-        made["files"][tokenizer_name] = write_hashed(folder / tokenizer_name, [content])
+    for name in (tokenizer_name, ATTRIBUTION):
+        if name and (work / name).exists():
+            made["files"][name] = write_hashed(folder / name, [(work / name).read_bytes()])
     shards = [shard for split in made["shards"].values() for shard in split]
     kept = sum(shard["documents"] for shard in shards)
     manifest: dict[str, Any] = {
@@ -143,6 +146,8 @@ def _gather(config: DataConfig, work: Path, progress: bool) -> dict[str, Any]:
     number, size = scatter(documents, work / "documents", count)
     if number == 0:
         raise DataError(f"the corpus {config.name} has no text; check data.options")
+    if source.attribution is not None:
+        write_text_atomic(work / ATTRIBUTION, source.attribution())
     read = {**source.tally.plain(), "documents": number, "bytes": size}
     gathered = {"buckets": count, "documents": number, "bytes": size, "pins": source.pins, "read": read}
     write_json_atomic(mark, gathered)
@@ -178,7 +183,7 @@ def _training_texts(config: DataConfig, work: Path, buckets: int) -> Iterator[st
     left = _TRAINING_BYTES
     for bucket in range(buckets):
         for hashed in read_bucket(bucket_path(work / "documents", bucket)):
-            if not is_validation(hashed.hash, config.validation_fraction):
+            if not hashed.is_validation(config.validation_fraction):
                 yield hashed.document.text
                 left -= len(hashed.document.text.encode())
                 if left < 0:

@@ -8,6 +8,7 @@
       .verified.json                    when each file was last found to be what the manifest says
       token_bytes.npy                   bytes that each token id stands for, (V,)
       tokenizer.json or gpt2.tiktoken   unless the tokenizer is plain bytes
+      ATTRIBUTION.md                    where the texts came from, where a recipe can say
 
 A domain is a pair (language, topic). Within a shard documents stand one after another in the order of the
 hashes of their texts, each followed by the end of text.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the files; goes up when older prepared corpora cannot be read any more
 MANIFEST = "manifest.json"
+ATTRIBUTION = "ATTRIBUTION.md"
 SPLITS = ("train", "validation")
 
 
@@ -147,8 +149,8 @@ def token_dtype(vocab_size: int) -> np.dtype:
 def fingerprint_of(manifest: dict[str, Any]) -> str:
     """sha256 over what was asked for and what came of it: every token and every label, wherever it lies.
 
-    The index of documents follows from the rest. A label is in the name of its shard; one that a name cannot
-    spell is added.
+    The index of documents follows from the rest, and where a text came from does not change it. A label is in the
+    name of its shard; one that a name cannot spell is added.
     """
     parts: dict[str, Any] = {path: entry["sha256"] for path, entry in manifest["files"].items() if _is_content(path)}
     for split in SPLITS:
@@ -160,7 +162,7 @@ def fingerprint_of(manifest: dict[str, Any]) -> str:
 
 
 def _is_content(path: str) -> bool:
-    return not path.endswith(".parquet")
+    return not path.endswith(".parquet") and path != ATTRIBUTION
 
 
 def slug(label: str) -> str:

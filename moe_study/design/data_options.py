@@ -16,6 +16,12 @@ from moe_study.errors import ConfigError
 
 UNKNOWN = "unknown"  # the label of a text that nothing labels
 PARLIAMENT_DOMAINS = ("de_parliament", "en_parliament", "es_parliament", "nl_parliament", "en_news")
+DOCS_LANGUAGES = ("en", "de", "fr", "it", "es", "ru", "ja")
+DOCS_FAMILIES = (
+    "handbook", "installation", "reference", "aptitude", "developers", "faq", "policy", "gnome", "libreoffice", "gimp",
+    "lilypond", "manual", "anarchism", "python", "django", "perl", "git", "gnu", "erlang", "kernel", "sqlalchemy",
+    "postgresql", "sqlite", "mathematics", "dictionary", "rfc", "descriptions", "amazon", "google",
+)  # fmt: skip
 MOST_BYTES = 2**63 - 1
 MOST_TOKEN_IDS = 2**20
 _PLACE = {"place": True}
@@ -70,6 +76,15 @@ class HubParquetOptions:
 
     sources: tuple[HubSource, ...] = ()
     max_bytes: int | None = None  # UTF-8 bytes of text in all; null: everything
+
+
+@dataclass(frozen=True)
+class PackageDocsOptions:
+    """Documentation out of packages of Debian and of the Python package index."""
+
+    languages: tuple[str, ...] = ("en",)  # of DOCS_LANGUAGES
+    limits: dict[str, int | None] = field(default_factory=dict)  # UTF-8 bytes of a family's text a language; null: all
+    share: float = 1.0  # of the works, evenly: a smaller one is a part of a larger one
 
 
 def read_options(config: DataConfig) -> Any:
@@ -150,14 +165,36 @@ def label_of(text: str) -> str:
 
 
 def _settle_parliament(read: ParliamentNewsOptions) -> ParliamentNewsOptions:
-    for domain, limit in read.limits.items():
-        if domain not in PARLIAMENT_DOMAINS:
-            raise ConfigError(
-                f"data.options.limits: {domain} is unknown; there are {', '.join(PARLIAMENT_DOMAINS)}"
-            )
-        if limit is not None and not (type(limit) is int and 0 <= limit <= MOST_BYTES):
-            raise ConfigError(f"data.options.limits: {domain} must be a number of bytes or null, not {shown(limit)}")
+    _check_limits(read.limits, PARLIAMENT_DOMAINS)
     return ParliamentNewsOptions({domain: read.limits.get(domain) for domain in PARLIAMENT_DOMAINS})
+
+
+def _check_limits(limits: dict[str, int | None], names: tuple[str, ...]) -> None:
+    for name, limit in limits.items():
+        if name not in names:
+            raise ConfigError(f"data.options.limits: {name} is unknown; there are {', '.join(names)}")
+        if limit is not None and not (type(limit) is int and 0 <= limit <= MOST_BYTES):
+            raise ConfigError(f"data.options.limits: {name} must be a number of bytes or null, not {shown(limit)}")
+
+
+def _settle_docs(read: PackageDocsOptions) -> PackageDocsOptions:
+    _check_limits(read.limits, DOCS_FAMILIES)
+    for language in read.languages:
+        if language not in DOCS_LANGUAGES:
+            raise ConfigError(
+                f"data.options.languages: {language} is unknown; there are {', '.join(DOCS_LANGUAGES)}"
+            )
+    if "en" not in read.languages:
+        raise ConfigError(
+            "data.options.languages needs en: what was not translated is told by its standing in English, too"
+        )
+    if not 0 < read.share <= 1:
+        raise ConfigError(f"data.options.share={shown(read.share)} must be above 0 and at most 1, such as 0.2")
+    return PackageDocsOptions(
+        languages=tuple(one for one in DOCS_LANGUAGES if one in read.languages),
+        limits={name: limit for name, limit in sorted(read.limits.items()) if limit is not None},
+        share=read.share,
+    )
 
 
 def _settle_local(read: LocalFilesOptions) -> LocalFilesOptions:
@@ -244,6 +281,7 @@ _RECIPES: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "parliament_news": (ParliamentNewsOptions, _settle_parliament),
     "hub_parquet": (HubParquetOptions, _settle_hub),
     "local_files": (LocalFilesOptions, _settle_local),
+    "package_docs": (PackageDocsOptions, _settle_docs),
     **{name: (NoOptions, lambda read: read) for name in IMAGE_RECIPES},
 }
 

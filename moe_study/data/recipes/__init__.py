@@ -1,7 +1,7 @@
 """Where corpora come from. A new corpus is one file here, its options' type in design/data_options.py, and one line
 in RECIPES."""
 
-from moe_study.data.recipes import hub_parquet, local_files, parliament_news
+from moe_study.data.recipes import hub_parquet, local_files, package_docs, parliament_news
 from moe_study.data.recipes.base import Recipe, Source
 from moe_study.errors import ConfigError
 
@@ -11,6 +11,7 @@ RECIPES: dict[str, Recipe] = {
     "parliament_news": parliament_news.RECIPE,
     "hub_parquet": hub_parquet.RECIPE,
     "local_files": local_files.RECIPE,
+    "package_docs": package_docs.RECIPE,
 }
 
 

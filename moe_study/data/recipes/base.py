@@ -17,6 +17,7 @@ class Source:
     approximate_bytes: int  # of text, to choose how finely the work is cut; need not be exact
     pins: dict[str, Any] = field(default_factory=dict)  # what was read (hashes, revisions), for the manifest
     tally: Tally = field(default_factory=Tally)  # filled while the documents are read
+    attribution: Callable[[], str] | None = None  # asked once they are read: who wrote them, by which licences
 
 
 @dataclass(frozen=True)
