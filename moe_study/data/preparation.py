@@ -110,9 +110,9 @@ def _build(config: DataConfig, folder: Path, progress: bool) -> None:
     dtype = token_dtype(tokenizer.vocab_size)
     made = assemble(buckets, folder, dtype)
     made["files"]["token_bytes.npy"] = write_hashed(folder / "token_bytes.npy", [_token_bytes(tokenizer)])
-    for name in (tokenizer_name, ATTRIBUTION):
-        if name and (work / name).exists():
-            made["files"][name] = write_hashed(folder / name, [(work / name).read_bytes()])
+    for beside in (tokenizer_name, ATTRIBUTION):
+        if beside and (work / beside).exists():
+            made["files"][beside] = write_hashed(folder / beside, [(work / beside).read_bytes()])
     shards = [shard for split in made["shards"].values() for shard in split]
     kept = sum(shard["documents"] for shard in shards)
     manifest: dict[str, Any] = {

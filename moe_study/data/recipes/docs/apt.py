@@ -118,7 +118,7 @@ class AptRoot:
             return {}
         found: dict[str, DebianPackage] = {}
         for record in self._run("apt-cache", "show", "--no-all-versions", *asked).split("\n\n"):
-            fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", record, re.MULTILINE))
+            fields: dict[str, str] = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", record, re.MULTILINE))
             if not {"Package", "Version", "Architecture", "SHA256", "Size"} <= fields.keys():
                 continue
             name, version = fields["Package"], fields["Version"]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol, cast
 
 from moe_study.data.tally import Tally
 from moe_study.errors import DataError
@@ -35,6 +35,12 @@ class Limits:
     total: int = 4 << 30  # of all of it
     ratio: int = 250  # unpacked over packed; documentation has up to 40
     members: int = 500_000
+
+
+class _Stream(Protocol):
+    """What is read from front to back."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
 
 
 class Member(NamedTuple):
@@ -132,12 +138,12 @@ def _zip_members(path: Path, wanted: Callable[[str], bool], limits: Limits, tall
 
 
 def _tar_members(
-    stream: IO[bytes], path: Path, wanted: Callable[[str], bool], limits: Limits, tally: Tally
+    stream: _Stream, path: Path, wanted: Callable[[str], bool], limits: Limits, tally: Tally
 ) -> Iterator[Member]:
     budget = _Budget(path, path.stat().st_size, limits)
-    with tarfile.open(fileobj=_Counted(stream, budget), mode="r|") as archive:
+    with tarfile.open(fileobj=cast("IO[bytes]", _Counted(stream, budget)), mode="r|") as archive:
         for info in archive:
-            archive.members = []  # a stream's past is of no use
+            archive.members = []  # type: ignore[attr-defined]  # a stream's past is of no use
             budget.count_member()
             name = _safe_name(info.name.removeprefix("./"), tally)
             if not name or not wanted(name):
@@ -155,7 +161,7 @@ def _tar_members(
 class _Counted(io.RawIOBase):
     """Reads from `stream` what a budget allows."""
 
-    def __init__(self, stream: IO[bytes], budget: "_Budget") -> None:
+    def __init__(self, stream: _Stream, budget: "_Budget") -> None:
         self._stream, self._budget = stream, budget
 
     def readable(self) -> bool:
@@ -195,7 +201,7 @@ class _Budget:
 # Debian packages ---------------------------------------------------------------------------------------------
 
 
-def _deb_data(handle: IO[bytes], path: Path) -> IO[bytes]:
+def _deb_data(handle: IO[bytes], path: Path) -> _Stream:
     """The tar stream with a Debian package's files: the member data.tar.* of its ar archive (deb(5))."""
     if handle.read(len(_AR_MAGIC)) != _AR_MAGIC:
         raise DataError(f"{path} is not a Debian package; delete it and prepare again")
@@ -211,19 +217,19 @@ def _deb_data(handle: IO[bytes], path: Path) -> IO[bytes]:
     raise DataError(f"{path} is damaged or cut short (no data.tar in it); delete it and prepare again")
 
 
-def _decompressed(suffix: str, packed: "_Slice", path: Path) -> IO[bytes]:
+def _decompressed(suffix: str, packed: "_Slice", path: Path) -> _Stream:
     if suffix == "":
         return io.BufferedReader(packed)
     if suffix == ".gz":
         return gzip.GzipFile(fileobj=packed)
     if suffix == ".xz":
-        return lzma.LZMAFile(packed)
+        return lzma.LZMAFile(cast("IO[bytes]", packed))
     if suffix == ".bz2":
-        return bz2.BZ2File(packed)
+        return bz2.BZ2File(cast("IO[bytes]", packed))
     if suffix == ".zst":
         import pyarrow as pa  # Python reads it from 3.14 on
 
-        stream: IO[bytes] = pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
+        stream: _Stream = pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
         return stream
     raise DataError(f"{path} holds data.tar{suffix}, which this version cannot read")
 

@@ -1,12 +1,12 @@
 """Paragraphs of manual pages: man(7), as groff reads it. Pages in the other dialect, mdoc(7), are left out."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _BREAKS = frozenset(["SH", "SS", "PP", "P", "LP", "TP", "IP", "HP", "RS", "RE", "sp", "br", "TQ", "UE", "ME"])
 _VERBATIM = {"nf": "fi", "EX": "EE", "TS": "TE", "EQ": "EN", "de": ".", "ig": "."}
 _FONTS = frozenset(["B", "I", "R", "BR", "RB", "BI", "IB", "IR", "RI", "SM", "SB"])
-_ESCAPES = [
+_ESCAPES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\f(?:\[[^\]]*\]|\(..|.)|\\s[+-]?\d|\\[&/,|^%:c!)]|\\m\[[^\]]*\]"), ""),
     (re.compile(r"\\(?:\((.)(.)|\[([^\]\s]{1,12})\])"), lambda match: _named(match)),
     (re.compile(r"\\\*(?:\[[^\]]*\]|\(..|.)"), ""),
@@ -67,5 +67,5 @@ def _words(arguments: str, between: str) -> str:
 
 def _unescaped(text: str) -> str:
     for pattern, replacement in _ESCAPES:
-        text = pattern.sub(replacement, text)  # type: ignore[arg-type]
+        text = pattern.sub(replacement, text)
     return text.split('\\"')[0]
