@@ -53,8 +53,8 @@ def main() -> None:
                 print(f"  {language}, taken for {verdict}: {' '.join(text.split())[:200]}")
             said[verdict] += 1
         right, judged = right + said[language], judged + said.total()
-        others = ", ".join(f"{name} {count}" for name, count in said.most_common() if name != language)
-        print(f"{language}: {said[language] / said.total():.2%} of {said.total()} documents (others: {others or 'none'})")
+        others = ", ".join(f"{name} {count}" for name, count in said.most_common() if name != language) or "none"
+        print(f"{language}: {said[language] / said.total():.2%} of {said.total()} documents (others: {others})")
     print(f"all: {right / judged:.2%} of {judged}", file=sys.stdout)
 
 

@@ -57,11 +57,12 @@ def _open(options: PackageDocsOptions, data_root: Path, progress: bool) -> Sourc
     downloads, tally = downloads_in(data_root), Tally()
     root = AptRoot(downloads / "debian", sources.LANGUAGES)
     root.update()
-    packages = _chosen(root, options.languages, tally)
+    packages = _chosen(root, options, tally)
     parts = _parts(packages, downloads, progress)
-    described = _descriptions(root, downloads)
     read = [(package.family, package.languages, part) for package, part in zip(packages, parts, strict=True)]
-    read.insert(_first_wheel(packages), (sources.DESCRIPTION_FAMILY, sources.LANGUAGES, described))
+    if options.limits.get(sources.DESCRIPTIONS) != 0:
+        read.append((sources.DESCRIPTION_FAMILY, sources.LANGUAGES, _descriptions(root, downloads)))
+    read.sort(key=lambda one: sources.FAMILY_NAMES.index(one[0].name))
     return Source(
         documents=partial(_documents, read, options, tally),
         approximate_bytes=_TEXT_PER_PART_BYTE * sum(part.content.stat().st_size for _, _, part in read),
@@ -77,24 +78,21 @@ def _open(options: PackageDocsOptions, data_root: Path, progress: bool) -> Sourc
 # Packages and their parts ------------------------------------------------------------------------------------
 
 
-def _chosen(root: AptRoot, languages: Iterable[str], tally: Tally) -> list[Package]:
-    """The packages that hold one of the languages, in the order of sources.py."""
+def _chosen(root: AptRoot, options: PackageDocsOptions, tally: Tally) -> list[Package]:
+    """The packages that hold one of the languages, in the order of sources.py; none of a family limited to nothing."""
     wanted = [
         (family, pattern, spoken)
         for family in sources.DEBIAN
         for pattern, spoken in family.packages.items()
-        if set(spoken) & set(languages)
+        if set(spoken) & set(options.languages) and options.limits.get(family.name) != 0
     ]
     found = root.packages([pattern for _, pattern, _ in wanted])
     for _, pattern, _ in wanted:
         if pattern not in found:
             tally.notes.append(f"the archives that apt is set up with have no package {pattern}; it is left out")
     debian = [Package(family, spoken, found[pattern]) for family, pattern, spoken in wanted if pattern in found]
-    return [*debian, *(Package(family, ("en",), wheel) for family, wheel in sources.WHEELS)]
-
-
-def _first_wheel(packages: list[Package]) -> int:
-    return len(packages) - len(sources.WHEELS)
+    wheels = [(family, wheel) for family, wheel in sources.WHEELS if options.limits.get(family.name) != 0]
+    return [*debian, *(Package(family, ("en",), wheel) for family, wheel in wheels)]
 
 
 def _parts(packages: list[Package], downloads: Path, progress: bool) -> list[Part]:
