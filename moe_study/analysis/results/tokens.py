@@ -1,7 +1,6 @@
 """results/NAME/tokens-PROBE: where the loss and the work of a sweep's runs lie on a probe, token by token."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,11 @@ from moe_study.analysis.comparison import Comparison, as_one_family, untested
 from moe_study.analysis.frame import done
 from moe_study.analysis.results.intervals import by_seed, interval_text
 from moe_study.analysis.results.measure import Kept, Measure
+from moe_study.analysis.results.probe_traces import TraceOf, traces_by_probe
 from moe_study.analysis.results.verdicts import Finding
 from moe_study.analysis.specialisation.by_token import FREQUENCY, HARDNESS, POSITION, by_token
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
-from moe_study.runs.folder import RunFolder
-from moe_study.runs.traces import Trace, all_traces
 from moe_study.sweeps.claims import Claim
 
 MOST_VALUES = 12  # of a label in a table for people; the parquet has all
@@ -30,38 +28,12 @@ NAMED = 2  # groups at either end that a sentence names
 
 
 def collect(study: Study) -> dict[str, pd.DataFrame]:
-    """Rows by probe, of every probe that more than half of the finished runs have the same trace of.
-
-    Of several of one probe (of more and of fewer tokens) the one that most runs have counts, then the largest.
-    """
-    traces = {Path(path): list(all_traces(RunFolder(path).traces_folder)) for path in _folders(study)}
-    held = Counter(_identity(trace) for own in traces.values() for trace in own)
-    size = {_identity(trace): len(trace.token_T) for own in traces.values() for trace in own}
-    best: dict[str, tuple[str, str]] = {}
-    for identity in sorted(held, key=lambda one: (held[one], size[one])):
-        if 2 * held[identity] > len(traces):
-            best[identity[0]] = identity
-    return {probe: token_rows(study, _chosen(traces, identity)) for probe, identity in sorted(best.items())}
+    """Rows by probe, of every probe that most runs have read."""
+    return {probe: token_rows(study, trace_of) for probe, trace_of in traces_by_probe(study).items()}
 
 
-def _folders(study: Study) -> list[str]:
-    return [str(path) for part in study.parts for path in done(part.frame)["folder"]]
-
-
-def _identity(trace: Trace) -> tuple[str, str]:
-    identity = trace.manifest["identity"]
-    return identity["probe"], identity["probe_fingerprint"]
-
-
-def _chosen(traces: Mapping[Path, list[Trace]], wanted: tuple[str, str]) -> Callable[[Path], Trace | None]:
-    return lambda path: next((trace for trace in traces[path] if _identity(trace) == wanted), None)
-
-
-def token_rows(study: Study, trace_of: Callable[[Path], Trace | None]) -> pd.DataFrame:
-    """Groups of tokens (specialisation/by_token.py) of every finished run that has a trace; key, label and seed first.
-
-    `trace_of` gives the trace of a run's folder, or None.
-    """
+def token_rows(study: Study, trace_of: TraceOf) -> pd.DataFrame:
+    """Groups of tokens (specialisation/by_token.py) of every finished run that has a trace."""
     parts = []
     for part in study.parts:
         for run in done(part.frame).to_dict("records"):
