@@ -79,7 +79,7 @@ def test_every_routing_gives_what_a_slow_loop_gives(tmp_path, name):
         assert found[0] == pytest.approx(wanted[0], abs=1e-4) and found[1] == wanted[1]
 
 
-SOME = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @SOME
