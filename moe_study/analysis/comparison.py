@@ -117,6 +117,14 @@ class Tested:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TestedOverPoints(Tested):
+    """A Tested of several points, over the seeds that all of them have."""
+
+    seeds: tuple[int, ...]
+    leaks: bool  # one of the points reads later tokens
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison(Tested):
     """The loss of `point` minus that of `against`."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.comparison import LEVEL, Also, Tested, untested
+from moe_study.analysis.comparison import LEVEL, Also, TestedOverPoints, untested
 from moe_study.analysis.effects.grids import Factor, Grid
 
 
@@ -61,12 +61,10 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect(Tested):
+class Effect(TestedOverPoints):
     """A contrast with its value over seeds, in nats per token: negative is better."""
 
     contrast: Contrast
-    seeds: tuple[int, ...]
-    leaks: bool  # one of its points reads later tokens
 
     @property
     def is_interaction(self) -> bool:

@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.comparison import LEVEL, Also, Tested, untested
+from moe_study.analysis.comparison import LEVEL, Also, TestedOverPoints, untested
 from moe_study.analysis.effects.costs import Cost, known_costs
 from moe_study.analysis.effects.families import Family
 from moe_study.analysis.pairs import TWIN_TOLERANCE
@@ -52,7 +52,7 @@ class AskedAtCost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EqualCost(Tested):
+class EqualCost(TestedOverPoints):
     """The loss of a point minus that of a family's curve at the point's cost."""
 
     asked: AskedAtCost
@@ -61,8 +61,6 @@ class EqualCost(Tested):
     ends: tuple[str, ...]  # labels between which the curve was taken: one (its twin), two, or none
     weight: float  # of the second end
     bend: float  # nats per token by which the curve may bend away from the line, by a third point; NaN without one
-    seeds: tuple[int, ...]
-    leaks: bool  # the point, or one of the family, reads later tokens
     refused: Refused = Refused.NOT
 
     @property

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.comparison import LEVEL, Also, Tested, untested
+from moe_study.analysis.comparison import LEVEL, Also, TestedOverPoints, untested
 from moe_study.analysis.effects.costs import Cost, costs_of_points
 from moe_study.analysis.statistics import Floats, Interval, interval
 
@@ -54,13 +54,11 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trend(Tested):
+class Trend(TestedOverPoints):
     """The slope of a difference over seeds, in nats per token and doubling of size; negative: it falls."""
 
     asked: AskedTrend
     rungs: tuple[Rung, ...]  # by rising size; none where a size is not known, or no seed has all runs
-    seeds: tuple[int, ...]
-    leaks: bool  # one of its points reads later tokens
     off_line: float  # nats per token: the largest distance of a mean difference from the line; NaN without rungs
 
     @property
