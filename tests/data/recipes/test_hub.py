@@ -159,7 +159,7 @@ def test_a_pinned_revision_that_is_cached_is_read_offline(client: pytest.MonkeyP
 def test_a_pinned_revision_is_listed_once(client: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for _ in range(2):
         read(tmp_path, revision=COMMIT)
-    assert len([path for path in FakeHub.requests if path.startswith("/api/")]) == 1
+    assert len([path for path in FakeHub.requests if path.startswith("/api/datasets/")]) == 1
 
 
 @pytest.mark.parametrize("revision", ["v1", None])
@@ -168,7 +168,7 @@ def test_a_revision_that_may_move_is_taken_as_it_was_only_offline(
 ) -> None:
     online = read(tmp_path, revision=revision)
     read(tmp_path, revision=revision)
-    assert len([path for path in FakeHub.requests if path.startswith("/api/")]) == 2, "it may have moved"
+    assert len([path for path in FakeHub.requests if path.startswith("/api/datasets/")]) == 2, "it may have moved"
     go_offline(client)
     assert read(tmp_path, revision=revision).pins == online.pins
 
