@@ -38,6 +38,7 @@ HEAD = """\
 2-norms of the gradient of one step's batch, before clipping, layers joined; *one expert* is the mean over experts
 that had a token. Geometric means over seeds with 95% intervals, described and not tested. A ratio is of the first
 point's norm over the second's, paired by seed. A frozen router, and experts that there are not, have no column."""
+ANSWERED = {"router": "the router's", ONE_EXPERT: "one expert's"}  # what readers ask for, in words
 EXPLAINED = {
     TRAINING: "Recorded while the runs trained (log.gradients_every), balancing terms included: the geometric mean over"
     " the second half of the steps.",
@@ -93,21 +94,20 @@ def summary_of(rows: pd.DataFrame, part: Part, of: str) -> pd.DataFrame:
 
 
 def sentences(kept: Kept) -> Iterator[str]:
-    """What each planned comparison does to the gradients of the router and of one expert, a sentence each.
+    """What planned comparisons do to the gradient of the router, and to that of one expert: a sentence each.
 
-    From what training recorded, where it did; else from finished models.
+    From what training recorded, where both sides did; else from finished models.
     """
     for part in kept.study.parts:
         found = {of: summary_of(kept.rows, part, of) for of in WORDS}
-        for comparison in part.comparisons:
-            said = {of: _said(found[of], comparison) for of in WORDS}
-            if of := next((of for of in WORDS if said[of]), None):
-                yield f"Gradient norms {WORDS[of]}, {_pair(comparison, part)}: {said[of]}"
-
-
-def _said(summary: pd.DataFrame, comparison: Comparison) -> str:
-    ratios = {name: _ratio(summary, comparison, name) for name in ("router", ONE_EXPERT)}
-    return ", ".join(f"{name} {ratio}" for name, ratio in ratios.items() if ratio)
+        for name, words in ANSWERED.items():
+            said: dict[str, list[str]] = {of: [] for of in WORDS}
+            for comparison in part.comparisons:
+                ratios = {of: _ratio(found[of], comparison, name) for of in WORDS}
+                if of := next((of for of in WORDS if ratios[of]), None):
+                    said[of].append(f"{ratios[of]} in {_pair(comparison, part)}")
+            for of in (of for of in WORDS if said[of]):
+                yield f"Norm of {words} gradient {WORDS[of]}, as a ratio: {'; '.join(said[of])}"
 
 
 def _tables(summary: pd.DataFrame, part: Part) -> Iterator[Cells]:

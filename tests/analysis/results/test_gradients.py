@@ -96,8 +96,10 @@ def test_the_files_suffice_for_their_text_and_the_overview_says_it(out, tmp_path
     assert (out / "mine" / "gradients.png").exists()
     said = list(sentences(kept))
     assert said == [
-        "Gradient norms in training (second half), token top-2 over token top-1: router 2.00 [2.00, 2.00], one expert"
-        " 0.50 [0.50, 0.50]"
+        "Norm of the router's gradient in training (second half), as a ratio: 2.00 [2.00, 2.00] in token top-2 over"
+        " token top-1",
+        "Norm of one expert's gradient in training (second half), as a ratio: 0.50 [0.50, 0.50] in token top-2 over"
+        " token top-1",
     ]
     (tmp_path / "questions.yaml").write_text('7: {asks: "Why?", read: {mine: [gradients]}}')
     text = overview([answered(archive, CLAIMS)], tmp_path / "questions.yaml", {})
