@@ -147,13 +147,13 @@ def _router(p: Row) -> str:
         depth, width = p["routing.router_depth"], p.get("routing.router_width")
         wide = f"{width:g}x wide " if _given(width) and width != 1 else ""
         return f"{wide}MLP router" if depth == 1 else f"{wide}{depth:g}-deep MLP router"
-    if kind == "label":
-        return f"by {p['routing.label']}"
-    return "" if kind == "linear" else f"{_text(kind)} router"
+    return "" if kind in ("linear", "label") else f"{_text(kind)} router"
 
 
 def _context(p: Row) -> str:
-    context = "own" if p["routing.router"] == "label" else p["routing.context"]  # said by the router already
+    context = p["routing.context"]
+    if p["routing.router"] == "label":  # the label is all that it reads
+        return f"by {p['routing.label']}"
     if context == "prefix" and _given(p.get("routing.prefix_length")):
         return f"prefix {p['routing.prefix_length']:g}"
     return "" if context == "own" else _text(context)
@@ -191,8 +191,8 @@ GATES = {"softmax_then_pick": "full softmax", "pick_then_softmax": "picked softm
 AXES = (
     _routed(("routing.num_experts",), _experts),
     _unless("scope", "layer", _text),
-    _routed(("routing.context", "routing.prefix_length"), _context),
-    _routed(("routing.router", "routing.router_depth", "routing.router_width", "routing.label"), _router),
+    _routed(("routing.context", "routing.prefix_length", "routing.label"), _context),
+    _routed(("routing.router", "routing.router_depth", "routing.router_width"), _router),
     _unless("router_state", "learned", _text),
     _unless("shuffle", False, lambda _: "shuffled"),
     _routed(("routing.expert_size",), _size),

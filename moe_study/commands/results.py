@@ -47,11 +47,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Write, and say what was written."""
-    from moe_study.analysis.results.answered import answered
-    from moe_study.analysis.results.archive import archives
     from moe_study.analysis.results.keep import keep, sweeps_to_keep
-    from moe_study.analysis.results.overview import overview
-    from moe_study.analysis.results.questions import QUESTIONS
+    from moe_study.analysis.results.overview import overview_texts
     from moe_study.analysis.results.replication import keep_replication
     from moe_study.files import write_text_atomic
     from moe_study.runs.members import list_sweeps
@@ -74,13 +71,11 @@ def run(options: argparse.Namespace) -> None:
             kept_by = keep_replication if options.replicate else keep
             written = kept_by(Path(options.runs_dir), name, options.out, claims_of(name, root))
             print(f"{written[0].parent}: {len(written)} files")
-            if not any(path.name.startswith("gradients.") for path in written):
+            if not options.replicate and not any(path.name.startswith("gradients.") for path in written):
                 print(f"{name} has no gradient norms by part: {HOW_TO_HAVE_GRADIENTS}")
-    planned = {name: claims_of(name, root) for name in committed if not name.startswith("recipe/")}
-    kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(options.out)]
-    questions = next((path for path in (options.out / QUESTIONS, root / "results" / QUESTIONS) if path.exists()), None)
-    write_text_atomic(options.out / "README.md", overview(kept, questions, planned))
-    print(options.out / "README.md")
+    for path, text in overview_texts(options.out, root).items():
+        write_text_atomic(path, text)
+        print(path)
 
 
 def _read_probe(options: argparse.Namespace, name: str) -> None:

@@ -252,7 +252,7 @@ def _pattern(here: pd.DataFrame) -> str:
 MEASURE = Measure(
     "elsewhere",
     "elsewhere than a router by language",
-    "moe-study results --sweep {sweep} --probe {of}",
+    "moe-study results --sweep {sweep}{probe}",
     collect,
     elsewhere_text,
     {"": sentences},

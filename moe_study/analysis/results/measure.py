@@ -45,7 +45,7 @@ class Measure:
 
     name: str  # of its files
     title: str  # of a link to its table
-    command: str  # with which runs are measured; {sweep} and {of} stand for what is asked
+    command: str  # with which runs are measured; {sweep}, {of} and {probe} (--probe OF) stand for what is asked
     collect: Callable[[Study], Mapping[str, pd.DataFrame]]  # rows by what they are of; from the folders of the runs
     text: Callable[[Kept], str]  # Markdown: what people read of the rows
     sentences: Mapping[str, Callable[[Kept], Iterable[str]]]  # by the name of a reading; "" is the plain one

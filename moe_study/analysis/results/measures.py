@@ -46,7 +46,8 @@ def read_answer(written: str, folder: Path, study: Study, sweep: str) -> Iterato
     measure, of, reading = find_measure(written)
     path = folder / f"{measure.stem(of)}.parquet"
     if not path.exists():
-        yield f"not measured yet: `{measure.command.format(sweep=sweep, of=of)}`"
+        probe = f" --probe {of}" if of else ""
+        yield f"not measured yet: `{measure.command.format(sweep=sweep, of=of, probe=probe)}`"
         return
     kept = Kept(read_rows(path), study, of)
     for sentence in measure.sentences[reading](kept):

@@ -3,14 +3,20 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from moe_study.analysis.results.answered import Answered
-from moe_study.analysis.results.questions import question_block, read_readers_questions
+from moe_study.analysis.results.answered import Answered, answered
+from moe_study.analysis.results.archive import archives
+from moe_study.analysis.results.headlines import HEADLINES, read_headlines
+from moe_study.analysis.results.in_short import InShort, in_short, with_block
+from moe_study.analysis.results.papers import Paper, by_paper
+from moe_study.analysis.results.questions import QUESTIONS, question_block, read_readers_questions
 from moe_study.analysis.results.replication import FOLDER, TEXT, seeds_of, summary
-from moe_study.analysis.results.verdicts import FAILS, HOLDS, Finding, share_decided
+from moe_study.analysis.results.verdicts import Finding, share_decided
 from moe_study.analysis.tables_out import Cells, markdown
 from moe_study.sweeps.claims import Claims
 from moe_study.sweeps.scales import split
+from moe_study.sweeps.sweep_file import claims_of, sweep_names
 
+README = "README.md"
 HEAD = """\
 # Results
 
@@ -21,23 +27,53 @@ before the runs. A claim of "the same" holds within the file's margin. † reads
 the runs on either side, which several rows can share."""
 
 
-def overview(sweeps: Sequence[Answered], questions: Path | None, planned: Mapping[str, Claims]) -> str:
+def overview_texts(out: Path, root: Path) -> dict[Path, str]:
+    """All that is written over what is kept in `out`, by file: its README.md, the pictures, and, where `out` is the
+    project's own results/, the block of the project's README.md.
+
+    `root`: the project, whose sweep files and questions count where `out` has none of its own.
+    """
+    places = (out, root / "results")
+    questions, headlines = (
+        next((place / name for place in places if (place / name).exists()), None) for name in (QUESTIONS, HEADLINES)
+    )
+    planned = {name: claims_of(name, root) for name in sweep_names(root) if not name.startswith("recipe/")}
+    kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(out)]
+    short = in_short(kept, read_headlines(headlines)) if headlines and kept else None
+    texts = {out / README: overview(kept, questions, planned, short)}
+    if short is not None:
+        texts |= {out / name: picture for name, picture in short.pictures.items()}
+        own = out.resolve() == (root / "results").resolve()
+        if own and (text := with_block(root / README, short.block("results/"))) is not None:
+            texts[root / README] = text
+    return texts
+
+
+def overview(
+    sweeps: Sequence[Answered],
+    questions: Path | None,
+    planned: Mapping[str, Claims],
+    short: InShort | None = None,
+) -> str:
     """The whole file.
 
     `questions`: the file of readers' questions. `planned`: all committed sweeps by name, so that what was not run yet
-    is named, too.
+    is named, too. `short`: what is said first.
     """
     blocks = [HEAD]
-    claimed = [(one, finding) for one in sweeps for finding in one.findings if finding.claim.expect is not None]
-    if claimed:
-        ordered = sorted(claimed, key=lambda pair: (pair[0].claims.source, pair[0].archive.name))
-        blocks += ["## What the papers claim", _verdicts(ordered), markdown(_claims(ordered))]
+    if short is not None:
+        blocks += ["## In short", short.block()]
+    if papers := by_paper(sweeps):
+        blocks.append("## What the papers claim")
+        for paper in papers:
+            blocks += [f"### {paper.title}", paper.sentence, markdown(_claims(paper))]
     if questions is not None:
         asked = read_readers_questions(questions)
         blocks += ["## What readers of the papers ask", *(question_block(one, sweeps, planned) for one in asked)]
     found = [(one, finding) for one in sweeps for finding in one.findings if finding.claim.expect is None]
     if found:
-        blocks += ["## What the papers do not say", markdown(_found(found))]
+        decided = sum(finding.decided for _, finding in found)
+        blocks += ["## What the papers do not say", f"{decided} of {len(found)} are decided.", markdown(_found(found))]
     if again := [one for one in sweeps if one.replication is not None]:
         blocks += ["## Run again from scratch, with other seeds", _replications(again)]
     blocks += ["## Sweeps", markdown(_sweeps(sweeps))]
@@ -47,18 +83,18 @@ def overview(sweeps: Sequence[Answered], questions: Path | None, planned: Mappin
     return "\n\n".join(block.rstrip() for block in blocks) + "\n"
 
 
-def _verdicts(claimed: Sequence[tuple[Answered, Finding]]) -> str:
-    counts = {word: sum(finding.verdict == word for _, finding in claimed) for word in (HOLDS, FAILS)}
-    rest = len(claimed) - sum(counts.values())
-    return f"{counts[HOLDS]} of {len(claimed)} hold, {counts[FAILS]} fail, {rest} are undecided or lack runs."
-
-
-def _claims(claimed: Sequence[tuple[Answered, Finding]]) -> Cells:
+def _claims(paper: Paper) -> Cells:
     rows = [
-        [one.claims.source, f"{finding.claim.why} ({finding.claim.says})", *_measured(one, finding)]
-        for one, finding in claimed
+        [_place(one.claims.source, paper), f"{finding.claim.why} ({finding.claim.says})", *_measured(one, finding)]
+        for one, finding in paper.claimed
     ]
     return Cells(["source", "claim", *_MEASURED], rows, text_columns=(0, 1, 2, 3, 5))
+
+
+def _place(source: str, paper: Paper) -> str:
+    """Where in its paper a claim stands."""
+    rest = source.replace(paper.number, "", 1).strip(" ,") if paper.number else source
+    return rest[:1].upper() + rest[1:]
 
 
 def _found(found: Sequence[tuple[Answered, Finding]]) -> Cells:
@@ -99,7 +135,7 @@ def _sweeps(sweeps: Sequence[Answered]) -> Cells:
             f"{one.archive.manifest['done']} of {one.archive.manifest['runs']}",
             share_decided(one.findings),
             f"{one.archive.manifest['hours_by_the_clock']:.2f}",
-            f"`{one.archive.manifest['command']}`",
+            str(one.archive.manifest["command"]),
         ]
         for one in sweeps
     ]

@@ -200,7 +200,7 @@ def _extremes(work: pd.DataFrame) -> str:
 MEASURE = Measure(
     "tokens",
     "token by token, on {of}",
-    "moe-study results --sweep {sweep} --probe {of}",
+    "moe-study results --sweep {sweep}{probe}",
     collect,
     tokens_text,
     {"": by_group, "hardness": hardness, "unseen": unseen},

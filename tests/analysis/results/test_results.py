@@ -14,7 +14,7 @@ from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive, write_archive
 from moe_study.analysis.results.keep import keep, sweeps_to_keep
 from moe_study.analysis.results.measures import kept_texts
-from moe_study.analysis.results.overview import overview
+from moe_study.analysis.results.overview import overview, overview_texts
 from moe_study.analysis.results.questions import QUESTIONS, read_readers_questions
 from moe_study.analysis.results.replication import FOLDER, TEXT, replication_text
 from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, OPEN, findings, verdict_of
@@ -153,7 +153,8 @@ def test_the_overview_has_claims_questions_and_what_was_not_run(out, tmp_path):
     kept = [answered(archive, CLAIMS) for archive in archives(out)]
     text = overview(kept, questions, {"mine/own": CLAIMS, "other": Claims("", (12,))})
     assert "1 of 2 hold, 0 fail, 1 are undecided or lack runs." in text
-    assert "| a paper, Table 1 | Are two better? (yes, 9 against 10) | [mine/own@cpu](mine/own@cpu/answers.md)" in text
+    assert "### other sources" in text and "1 of 1 are decided." in text
+    assert "| A paper, Table 1 | Are two better? (yes, 9 against 10) | [mine/own@cpu](mine/own@cpu/answers.md)" in text
     assert "1. **Why?**" in text and "12. **How?**" in text
     assert "| 24 of 25 | 2 of 3 |" in text and "Not run yet: other." in text
 
@@ -264,15 +265,17 @@ def test_committed_replications_are_computed_from_both_sets_of_committed_runs(ar
         assert text == (archive.folder / FOLDER / TEXT).read_text(encoding="utf-8")
 
 
-def test_the_committed_overview_is_that_of_the_committed_runs():
-    planned = {name: claims_of(name, ROOT) for name in sweep_names(ROOT) if not name.startswith("recipe/")}
-    kept = [answered(archive, claims_of(archive.name, ROOT)) for archive in COMMITTED]
-    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
-    assert kept and overview(kept, ROOT / "results" / QUESTIONS, planned) == text, "run moe-study results"
+def test_the_committed_overview_its_pictures_and_the_readme_are_those_of_the_committed_runs():
+    texts = overview_texts(ROOT / "results", ROOT)
+    assert {path.relative_to(ROOT).as_posix() for path in texts} == {
+        *("README.md", "results/README.md", "results/claims.svg", "results/against.svg"),
+    }
+    for path, text in texts.items():
+        assert text == path.read_text(encoding="utf-8"), f"{path} is not up to date: run moe-study results"
 
 
 def test_what_is_committed_names_no_path_of_a_machine():
     for path in Path(ROOT / "results").rglob("*"):
-        if path.suffix in (".json", ".md", ".csv", ".yaml"):
+        if path.suffix in (".json", ".md", ".csv", ".yaml", ".svg"):
             text = path.read_text(encoding="utf-8")
             assert "/work/" not in text and "/tmp/" not in text and "/root" not in text, path
