@@ -73,6 +73,13 @@ def test_which_choices_balance_counts_is_said_where_it_is_not_what_the_rule_does
     assert labels(both, first) == ["token top-2", "token top-2, balance on first choices"]
 
 
+def test_a_router_that_is_told_the_label_is_called_by_it():
+    learned = Routing(k=2, unit=Unit.SEQUENCE, context=Context.UNIT_MEAN, scope=Scope.GLOBAL)
+    oracle = dataclasses.replace(learned, context=Context.LABEL, router=RouterKind.LABEL)
+    assert labels(oracle, learned) == ["sequence top-2, by language", "sequence top-2, unit mean"]
+    assert labels(oracle, dataclasses.replace(oracle, label="topic"))[1] == "sequence top-2, by topic"
+
+
 def test_of_axes_that_vary_together_only_one_is_said():
     token = Routing(k=2, gate=Gate.PICK_THEN_SOFTMAX)
     both = dataclasses.replace(token, scope=Scope.GLOBAL, gate=Gate.DOUBLE_SOFTMAX, balance=Balance(switch=0.01))

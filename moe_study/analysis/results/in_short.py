@@ -76,8 +76,9 @@ def _what_was_run(sweeps: Sequence[Answered]) -> str:
     seeds = sorted({one.seeds for answered in sweeps for one in answered.findings if one.seeds})
     over = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0] if seeds else 0}"
     machines = "; ".join(sorted({name for one in sweeps for name in one.archive.manifest["hardware"]}))
+    number = f"{len(sweeps)} sweep{'s' * (len(sweeps) > 1)}"
     return (
-        f"{len(sweeps)} sweeps, {len(runs):,} runs of {low} to {high} parameters, {hours:.1f} hours by the clock "
+        f"{number}, {len(runs):,} runs of {low} to {high} parameters, {hours:.1f} hours by the clock "
         f"({machines}); each comparison over {over} paired seeds, in nats per token, with the interval of its test."
     )
 

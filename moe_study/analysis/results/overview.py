@@ -73,7 +73,7 @@ def overview(
     found = [(one, finding) for one in sweeps for finding in one.findings if finding.claim.expect is None]
     if found:
         decided = sum(finding.decided for _, finding in found)
-        blocks += ["## What the papers do not say", f"{decided} of {len(found)} are decided.", markdown(_found(found))]
+        blocks += ["## What the papers do not say", f"{decided} of {len(found)} decided.", markdown(_found(found))]
     if again := [one for one in sweeps if one.replication is not None]:
         blocks += ["## Run again from scratch, with other seeds", _replications(again)]
     blocks += ["## Sweeps", markdown(_sweeps(sweeps))]

@@ -8,8 +8,9 @@
       needs_scale: Downstream tasks, on which models of this size end at chance.
       lacks: What the design space does not have yet.
 
-`comparisons` are those that the sweep's file states; all else are measures (see measure.py), here on the probe brown,
-in the reading "unseen". A sweep whose own file names the number is read, too.
+`comparisons` are those that the sweep's file states, `costs` sets FLOPs and seconds beside every point's loss; all else
+are measures (see measure.py), here on the probe brown, in the reading "unseen". A sweep whose own file names the number
+is read, too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,16 +18,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moe_study.analysis.format import LEAK_MARK, count, duration
+from moe_study.analysis.frame import each
 from moe_study.analysis.results.answered import Answered
 from moe_study.analysis.results.measures import find_measure, read_answer
 from moe_study.analysis.results.verdicts import tally
+from moe_study.analysis.study import Study
 from moe_study.errors import DataError
 from moe_study.sweeps.claims import Claims
 from moe_study.sweeps.scales import split
 from moe_study.sweeps.values import read_yaml
 
 QUESTIONS = "questions.yaml"
-COMPARISONS = "comparisons"
+COMPARISONS, COSTS = "comparisons", "costs"
 FORM = "a number with asks: (the question) and, where they apply, read:, needs_scale: and lacks:"
 KEYS = ("asks", "read", "needs_scale", "lacks")
 
@@ -57,7 +61,7 @@ def _question(number: Any, entry: Any, path: Path) -> ReadersQuestion:
     if not isinstance(read, dict) or not all(isinstance(of, list) and of for of in read.values()):
         raise DataError(f"{path}: read of {number} must map sweeps to lists, as in open/gate: [{COMPARISONS}]")
     try:
-        for written in (str(one) for of in read.values() for one in of if one != COMPARISONS):
+        for written in (str(one) for of in read.values() for one in of if one not in (COMPARISONS, COSTS)):
             find_measure(written)
     except DataError as error:
         raise DataError(f"{path}: {number}: {error}") from error
@@ -93,5 +97,20 @@ def _of_sweep(one: Answered, what: Sequence[str]) -> Iterator[str]:
     for written in what:
         if written == COMPARISONS:
             yield from (f"  - {finding.claim.why} {finding.sentence}" for finding in one.findings)
+        elif written == COSTS:
+            yield from (f"  - {line}" for line in _costs(one.study))
         else:
             yield from (f"  - {line}" for line in read_answer(written, one.archive.folder, one.study, name))
+
+
+def _costs(study: Study) -> Iterator[str]:
+    """Every point, lowest loss first, with what it costs; points that read later tokens carry their mark."""
+    for part in study.parts:
+        known = part.table.dropna(subset=["loss"]).sort_values("loss", kind="stable")
+        points = [
+            f"{row.label}{f' {LEAK_MARK}' if row.label in part.leaking else ''} {row.loss:.3f} "
+            f"({count(row.executed_flops_per_token)}, {duration(row.train_seconds)})"
+            for row in each(known)
+        ]
+        where = f" on {part.name}" if part.name else ""
+        yield f"Lowest mean loss first{where} (executed FLOPs per token, training time): {'; '.join(points)}"

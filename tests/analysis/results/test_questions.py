@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from moe_study.analysis.results.questions import QUESTIONS, question_block, read_readers_questions
@@ -57,6 +58,18 @@ def test_an_answer_has_every_comparison_of_what_is_read(tmp_path, sweeps):
         "    - Needs scale: tasks.\n"
         "    - That."
     )
+
+
+def test_costs_stand_beside_losses_lowest_first(tmp_path, sweeps):
+    table = pd.DataFrame(
+        {"label": ["a", "b", "c"], "loss": [4.2, 4.1, None], "executed_flops_per_token": [2e5, 1.5e5, 1.0],
+         "train_seconds": [30.0, 61.0, 1.0]}
+    )  # fmt: skip
+    study = SimpleNamespace(parts=[SimpleNamespace(name="", table=table, leaking=frozenset("a"))])
+    sweeps = [SimpleNamespace(**{**vars(sweeps[0]), "study": study})]
+    (one,) = questions(tmp_path, '1: {asks: "Why?", read: {my/own: [costs]}}')
+    said = question_block(one, sweeps, {}).splitlines()[-1]
+    assert said.endswith("(executed FLOPs per token, training time): b 4.100 (150k, 1m01s); a † 4.200 (200k, 30s)")
 
 
 def test_what_was_not_run_or_not_measured_says_what_to_type(tmp_path, sweeps):

@@ -153,7 +153,7 @@ def test_the_overview_has_claims_questions_and_what_was_not_run(out, tmp_path):
     kept = [answered(archive, CLAIMS) for archive in archives(out)]
     text = overview(kept, questions, {"mine/own": CLAIMS, "other": Claims("", (12,))})
     assert "1 of 2 hold, 0 fail, 1 are undecided or lack runs." in text
-    assert "### other sources" in text and "1 of 1 are decided." in text
+    assert "### other sources" in text and "1 of 1 decided." in text
     assert "| A paper, Table 1 | Are two better? (yes, 9 against 10) | [mine/own@cpu](mine/own@cpu/answers.md)" in text
     assert "1. **Why?**" in text and "12. **How?**" in text
     assert "| 24 of 25 | 2 of 3 |" in text and "Not run yet: other." in text
