@@ -25,7 +25,7 @@ from moe_study.analysis.results.measure import Kept, Measure
 from moe_study.analysis.results.probe_traces import TraceOf, traces_by_probe
 from moe_study.analysis.specialisation.by_token import FREQUENCY, POSITION, frequency_label
 from moe_study.analysis.specialisation.exchanges import DocumentExchange
-from moe_study.analysis.specialisation.layer_trace import LayerTrace, position_label
+from moe_study.analysis.specialisation.layer_trace import Ints, LayerTrace, position_label
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
 from moe_study.design.routing import Context, RouterState
@@ -38,7 +38,6 @@ MOST_VALUES = 12  # of a label in a table for people
 GROUPS = ("layer", "by", "place", "name")
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 # From the runs ----------------------------------------------------------------------------------------------------
@@ -212,7 +211,7 @@ def _closest(kept: Kept) -> Iterator[tuple[str, int, pd.DataFrame]]:
     for label, own in kept.rows.groupby("label", sort=False):
         whole = own[own["by"] == ALL]
         below = (whole["elsewhere"] - whole["chance"]).groupby(whole["layer"]).mean()
-        yield str(label), int(below.idxmin()), own
+        yield str(label), int(str(below.idxmin())), own
 
 
 def sentences(kept: Kept) -> Iterator[str]:
