@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moe_study.data import PreparedCorpus, open_corpus, preparation, prepare
+from moe_study.data import PreparedCorpus, corpus_folder, open_corpus, preparation, prepare
+from moe_study.data.buckets import HashedDocument, bucket_path, read_bucket, scatter
+from moe_study.data.documents import Document, is_validation, text_hash
 from moe_study.design.config import DataConfig, TokenizerConfig
 from moe_study.errors import ConfigError, DataError
 from tests.fixtures import tiny_data_config, tiny_texts, write_tiny_corpus
@@ -185,6 +187,31 @@ def test_what_was_begun_from_other_sources_is_thrown_away(tmp_path: Path) -> Non
     (tmp_path / "texts" / "de-news.jsonl").unlink()
     corpus = prepare(config, progress=False)
     assert corpus.train.shards[0].path.name == "000-de-parliament.bin"
+
+
+def test_what_an_older_version_began_is_thrown_away(tmp_path: Path) -> None:
+    config = tiny_data_config(tmp_path)
+    kill_while_preparing(config, "encode_bucket")
+    work = corpus_folder(config) / "work"
+    begun = json.loads((work / "begun.json").read_text())
+    (work / "begun.json").write_text(json.dumps({"stamp": begun["stamp"]}))  # which knew no groups
+    for bucket in (work / "documents").iterdir():
+        bucket.write_bytes(b"of another layout")
+    assert prepare(config, progress=False).train.tokens > 0
+
+
+def test_what_belongs_together_is_on_one_side_whatever_its_texts(tmp_path: Path) -> None:
+    documents = [Document(f"text {n} of {group}", "en", "x", group) for n in range(4) for group in map(str, range(60))]
+    hashed = [HashedDocument(text_hash(document.text), document) for document in documents]
+    sides: dict[str, set[bool]] = {}
+    for one in hashed:
+        sides.setdefault(one.document.group, set()).add(one.is_validation(0.3))
+    assert all(len(side) == 1 for side in sides.values())
+    assert 6 < sum(side == {True} for side in sides.values()) < 30
+    alone = [HashedDocument(one.hash, one.document._replace(group="")) for one in hashed]
+    assert [one.is_validation(0.3) for one in alone] == [is_validation(one.hash, 0.3) for one in alone]
+    scatter(documents, tmp_path, 1)
+    assert {one.document for one in read_bucket(bucket_path(tmp_path, 0))} == set(documents)
 
 
 def test_changed_sources_are_prepared_again_and_lost_ones_do_not_matter(tmp_path: Path) -> None:

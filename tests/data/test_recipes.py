@@ -93,7 +93,7 @@ def test_a_record_knows_its_labels_better_than_its_folder_and_that_better_than_t
     (tmp_path / "fr" / "x" / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "top.txt").write_text("d")
     options = {"path": str(tmp_path), "folders": ["language", "_"], "language": "en", "topic": "law"}
-    assert documents("local_files", options) == [
+    assert [document[:3] for document in documents("local_files", options)] == [
         ("a", "nl", "law"),
         ("b", "fr", "law"),
         ("c", "fr", "law"),
