@@ -220,7 +220,7 @@ AXES = (
     _unless("capacity.group", "sequence", lambda v: f"capacity per {_text(v)}"),
     _unless("balance.scope", "micro_batch", lambda v: f"balance over {_text(v)}"),
     Axis(("model.embeddings", "model.tied_head"), _embeddings),
-    _unless("balance.choices", None, lambda v: f"balance on {'all choices' if v == 'all' else 'first choices'}"),
+    _unless("balance.choices", None, lambda v: f"over {'all' if v == 'all' else 'first'} choices"),
 )
 
 

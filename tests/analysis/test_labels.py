@@ -67,10 +67,10 @@ def test_embeddings_are_said_where_they_are_not_learned_and_a_head_where_it_is_i
 def test_which_choices_balance_counts_is_said_where_it_is_not_what_the_rule_does_by_itself():
     threshold = Routing(selection=Selection.THRESHOLD, balance=Balance(switch=0.01, choices=Choices.FIRST))
     every = dataclasses.replace(threshold, balance=Balance(switch=0.01, choices=Choices.ALL))
-    assert labels(threshold, every) == ["token threshold 0.9", "token threshold 0.9, balance on all choices"]
+    assert labels(threshold, every) == ["token threshold 0.9", "token threshold 0.9, over all choices"]
     first = Routing(k=2, balance=Balance(switch=0.01, choices=Choices.FIRST))
     both = dataclasses.replace(first, balance=Balance(switch=0.01, choices=Choices.ALL))
-    assert labels(both, first) == ["token top-2", "token top-2, balance on first choices"]
+    assert labels(both, first) == ["token top-2", "token top-2, over first choices"]
 
 
 def test_a_router_that_is_told_the_label_is_called_by_it():
