@@ -75,7 +75,7 @@ PADDED = [" law", "law ", "\tlaw\r\n", "\u00a0law\u00a0", "\ufefflaw"]
 @pytest.mark.parametrize("value", MISSING)
 def test_a_missing_label_is_missing(tmp_path: Path, value: Any) -> None:
     (line,) = read(tmp_path / "a.jsonl", json.dumps({"text": "a", "topic": value, "language": value}))
-    assert line == ("a", "en", "misc")
+    assert line == Document("a", "en", "misc")
     rows = read(tmp_path / "a.parquet", pa.Table.from_pylist([{"text": "a", "topic": value, "language": value}]))
     assert rows == [line]
 
@@ -118,7 +118,7 @@ def test_min_nan_is_a_language(tmp_path: Path) -> None:
 )
 def test_text_in_any_arrow_type_is_text(tmp_path: Path, column: pa.Array) -> None:
     found = read(tmp_path / "a.parquet", pa.table({"text": column, "topic": column}))
-    assert found == [("a", "en", "a"), ("b", "en", "b")]
+    assert found == [Document("a", "en", "a"), Document("b", "en", "b")]
 
 
 @pytest.mark.parametrize(
