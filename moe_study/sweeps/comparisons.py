@@ -16,9 +16,8 @@ from moe_study.errors import ConfigError
 from moe_study.runs.members import COSTS, PlannedComparison
 from moe_study.sweeps.candidates import Candidate
 from moe_study.sweeps.effects import EffectQuestion, read_effect
-from moe_study.sweeps.partial import Partial, matches
+from moe_study.sweeps.partial import Partial, in_file, matches, on_command_line
 from moe_study.sweeps.trends import TrendQuestion, read_trend
-from moe_study.sweeps.values import as_text
 
 FORM = (
     "a list of two sides, or a mapping with pair: (two sides), effect: (settings) or trend: (two sides), why: (a text) "
@@ -43,7 +42,7 @@ class Question:
     @property
     def texts(self) -> tuple[str, str]:
         """Each side in one line, as on the command line."""
-        left, right = (" ".join(f"{key}={as_text(value)}" for key, value in side.items()) for side in self.sides)
+        left, right = map(on_command_line, self.sides)
         return left, right
 
     @property
@@ -153,7 +152,7 @@ def _runs_of_point(side: Partial, candidates: Sequence[Candidate]) -> list[str]:
     matching = _matching(side, candidates)
     if len({c.point for c in matching}) > 1:
         keys, points = ", ".join(_telling_apart(matching)) or "another setting", len({c.point for c in matching})
-        raise ConfigError(f"{_text(side)} matches {points} points of the sweep; add {keys} to tell them apart")
+        raise ConfigError(f"{in_file(side)} matches {points} points of the sweep; add {keys} to tell them apart")
     return list(dict.fromkeys(c.key for c in matching))
 
 
@@ -168,7 +167,7 @@ def _matching(side: Partial, candidates: Sequence[Candidate]) -> list[Candidate]
         matching = [c for c in candidates if matches(side, c.composed, c.meaning, "a side", as_meant=as_meant)]
         if matching:
             return matching
-    raise ConfigError(f"{_text(side)} matches no point of the sweep (invalid and excluded ones are none)")
+    raise ConfigError(f"{in_file(side)} matches no point of the sweep (invalid and excluded ones are none)")
 
 
 def _telling_apart(candidates: Sequence[Candidate]) -> list[str]:
@@ -177,7 +176,3 @@ def _telling_apart(candidates: Sequence[Candidate]) -> list[str]:
     keys = dict.fromkeys(key for one in written for key in one)
     differing = [key for key in keys if len({repr(one.get(key)) for one in written}) > 1]
     return [key for key in differing if not key.startswith("log.") and key != "run.seed"][:3]
-
-
-def _text(side: Partial) -> str:
-    return "{" + ", ".join(f"{key}: {as_text(value)}" for key, value in side.items()) + "}"

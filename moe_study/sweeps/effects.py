@@ -20,8 +20,8 @@ from moe_study.design.identity import is_of_point
 from moe_study.errors import ConfigError
 from moe_study.runs.members import PlannedCell, PlannedEffect
 from moe_study.sweeps.candidates import Candidate, level_of, level_words, setting_named
-from moe_study.sweeps.partial import Partial, matches
-from moe_study.sweeps.values import as_text, in_order
+from moe_study.sweeps.partial import Partial, matches, on_command_line
+from moe_study.sweeps.values import in_order
 
 MOST_FACTORS = 2
 Levels = tuple[str, ...]
@@ -39,7 +39,7 @@ class EffectQuestion:
     @property
     def text(self) -> str:
         """In one line, which tells it from the other requests of its file."""
-        where = " ".join(f"{key}={as_text(value)}" for key, value in self.where.items())
+        where = on_command_line(self.where)
         return f"effect of {' x '.join(self.factors)}{f' where {where}' if where else ''}"
 
 

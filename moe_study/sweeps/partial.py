@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from moe_study.errors import ConfigError
 from moe_study.sweeps.compose import Composed
+from moe_study.sweeps.values import as_text
 
 Partial = Mapping[str, Any]  # groups, or dotted names of values; a list is one of several values
 
@@ -17,6 +18,16 @@ class Meaning(NamedTuple):
 
 
 NO_MEANING = Meaning()
+
+
+def on_command_line(entry: Partial) -> str:
+    """An entry in one line, as on the command line."""
+    return " ".join(f"{key}={as_text(value)}" for key, value in entry.items())
+
+
+def in_file(entry: Partial) -> str:
+    """An entry as a sweep file has it."""
+    return "{" + ", ".join(f"{key}: {as_text(value)}" for key, value in entry.items()) + "}"
 
 
 def matching_excludes(exclude: Iterable[Partial], composed: Composed, meaning: Meaning = NO_MEANING) -> list[int]:

@@ -19,8 +19,8 @@ from typing import Any
 from moe_study.errors import ConfigError
 from moe_study.runs.members import SIZES, PlannedRung, PlannedTrend
 from moe_study.sweeps.candidates import Candidate, level_of, setting_named
-from moe_study.sweeps.partial import Partial, matches
-from moe_study.sweeps.values import as_text, in_order
+from moe_study.sweeps.partial import Partial, in_file, matches, on_command_line
+from moe_study.sweeps.values import in_order
 
 LEAST_RUNGS = 2  # sizes that make a line
 
@@ -38,7 +38,7 @@ class TrendQuestion:
     @property
     def text(self) -> str:
         """In one line, which tells it from the other requests of its file."""
-        left, right = (" ".join(f"{key}={as_text(value)}" for key, value in side.items()) for side in self.sides)
+        left, right = map(on_command_line, self.sides)
         return f"trend of {left} against {right} over {self.over} by {self.by}"
 
 
@@ -79,8 +79,8 @@ def _resolved(question: TrendQuestion, candidates: Sequence[Candidate]) -> Plann
     if same := [level for level in levels if set(left[level]) & set(right[level])]:
         raise ConfigError(f"{question.text}: both sides are the same point at {over}={same[0]}; change one")
     rungs = tuple(PlannedRung(level, tuple(left[level]), tuple(right[level])) for level in levels)
-    texts = [" ".join(f"{key}={as_text(value)}" for key, value in side.items()) for side in question.sides]
-    return PlannedTrend(question.text, texts[0], texts[1], over, question.by, rungs, question.why, question.margin)
+    one, other = map(on_command_line, question.sides)
+    return PlannedTrend(question.text, one, other, over, question.by, rungs, question.why, question.margin)
 
 
 def _by_level(
@@ -95,8 +95,7 @@ def _by_level(
             points.setdefault(level, set()).add(c.point)
     for level, own in points.items():
         if len(own) > 1:
-            named = ", ".join(f"{key}: {as_text(value)}" for key, value in side.items())
             raise ConfigError(
-                f"{question.text}: {{{named}}} matches {len(own)} points at {over}={level}; narrow it to one"
+                f"{question.text}: {in_file(side)} matches {len(own)} points at {over}={level}; narrow it to one"
             )
     return {level: list(dict.fromkeys(keys)) for level, keys in runs.items()}

@@ -171,6 +171,13 @@ def spread(values: Sequence[float], gap: float) -> np.ndarray:
     return np.asarray(isotonic_regression(np.asarray(values, dtype=float) - offsets).x) + offsets
 
 
+def save_png(figure: Figure, out: Path, name: str) -> Path:
+    """As `save`, without the SVG: twice the same picture is too much for a repository."""
+    png, svg = save(figure, out, name)
+    svg.unlink()
+    return png
+
+
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
     """`out/name.png` and `out/name.svg`; the same figure gives the same bytes.
 

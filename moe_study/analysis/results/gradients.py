@@ -17,7 +17,7 @@ from moe_study.analysis.gradients import ONE_EXPERT, SHOWN, by_seed, joined, set
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
 from moe_study.analysis.plots.gradients import by_point, units_of
-from moe_study.analysis.plots.style import save
+from moe_study.analysis.plots.style import save_png
 from moe_study.analysis.results.measure import OF, Kept, Measure, rows_of_part
 from moe_study.analysis.statistics import t_interval
 from moe_study.analysis.study import Part, Study
@@ -168,9 +168,7 @@ def draw(kept: Kept, path: Path) -> Iterator[Path]:
         shown = {label: style for label, style in styles.items() if label in set(summaries[of]["label"])}
         if shown and (figure := by_point(summaries[of], shown, units_of(drawn.runs), WORDS[of])) is not None:
             fonts.choose_fonts(figure)
-            png, svg = save(figure, own.parent, own.name)
-            svg.unlink()  # twice the same picture is too much for a repository
-            yield png
+            yield save_png(figure, own.parent, own.name)
 
 
 MEASURE = Measure(

@@ -6,7 +6,7 @@ from pathlib import Path
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
 from moe_study.analysis.plots.loss import paired_differences, perplexity_against_cost
-from moe_study.analysis.plots.style import save
+from moe_study.analysis.plots.style import save_png
 from moe_study.analysis.plots.trends import differences_over_size
 from moe_study.analysis.report import answers, tables
 from moe_study.analysis.results.archive import Archive, read_archive, rows_of, write_archive
@@ -89,9 +89,7 @@ def _pictures(part: Part, out: Path) -> Iterator[Path]:
         figures["trends"] = over_size
     for name, figure in figures.items():
         fonts.choose_fonts(figure)
-        png, svg = save(figure, out, name)
-        svg.unlink()  # twice the same picture is too much for a repository
-        yield png
+        yield save_png(figure, out, name)
 
 
 def sweeps_to_keep(launched: Sequence[str], committed: Sequence[str], asked: Sequence[str]) -> list[str]:

@@ -21,7 +21,6 @@ from moe_study.sweeps.claims import Claim
 MOST_VALUES = 12  # of a label in a table for people; the parquet has all
 SPREAD = 1e-6  # experts per token that differ by less are one number
 GROUPS = ("by", "place", "name")
-NAMED = 2  # groups at either end that a sentence names
 
 
 # From the runs ----------------------------------------------------------------------------------------------------
