@@ -1,8 +1,12 @@
 """`moe-study results`: keep what finished sweeps say, and write the overview of all that was kept."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moe_study.runs.folder import RunFolder
 
 DESCRIPTION = """\
 Write results/NAME/ for sweeps that were run: tables, pictures, answers, a manifest, and one row for each run, from
@@ -80,18 +84,12 @@ def run(options: argparse.Namespace) -> None:
 
 def _read_probe(options: argparse.Namespace, name: str) -> None:
     """Have the finished runs of a sweep read the probe; traces stay in their folders."""
-    from moe_study.analysis.frame import done, load_frame
-    from moe_study.errors import StudyError
     from moe_study.posthoc.trace import probe_of, trace_run
-    from moe_study.runs.folder import RunFolder
 
-    for path in done(load_frame([Path(options.runs_dir)], name))["folder"]:
-        folder = RunFolder(path)
-        try:
-            probe = probe_of(folder, options.probe, tokens=options.tokens, progress=False)
-            trace_run(folder, probe, progress=False)
-        except StudyError as error:
-            print(f"{folder.key} is left out: {error}")
+    def read(folder: "RunFolder") -> None:
+        trace_run(folder, probe_of(folder, options.probe, tokens=options.tokens, progress=False), progress=False)
+
+    _each_finished_run(options, name, read)
 
 
 def _with_parts_off(options: argparse.Namespace, name: str) -> None:
@@ -111,15 +109,21 @@ def _with_parts_off(options: argparse.Namespace, name: str) -> None:
 
 def _measure_gradients(options: argparse.Namespace, name: str) -> None:
     """Of every finished run of a sweep; what was measured before is in its folder."""
+    from moe_study.posthoc.gradients import gradients_at_end
+
+    _each_finished_run(options, name, gradients_at_end)
+
+
+def _each_finished_run(options: argparse.Namespace, name: str, measure: Callable[["RunFolder"], object]) -> None:
+    """Measure the finished runs of a sweep; one that cannot be is left out with a sentence."""
     from moe_study.analysis.frame import done, load_frame
     from moe_study.errors import StudyError
-    from moe_study.posthoc.gradients import gradients_at_end
     from moe_study.runs.folder import RunFolder
 
     for path in done(load_frame([Path(options.runs_dir)], name))["folder"]:
         folder = RunFolder(path)
         try:
-            gradients_at_end(folder)
+            measure(folder)
         except StudyError as error:
             print(f"{folder.key} is left out: {error}")
 

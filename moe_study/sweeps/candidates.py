@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError
 from moe_study.sweeps.compose import Composed
 from moe_study.sweeps.partial import Meaning
+
+Question = TypeVar("Question")
+Planned = TypeVar("Planned")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,21 @@ class Candidate:
     def point(self) -> str:
         """What it shares with the same point's other seeds."""
         return dataclasses.replace(self.config, run=dataclasses.replace(self.config.run, seed=0)).key
+
+
+def resolved(
+    questions: Iterable[Question],
+    candidates: Sequence[Candidate],
+    resolve: Callable[[Question, Sequence[Candidate]], Planned],
+) -> tuple[tuple[Planned, ...], tuple[str, ...]]:
+    """What `resolve` makes of each question, and a sentence for each that the points cannot answer."""
+    found, problems = [], []
+    for question in questions:
+        try:
+            found.append(resolve(question, candidates))
+        except ConfigError as error:
+            problems.append(f"compare: {error}")
+    return tuple(found), tuple(problems)
 
 
 def setting_named(written: str, candidates: Sequence[Candidate], where: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from moe_study.design.identity import is_of_point
 from moe_study.errors import ConfigError
 from moe_study.runs.members import PlannedCell, PlannedEffect
-from moe_study.sweeps.candidates import Candidate, level_of, level_words, setting_named
+from moe_study.sweeps.candidates import Candidate, level_of, level_words, resolved, setting_named
 from moe_study.sweeps.partial import Partial, matches, on_command_line
 from moe_study.sweeps.values import in_order
 
@@ -67,13 +67,7 @@ def resolve_effects(
     questions: Iterable[EffectQuestion], candidates: Sequence[Candidate]
 ) -> tuple[tuple[PlannedEffect, ...], tuple[str, ...]]:
     """The effects with the runs of every cell, and a sentence for each that the points cannot answer."""
-    found, problems = [], []
-    for question in questions:
-        try:
-            found.append(_resolved(question, candidates))
-        except ConfigError as error:
-            problems.append(f"compare: {error}")
-    return tuple(found), tuple(problems)
+    return resolved(questions, candidates, _resolved)
 
 
 @dataclass(frozen=True)

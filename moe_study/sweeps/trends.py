@@ -18,7 +18,7 @@ from typing import Any
 
 from moe_study.errors import ConfigError
 from moe_study.runs.members import SIZES, PlannedRung, PlannedTrend
-from moe_study.sweeps.candidates import Candidate, level_of, setting_named
+from moe_study.sweeps.candidates import Candidate, level_of, resolved, setting_named
 from moe_study.sweeps.partial import Partial, in_file, matches, on_command_line
 from moe_study.sweeps.values import in_order
 
@@ -58,13 +58,7 @@ def resolve_trends(
     questions: Iterable[TrendQuestion], candidates: Sequence[Candidate]
 ) -> tuple[tuple[PlannedTrend, ...], tuple[str, ...]]:
     """The trends with the runs of every size, and a sentence for each that the points cannot answer."""
-    found, problems = [], []
-    for question in questions:
-        try:
-            found.append(_resolved(question, candidates))
-        except ConfigError as error:
-            problems.append(f"compare: {error}")
-    return tuple(found), tuple(problems)
+    return resolved(questions, candidates, _resolved)
 
 
 def _resolved(question: TrendQuestion, candidates: Sequence[Candidate]) -> PlannedTrend:
