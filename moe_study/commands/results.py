@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from moe_study.runs.folder import RunFolder
 
 DESCRIPTION = """\
@@ -64,14 +66,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.only_overview:
         launched = list_sweeps(options.runs_dir)
         for name in sweeps_to_keep(launched, committed, options.sweep):
-            if options.probe is not None:
-                _read_probe(options, name)
-            if options.sparsify:
-                _with_parts_off(options, name)
-            if options.gradients:
-                _measure_gradients(options, name)
-            if options.lazy:
-                _ask_for_lazy_experts(options, name)
+            _measure(options, name)
             kept_by = keep_replication if options.replicate else keep
             written = kept_by(Path(options.runs_dir), name, options.out, claims_of(name, root))
             print(f"{written[0].parent}: {len(written)} files")
@@ -82,45 +77,54 @@ def run(options: argparse.Namespace) -> None:
         print(path)
 
 
-def _read_probe(options: argparse.Namespace, name: str) -> None:
-    """Have the finished runs of a sweep read the probe; traces stay in their folders."""
+def _measure(options: argparse.Namespace, name: str) -> None:
+    """Have the finished runs of a sweep measured as the flags ask; what is found stays in their folders."""
+    from moe_study.analysis.frame import load_frame
+
+    asked = [measure for flag, measure in MEASURES.items() if getattr(options, flag) not in (None, False)]
+    if asked:
+        frame = load_frame([Path(options.runs_dir)], name)
+        for measure in asked:
+            measure(options, frame)
+
+
+def _read_probe(options: argparse.Namespace, frame: "pd.DataFrame") -> None:
     from moe_study.posthoc.trace import probe_of, trace_run
 
     def read(folder: "RunFolder") -> None:
         trace_run(folder, probe_of(folder, options.probe, tokens=options.tokens, progress=False), progress=False)
 
-    _each_finished_run(options, name, read)
+    _each_finished_run(frame, read)
 
 
-def _with_parts_off(options: argparse.Namespace, name: str) -> None:
-    """Sparsify the runs of a sweep that can be and were not; the curves stay in their folders."""
-    from moe_study.analysis.frame import done, load_frame
+def _with_parts_off(_options: argparse.Namespace, frame: "pd.DataFrame") -> None:
+    """Of the runs that can be sparsified."""
+    from moe_study.analysis.frame import done
     from moe_study.commands.sparsify import THRESHOLDS, parse_thresholds, write
     from moe_study.design.routing import Selection
     from moe_study.posthoc.sparsify.curve import sparsify
     from moe_study.runs.folder import RunFolder
 
-    runs = done(load_frame([Path(options.runs_dir)], name))
+    runs = done(frame)
     for path in runs[runs["routing.selection"].isin([Selection.DENSE, Selection.ALL])]["folder"]:
         folder = RunFolder(path)
         if not folder.sparsify_file.exists():
             write(folder.sparsify_file, sparsify(folder, parse_thresholds(THRESHOLDS), None))
 
 
-def _measure_gradients(options: argparse.Namespace, name: str) -> None:
-    """Of every finished run of a sweep; what was measured before is in its folder."""
+def _gradients(_options: argparse.Namespace, frame: "pd.DataFrame") -> None:
     from moe_study.posthoc.gradients import gradients_at_end
 
-    _each_finished_run(options, name, gradients_at_end)
+    _each_finished_run(frame, gradients_at_end)
 
 
-def _each_finished_run(options: argparse.Namespace, name: str, measure: Callable[["RunFolder"], object]) -> None:
+def _each_finished_run(frame: "pd.DataFrame", measure: Callable[["RunFolder"], object]) -> None:
     """Measure the finished runs of a sweep; one that cannot be is left out with a sentence."""
-    from moe_study.analysis.frame import done, load_frame
+    from moe_study.analysis.frame import done
     from moe_study.errors import StudyError
     from moe_study.runs.folder import RunFolder
 
-    for path in done(load_frame([Path(options.runs_dir)], name))["folder"]:
+    for path in done(frame)["folder"]:
         folder = RunFolder(path)
         try:
             measure(folder)
@@ -128,10 +132,11 @@ def _each_finished_run(options: argparse.Namespace, name: str, measure: Callable
             print(f"{folder.key} is left out: {error}")
 
 
-def _ask_for_lazy_experts(options: argparse.Namespace, name: str) -> None:
-    """Of every finished run of a sweep with experts; what was found before is in its folder."""
-    from moe_study.analysis.frame import load_frame
+def _lazy_experts(_options: argparse.Namespace, frame: "pd.DataFrame") -> None:
     from moe_study.posthoc.knockout.lazy_runs import LazyWish, lazy_over_runs
 
-    for line in lazy_over_runs(load_frame([Path(options.runs_dir)], name), LazyWish()).left_out:
+    for line in lazy_over_runs(frame, LazyWish()).left_out:
         print(f"left out: {line}")
+
+
+MEASURES = {"probe": _read_probe, "sparsify": _with_parts_off, "gradients": _gradients, "lazy": _lazy_experts}

@@ -33,13 +33,14 @@ class Candidate:
 def resolved(
     questions: Iterable[Question],
     candidates: Sequence[Candidate],
-    resolve: Callable[[Question, Sequence[Candidate]], Planned],
+    resolve: Callable[[Question, Sequence[Candidate]], Iterable[Planned]],
 ) -> tuple[tuple[Planned, ...], tuple[str, ...]]:
-    """What `resolve` makes of each question, and a sentence for each that the points cannot answer."""
-    found, problems = [], []
+    """All that `resolve` makes of each question, and a sentence for each that the points cannot answer."""
+    found: list[Planned] = []
+    problems = []
     for question in questions:
         try:
-            found.append(resolve(question, candidates))
+            found += resolve(question, candidates)
         except ConfigError as error:
             problems.append(f"compare: {error}")
     return tuple(found), tuple(problems)

@@ -7,14 +7,14 @@ second side may match several points, which make a curve; an effect of settings 
 over size (trends.py).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_study.errors import ConfigError
 from moe_study.runs.members import COSTS, PlannedComparison
-from moe_study.sweeps.candidates import Candidate
+from moe_study.sweeps.candidates import Candidate, resolved
 from moe_study.sweeps.effects import EffectQuestion, read_effect
 from moe_study.sweeps.partial import Partial, in_file, matches, on_command_line
 from moe_study.sweeps.trends import TrendQuestion, read_trend
@@ -123,21 +123,18 @@ def resolve(
     questions: Iterable[Question], candidates: Sequence[Candidate]
 ) -> tuple[tuple[PlannedComparison, ...], tuple[str, ...]]:
     """The comparisons with the keys of their runs, and a sentence for each that is not one between two points."""
-    found, problems = [], []
-    for question in questions:
-        try:
-            left = tuple(_runs_of_point(question.sides[0], candidates))
-            of_right = _runs_of_points if question.at else _runs_of_point
-            right = tuple(of_right(question.sides[1], candidates))
-            if set(left) & set(right):
-                raise ConfigError(_overlap(question))
-        except ConfigError as error:
-            problems.append(f"compare: {error}")
-            continue
-        texts = question.texts
-        for cost in question.at or ("",):
-            found.append(PlannedComparison(*texts, left, right, question.why, question.margin, at=cost))
-    return tuple(found), tuple(problems)
+    return resolved(questions, candidates, _resolved)
+
+
+def _resolved(question: Question, candidates: Sequence[Candidate]) -> Iterator[PlannedComparison]:
+    """One comparison, or one at each cost that the question names."""
+    left = tuple(_runs_of_point(question.sides[0], candidates))
+    of_right = _runs_of_points if question.at else _runs_of_point
+    right = tuple(of_right(question.sides[1], candidates))
+    if set(left) & set(right):
+        raise ConfigError(_overlap(question))
+    for cost in question.at or ("",):
+        yield PlannedComparison(*question.texts, left, right, question.why, question.margin, at=cost)
 
 
 def _overlap(question: Question) -> str:

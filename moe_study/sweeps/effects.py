@@ -11,7 +11,7 @@ values of its settings. What else differs among the points either goes along wit
 goes with unit), and is named; or it makes blocks, in each of which the effect is taken before they are averaged.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class _Point:
     runs: tuple[str, ...]
 
 
-def _resolved(question: EffectQuestion, candidates: Sequence[Candidate]) -> PlannedEffect:
+def _resolved(question: EffectQuestion, candidates: Sequence[Candidate]) -> Iterator[PlannedEffect]:
     names = tuple(setting_named(name, candidates, "effect") for name in question.factors)
     if len(set(names)) < len(names):
         raise ConfigError(f"{question.text} names {names[0]} twice; name two different settings")
@@ -98,7 +98,7 @@ def _resolved(question: EffectQuestion, candidates: Sequence[Candidate]) -> Plan
     planned = tuple(
         PlannedCell(block, point.levels, point.runs) for block, cells in blocks.items() for point in cells.values()
     )
-    return PlannedEffect(question.text, names, levels, planned, carried, question.why, question.margin)
+    yield PlannedEffect(question.text, names, levels, planned, carried, question.why, question.margin)
 
 
 def _points(names: Sequence[str], where: Partial, candidates: Sequence[Candidate]) -> list[_Point]:

@@ -11,7 +11,7 @@ The setting may be named by the end of its name, and a group (model) is one too.
 How the slope and its interval come about: analysis/effects/trends.py.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def resolve_trends(
     return resolved(questions, candidates, _resolved)
 
 
-def _resolved(question: TrendQuestion, candidates: Sequence[Candidate]) -> PlannedTrend:
+def _resolved(question: TrendQuestion, candidates: Sequence[Candidate]) -> Iterator[PlannedTrend]:
     over = setting_named(question.over, candidates, "over")
     left, right = (_by_level(side, over, question, candidates) for side in question.sides)
     levels = in_order(level for level in left if level in right)
@@ -74,7 +74,7 @@ def _resolved(question: TrendQuestion, candidates: Sequence[Candidate]) -> Plann
         raise ConfigError(f"{question.text}: both sides are the same point at {over}={same[0]}; change one")
     rungs = tuple(PlannedRung(level, tuple(left[level]), tuple(right[level])) for level in levels)
     one, other = map(on_command_line, question.sides)
-    return PlannedTrend(question.text, one, other, over, question.by, rungs, question.why, question.margin)
+    yield PlannedTrend(question.text, one, other, over, question.by, rungs, question.why, question.margin)
 
 
 def _by_level(

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from moe_study.analysis.format import LEAK_MARK
-from moe_study.analysis.frame import done
-from moe_study.analysis.results.intervals import by_seed, interval_text
-from moe_study.analysis.results.measure import Kept, Measure
+from moe_study.analysis.results.intervals import MOST_VALUES, by_seed, extremes_text, group_cells, interval_text
+from moe_study.analysis.results.measure import Kept, Measure, finished_runs
 from moe_study.analysis.results.probe_traces import TraceOf, traces_by_probe
 from moe_study.analysis.specialisation.by_token import FREQUENCY, POSITION, frequency_label
 from moe_study.analysis.specialisation.exchanges import DocumentExchange
@@ -34,7 +33,6 @@ from moe_study.runs.traces import Trace
 
 LANGUAGE, TOPIC, ALL = "language", "topic", "all"
 DRAWS = 99  # of the null
-MOST_VALUES = 12  # of a label in a table for people
 GROUPS = ("layer", "by", "place", "name")
 
 Floats = NDArray[np.float64]
@@ -57,11 +55,9 @@ def collect(study: Study) -> dict[str, pd.DataFrame]:
 
 def _rows(parts: list[Part], rows_of_run: Callable[[RunFolder], Iterator[dict[str, Any]]]) -> pd.DataFrame:
     found: list[dict[str, Any]] = []
-    for part in parts:
-        for run in done(part.frame).to_dict("records"):
-            if run["routing.context"] != Context.LABEL:
-                own = {"key": run["key"], "label": run["label"], "seed": int(run["seed"]), "part": part.name}
-                found += [{**own, **row} for row in rows_of_run(RunFolder(run["folder"]))]
+    for run in finished_runs(parts):
+        if run.row["routing.context"] != Context.LABEL:
+            found += [{**run.place_in_part, **row} for row in rows_of_run(run.folder)]
     return pd.DataFrame(found)
 
 
@@ -179,16 +175,8 @@ def elsewhere_text(kept: Kept) -> str:
     blocks.append(markdown(Cells(header, table, text_columns=(0,))).rstrip())
     for label, layer, own in _closest(kept):
         wide = by_seed(own[(own["layer"] == layer) & (own["by"] != ALL)], "elsewhere", GROUPS)
-        few = wide.index.get_level_values("by").value_counts() <= MOST_VALUES
-        shown = [
-            [by, str(name), interval_text(values, "")]
-            for (_, by, _, name), values in zip(wide.index, wide.to_numpy(dtype=float), strict=True)
-            if few[by]
-        ]
-        blocks += [
-            f"## {label}, layer {layer}",
-            markdown(Cells(["by", "tokens", "elsewhere"], shown, text_columns=(0, 1))),
-        ]
+        cells = Cells(["by", "tokens", "elsewhere"], group_cells(wide, ""), text_columns=(0, 1))
+        blocks += [f"## {label}, layer {layer}", markdown(cells)]
     return "\n\n".join(block.rstrip() for block in blocks) + "\n"
 
 
@@ -239,13 +227,9 @@ def _learned(study: Study) -> set[str]:
 
 def _pattern(here: pd.DataFrame) -> str:
     """The groups with the smallest and the largest share, for each way to group that has few."""
-    parts = []
-    for by, own in here[here["by"] != ALL].groupby("by", sort=False):
-        means = own.groupby("name", sort=False)["elsewhere"].mean().sort_values(kind="stable")
-        if 1 < len(means) <= MOST_VALUES:
-            low, high = (f"{means.iloc[place]:.2f} ({means.index[place]})" for place in (0, -1))
-            parts.append(f"by {by} from {low} to {high}")
-    return f"; {', '.join(parts)}" if parts else ""
+    grouped = here[here["by"] != ALL].groupby("by", sort=False)
+    means_by = {str(by): own.groupby("name", sort=False)["elsewhere"].mean() for by, own in grouped}
+    return extremes_text({by: means for by, means in means_by.items() if len(means) <= MOST_VALUES})
 
 
 MEASURE = Measure(

@@ -12,18 +12,16 @@ import pandas as pd
 
 from moe_study.analysis.comparison import Comparison
 from moe_study.analysis.format import LEAK_MARK
-from moe_study.analysis.frame import done
 from moe_study.analysis.gradients import ONE_EXPERT, SHOWN, by_seed, joined, settled
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
 from moe_study.analysis.plots.gradients import by_point, units_of
 from moe_study.analysis.plots.style import save_png
-from moe_study.analysis.results.measure import OF, Kept, Measure, rows_of_part
+from moe_study.analysis.results.measure import OF, Kept, Measure, finished_runs, rows_of_part
 from moe_study.analysis.statistics import t_interval
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
 from moe_study.runs.findings import all_findings
-from moe_study.runs.folder import RunFolder
 from moe_study.runs.gradients import COLUMNS, read_gradients
 
 FINDING = "gradients"
@@ -51,14 +49,11 @@ EXPLAINED = {
 def gradient_rows(study: Study) -> pd.DataFrame:
     """The norms of every finished run that has any: key, label, seed, of (TRAINING, FINISHED), and COLUMNS."""
     parts = []
-    for part in study.parts:
-        for run in done(part.frame).to_dict("records"):
-            folder = RunFolder(run["folder"])
-            place = {"key": run["key"], "label": run["label"], "seed": int(run["seed"])}
-            if len(recorded := read_gradients(folder)):
-                parts.append(recorded.assign(**place, of=TRAINING))
-            for finding in all_findings(folder.findings_folder, FINDING):
-                parts.append(finding.table.assign(**place, of=FINISHED))
+    for run in finished_runs(study.parts):
+        if len(recorded := read_gradients(run.folder)):
+            parts.append(recorded.assign(**run.place, of=TRAINING))
+        for finding in all_findings(run.folder.findings_folder, FINDING):
+            parts.append(finding.table.assign(**run.place, of=FINISHED))
     if not parts:
         return pd.DataFrame()
     rows = pd.concat(parts, ignore_index=True)

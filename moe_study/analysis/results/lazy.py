@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_study.analysis.frame import done
-from moe_study.analysis.results.measure import Kept, Measure, rows_of_part
+from moe_study.analysis.results.measure import Kept, Measure, finished_runs, rows_of_part
 from moe_study.analysis.specialisation.lazy import (
     DROP_COLUMNS,
     EXPERT_COLUMNS,
@@ -17,7 +16,6 @@ from moe_study.analysis.specialisation.lazy import (
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import markdown
 from moe_study.runs.findings import all_findings
-from moe_study.runs.folder import RunFolder
 
 EXPERTS, DROPS = "lazy_experts", "lazy_drops"  # findings, which stand one under the other: `table` says which
 RUN = ("key", "label", "seed", "table")
@@ -36,13 +34,11 @@ intervals, described and not tested."""
 def lazy_rows(study: Study) -> pd.DataFrame:
     """What every finished run was found to have: RUN, and the columns of both findings; none where none was asked."""
     rows: list[dict[Any, Any]] = []
-    for part in study.parts:
-        for run in done(part.frame).to_dict("records"):
-            findings = RunFolder(run["folder"]).findings_folder
-            for name in (EXPERTS, DROPS):
-                place = dict(zip(RUN, (run["key"], run["label"], int(run["seed"]), name), strict=True))
-                tables = [finding.table for finding in all_findings(findings, name)]
-                rows += [{**place, **row} for table in tables[-1:] for row in table.to_dict("records")]
+    for run in finished_runs(study.parts):
+        for name in (EXPERTS, DROPS):
+            tables = [finding.table for finding in all_findings(run.folder.findings_folder, name)]
+            place = {**run.place, "table": name}
+            rows += [{**place, **row} for table in tables[-1:] for row in table.to_dict("records")]
     columns = dict.fromkeys((*RUN, *EXPERT_COLUMNS, *DROP_COLUMNS))
     return pd.DataFrame(rows, columns=list(columns))
 

@@ -11,21 +11,24 @@ and put its MEASURE into the list of measures.py. From then on
 - results/questions.yaml may say that a question is read from it (`read: {xmoe/dense: [comparisons, sparsify]}`):
   its `sentences` stand in results/README.md, or `command` where no run was measured yet.
 
-Rows begin with key, label and seed of a run, as a study's frame has them; whatever comes behind is the measure's own.
+Rows begin with what names their run (FinishedRun.place), as a study's frame has it; whatever comes behind is the
+measure's own.
 """
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 
+from moe_study.analysis.frame import Row, done
 from moe_study.analysis.study import Part, Study
 from moe_study.errors import DataError
 from moe_study.files import write_bytes_atomic, write_text_atomic
+from moe_study.runs.folder import RunFolder
 
 OF = "-"  # between the name of a measure and what was measured: tokens-brown
 READING = "/"  # between that and one of its readings: tokens-brown/unseen
@@ -37,6 +40,32 @@ class Kept(NamedTuple):
     rows: pd.DataFrame
     study: Study
     of: str = ""  # the probe, of a measure that is made on one
+
+
+class FinishedRun(NamedTuple):
+    """A run with a result, for `collect` to measure."""
+
+    row: Row  # of the study's frame
+    part: Part
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.row["folder"])
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What its rows begin with: key, label and seed."""
+        return {"key": self.row["key"], "label": self.row["label"], "seed": int(self.row["seed"])}
+
+    @property
+    def place_in_part(self) -> dict[str, Any]:
+        """The same with the name of the evaluation set, for rows that are compared within each."""
+        return {**self.place, "part": self.part.name}
+
+
+def finished_runs(parts: Iterable[Part]) -> Iterator[FinishedRun]:
+    """Every run with a result, part by part."""
+    return (FinishedRun(row, part) for part in parts for row in done(part.frame).to_dict("records"))
 
 
 @dataclass(frozen=True)

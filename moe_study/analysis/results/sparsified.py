@@ -8,13 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moe_study.analysis.frame import done
 from moe_study.analysis.results.intervals import interval_text
-from moe_study.analysis.results.measure import Kept, Measure
+from moe_study.analysis.results.measure import Kept, Measure, finished_runs
 from moe_study.analysis.study import Study
 from moe_study.analysis.tables_out import Cells, markdown
 from moe_study.files import read_json
-from moe_study.runs.folder import RunFolder
 
 AT = 5  # costs at which curves are read, evenly over what all of them reach
 COLUMNS = ("key", "label", "seed", "part", "split", "threshold", "experts_per_token", "flops_per_token", "loss")
@@ -22,13 +20,11 @@ COLUMNS = ("key", "label", "seed", "part", "split", "threshold", "experts_per_to
 
 def sparsify_rows(study: Study) -> pd.DataFrame:
     """The points of every finished run's RUN/sparsify.json, one row each; none where no run was sparsified."""
-    rows: list[tuple[Any, ...]] = []
-    for part in study.parts:
-        for run in done(part.frame).to_dict("records"):
-            curve = read_json(RunFolder(run["folder"]).sparsify_file)
-            if isinstance(curve, dict):
-                own = (run["key"], run["label"], int(run["seed"]), part.name)
-                rows += [(*own, *(point[name] for name in COLUMNS[4:])) for point in curve["points"]]
+    rows: list[dict[str, Any]] = []
+    for run in finished_runs(study.parts):
+        curve = read_json(run.folder.sparsify_file)
+        if isinstance(curve, dict):
+            rows += [{**point, **run.place_in_part} for point in curve["points"]]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from moe_study.analysis.comparison import Comparison, as_one_family, untested
-from moe_study.analysis.frame import done
-from moe_study.analysis.results.intervals import by_seed, interval_text
-from moe_study.analysis.results.measure import Kept, Measure
+from moe_study.analysis.results.intervals import by_seed, extremes_text, group_cells, interval_text
+from moe_study.analysis.results.measure import Kept, Measure, finished_runs
 from moe_study.analysis.results.probe_traces import TraceOf, traces_by_probe
 from moe_study.analysis.results.verdicts import Finding
 from moe_study.analysis.specialisation.by_token import FREQUENCY, HARDNESS, POSITION, by_token
@@ -18,7 +16,6 @@ from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
 from moe_study.sweeps.claims import Claim
 
-MOST_VALUES = 12  # of a label in a table for people; the parquet has all
 SPREAD = 1e-6  # experts per token that differ by less are one number
 GROUPS = ("by", "place", "name")
 
@@ -34,12 +31,10 @@ def collect(study: Study) -> dict[str, pd.DataFrame]:
 def token_rows(study: Study, trace_of: TraceOf) -> pd.DataFrame:
     """Groups of tokens (specialisation/by_token.py) of every finished run that has a trace."""
     parts = []
-    for part in study.parts:
-        for run in done(part.frame).to_dict("records"):
-            if (trace := trace_of(Path(run["folder"]))) is not None:
-                own = {"key": run["key"], "label": run["label"], "seed": int(run["seed"]), "part": part.name}
-                found = by_token(trace)
-                parts.append(pd.concat([pd.DataFrame([own] * len(found)), found], axis=1))
+    for run in finished_runs(study.parts):
+        if (trace := trace_of(run.folder.path)) is not None:
+            found = by_token(trace)
+            parts.append(pd.concat([pd.DataFrame([run.place_in_part] * len(found)), found], axis=1))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -88,17 +83,8 @@ def _paired(rows: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
 
 def _difference(rows: pd.DataFrame, comparison: Comparison) -> Cells:
     paired = _paired(rows, comparison)
-    shown = _shown(paired[paired.index.get_level_values("by") != HARDNESS], "+")
+    shown = group_cells(paired[paired.index.get_level_values("by") != HARDNESS])
     return Cells(["by", "tokens", f"difference ({paired.shape[1]} seeds)"], shown, text_columns=(0, 1))
-
-
-def _shown(wide: pd.DataFrame, sign: str) -> list[list[str]]:
-    """(by, name, mean with its interval) of each group, but of labels with more values than a reader looks through."""
-    by = wide.index.get_level_values("by").astype(str)
-    names = wide.index.get_level_values("name").astype(str)
-    few = by.value_counts() <= MOST_VALUES
-    values_GS = wide.to_numpy(dtype=float)
-    return [[b, name, interval_text(own, sign)] for b, name, own in zip(by, names, values_GS, strict=True) if few[b]]
 
 
 def _work(rows: pd.DataFrame) -> Iterator[str]:
@@ -106,7 +92,7 @@ def _work(rows: pd.DataFrame) -> Iterator[str]:
     for label, work in _varying(rows):
         header = ["by", "tokens", f"experts per token ({work.shape[1]} seeds)"]
         yield f"## Experts per token of {label}"
-        yield markdown(Cells(header, _shown(work, ""), text_columns=(0, 1))).rstrip()
+        yield markdown(Cells(header, group_cells(work, ""), text_columns=(0, 1))).rstrip()
 
 
 def _varying(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -187,13 +173,9 @@ def hardness(kept: Kept) -> Iterator[str]:
 
 def _extremes(work: pd.DataFrame) -> str:
     """Which values of position and of each label have the most and the fewest experts."""
-    parts = []
-    for by in dict.fromkeys(work.index.get_level_values("by")):
-        own = work[work.index.get_level_values("by") == by].mean(axis=1).sort_values(kind="stable")
-        if by != HARDNESS and len(own) > 1:
-            fewest, most = (str(own.index.get_level_values("name")[place]) for place in (0, -1))
-            parts.append(f"by {by} from {own.iloc[0]:.2f} ({fewest}) to {own.iloc[-1]:.2f} ({most})")
-    return f"; {', '.join(parts)}" if parts else ""
+    means = work.mean(axis=1).droplevel("place")
+    ways = (by for by in dict.fromkeys(means.index.get_level_values("by")) if by != HARDNESS)
+    return extremes_text({str(by): means.xs(by, level="by") for by in ways})
 
 
 MEASURE = Measure(
