@@ -1,7 +1,8 @@
 """What was drawn and written of a study, as an artifact of Weights & Biases.
 
-Offline, everything that `wandb sync` later needs lies beside what was written (WANDB_DATA_DIR, if set, keeps copies of
-the files elsewhere). wandb is imported only here and only when asked for.
+Offline, everything that `wandb sync` later needs lies beside what was written, and is named from there, so that the
+folder may be moved first: wandb sync is to be typed in it (WANDB_DATA_DIR, if set, keeps copies of the files elsewhere,
+which stay where they are). wandb is imported only here and only when asked for.
 """
 
 import contextlib
@@ -43,7 +44,9 @@ def publish(
             )
             artifact = wandb.Artifact(f"{slug}-{kind}", type=kind, metadata=dict(facts))
             for file in files:
-                artifact.add_file(str(file), name=file.relative_to(base).as_posix())
+                entry = artifact.add_file(str(file), name=file.relative_to(base).as_posix())
+                if mode == "offline":
+                    entry.local_path = _from(base, entry.local_path)
             run.log_artifact(artifact)
             run.finish()
     except (Exception, SystemExit) as error:  # wandb ends the process where it has no key
@@ -52,6 +55,12 @@ def publish(
             " everything here, and wandb sync sends it later"
         ) from error
     return f"{slug}-{kind}"
+
+
+def _from(base: Path, path: str | None) -> str | None:
+    """A path below `base` as seen from there; any other as it is."""
+    root = base.resolve()
+    return Path(path).relative_to(root).as_posix() if path and Path(path).is_relative_to(root) else path
 
 
 @contextlib.contextmanager

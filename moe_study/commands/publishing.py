@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def publish_if_asked(options: argparse.Namespace, files: Sequence[Path], base: P
     artifact = publish(files, base, name=name, kind=kind, mode=options.wandb, project=project, facts=facts)
     where = f"in the project {project}"
     if options.wandb == "offline":
-        where = f"in {base / 'wandb'}; type: wandb sync {base / 'wandb' / 'offline-run-*'}"
+        where = f"in {base / 'wandb'}; type: cd {shlex.quote(str(base))} && wandb sync wandb/offline-run-*"
     print(f"{len(files)} file(s) are the artifact {artifact} {where}")
 
 

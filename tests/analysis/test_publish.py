@@ -16,10 +16,12 @@ from tests.wandb_files import records
 
 class FakeArtifact:
     def __init__(self, name, type, metadata):
-        self.name, self.type, self.metadata, self.files = name, type, metadata, {}
+        self.name, self.type, self.metadata, self.files, self.entries = name, type, metadata, {}, {}
 
     def add_file(self, path, name):
         self.files[name] = Path(path).read_bytes()
+        self.entries[name] = types.SimpleNamespace(local_path=str(Path(path).resolve()))
+        return self.entries[name]
 
 
 @pytest.fixture
@@ -64,6 +66,21 @@ def test_an_artifact_holds_the_files_by_their_places(files, wandb):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("mode", "named"), [("offline", "part/table.csv"), ("online", "{out}/part/table.csv")])
+def test_what_waits_for_a_sync_is_named_from_its_folder(files, wandb, mode, named):
+    send(files, mode=mode)
+    (artifact,) = wandb.kept
+    assert artifact.entries["part/table.csv"].local_path == named.format(out=files[0].parent.resolve())
+
+
+def test_copies_that_the_user_wants_elsewhere_keep_their_places(files, wandb, tmp_path, monkeypatch):
+    copy = tmp_path / "elsewhere" / "copy"
+    monkeypatch.setattr(FakeArtifact, "add_file", lambda *_, **__: kept)
+    kept = types.SimpleNamespace(local_path=str(copy))
+    send(files)
+    assert kept.local_path == str(copy)
+
+
 @pytest.mark.parametrize("error", [SystemExit("no API key"), ConnectionError("no route to host\nmore")])
 def test_a_failure_is_one_sentence_that_says_where_the_files_are(files, wandb, error):
     def init(**settings):
@@ -87,7 +104,7 @@ def test_the_commands_send_what_they_have_written_to_the_project_of_the_runs(tmp
     assert {"answers.md", "table.csv", "table.parquet", "table.md", "table.tex"} <= set(tables.files)
     assert tables.files["table.csv"] == (out / "table.csv").read_bytes() and len(tables.metadata["runs"]) == 4
     assert list(report.files) == ["r.html"] and (report.name, wandb.settings["project"]) == ("runs-report", "p")
-    assert f"are the artifact runs-tables in {out / 'wandb'}; type: wandb sync" in said
+    assert f"are the artifact runs-tables in {out / 'wandb'}; type: cd {out} && wandb sync wandb/offline-run-*" in said
     assert "are the artifact runs-report in the project p" in said
 
 
@@ -99,18 +116,18 @@ def test_without_the_option_wandb_is_not_imported(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_the_real_library_keeps_everything_that_a_later_sync_needs_in_one_folder(files, tmp_path, monkeypatch):
+def test_the_real_library_keeps_all_that_a_later_sync_needs_in_a_folder_that_can_be_moved(files, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
     send(files)
-    (file,) = (files[0].parent / "wandb").glob("offline-run-*-report-recipe-init/*.wandb")
+    for file in files:
+        file.unlink()  # the next plots will write others
+    moved = files[0].parent.rename(tmp_path / "moved")
+    (file,) = (moved / "wandb").glob("offline-run-*-report-recipe-init/*.wandb")
     (artifact,) = [record.artifact for record in records(file) if record.HasField("artifact")]
     assert (artifact.name, artifact.type, json.loads(artifact.metadata)) == (
         "recipe-init-tables", "tables", {"runs": ["a"]},
     )  # fmt: skip
     kept = {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
-    assert set(kept) == {"table.csv", "part/table.csv"}
-    assert all(path.is_relative_to(files[0].parent.resolve()) for path in kept.values())
-    for file in files:
-        file.unlink()  # the next plots will write others
-    copies = {name: path.read_text() for name, path in kept.items()}
+    assert set(kept) == {"table.csv", "part/table.csv"} and not any(path.is_absolute() for path in kept.values())
+    copies = {name: (moved / path).read_text() for name, path in kept.items()}
     assert copies == {"table.csv": "x\n0\n", "part/table.csv": "x\n1\n"}

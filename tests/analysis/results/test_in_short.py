@@ -21,11 +21,10 @@ from moe_study.analysis.results.in_short import BEGIN, END, in_short, with_block
 from moe_study.analysis.results.keep import keep
 from moe_study.analysis.results.papers import by_paper, number_of
 from moe_study.errors import DataError
-from moe_study.runs.members import Launch, PlannedComparison, record_launch
 from moe_study.sweeps.claims import Claim, Claims, Expected
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.sweep_file import claims_of, sweep_names
-from tests.analysis import planted
+from tests.analysis.results.launched import SWEEP, launch
 
 SVG = "{http://www.w3.org/2000/svg}"
 CLAIMS = Claims(
@@ -51,22 +50,14 @@ AGAINST = Against("mine/own", "dense 1x", "Next to the dense model")
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory):
     root = tmp_path_factory.mktemp("short")
-    keys = [folder.name for folder in planted.plant(root / "runs", seeds=range(4))]
-    dense, two, sequence = (tuple(keys[place : place + 4]) for place in (0, 12, 20))
-    comparisons = (
-        PlannedComparison("two", "dense", two, dense, "Are two better?", 0.02),
-        PlannedComparison("sequence", "two", sequence, two, "Which unit?", 0.02),
-        PlannedComparison("lost", "two", ("0" * 16,), two, "Never trained?", 0.02),
-    )
-    record_launch(root / "runs", "mine/own@cpu", Launch((), tuple(keys), comparisons, dict.fromkeys(keys, "a")))
-    keep(root / "runs", "mine/own@cpu", root / "out", CLAIMS)
+    keep(launch(root / "runs", CLAIMS), SWEEP, root / "out", CLAIMS)
     return [answered(archive, CLAIMS) for archive in archives(root / "out")]
 
 
 def test_headlines_are_told_with_their_verdicts_and_what_was_not_run_is_passed_over(sweeps):
     short = in_short(sweeps, Headlines(HEAD, AGAINST))
     text = "\n".join(short.lines)
-    assert "1 sweep, 24 runs of " in text and "each comparison over 4 paired seeds" in text
+    assert "1 sweep, 30 runs of " in text and "each comparison over 5 paired seeds" in text
     assert "Of 3 claims of the papers 1 hold at this size, 1 fail and 1 are undecided" in text
     assert "(2402.13089: 1 of 3 hold)" in text
     assert "- **holds**: Two are better: -0.1" in text and "- **fails**: Two are worse: -0.1" in text

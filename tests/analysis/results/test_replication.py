@@ -20,11 +20,11 @@ from moe_study.analysis.results.replication import (
 )
 from moe_study.analysis.results.verdicts import findings
 from moe_study.errors import StudyError
-from moe_study.runs.members import Launch, PlannedComparison, record_launch
+from moe_study.runs.members import Launch, record_launch
 from moe_study.sweeps.claims import Claim, Claims, Expected
 from tests.analysis import planted
+from tests.analysis.results.launched import SWEEP, launch
 
-SWEEP = "mine/own@cpu"
 CLAIMS = Claims(
     "a paper, Table 1",
     (),
@@ -34,30 +34,14 @@ CLAIMS = Claims(
         Claim("sequence", "one", "Which unit?"),
     ),
 )
-PLACES = {"dense": 0, "one": 2, "two": 3, "frozen": 4, "sequence": 5}
-FIRST = (0.0, -0.08, -0.06, -0.14, -0.138, -0.10)  # effects of planted.FIRST_LOOK
-AGAIN = (0.0, -0.08, -0.06, -0.14, -0.138, -0.02)  # the sequence router is worse than one expert here
-
-
-def launched(root, seeds, effects, overrides=(), rng=0):
-    keys = [folder.name for folder in planted.plant(root, effects=effects, seeds=seeds, rng=rng)]
-    n = len(seeds)
-
-    def runs(name):
-        return tuple(keys[n * PLACES[name] : n * (PLACES[name] + 1)])
-
-    comparisons = tuple(
-        PlannedComparison(c.left, c.right, runs(c.left), runs(c.right), margin=0.02) for c in CLAIMS.claims
-    )
-    record_launch(root, SWEEP, Launch(tuple(overrides), tuple(keys), comparisons, dict.fromkeys(keys, "a")))
-    return root
+AGAIN = (*planted.EFFECTS[:5], -0.02)  # the sequence router, last, is worse than one expert here
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("twice")
-    keep(launched(folder / "runs", range(5), FIRST), SWEEP, folder / "results", CLAIMS)
-    again = launched(folder / "again", range(5, 10), AGAIN, ["run.seed=5,6,7,8,9"], rng=1)
+    keep(launch(folder / "runs", CLAIMS), SWEEP, folder / "results", CLAIMS)
+    again = launch(folder / "again", CLAIMS, seeds=range(5, 10), effects=AGAIN, overrides=["run.seed=5,6,7,8,9"], rng=1)
     keep_replication(again, SWEEP, folder / "results", CLAIMS)
     return folder / "results"
 
@@ -88,13 +72,13 @@ def test_the_overview_has_a_line_for_each_sweep_that_was_run_again(out):
 
 
 def test_a_first_result_that_is_written_again_keeps_what_stands_beside_it(out, tmp_path):
-    keep(launched(tmp_path / "runs", range(5), FIRST), SWEEP, out, CLAIMS)
+    keep(launch(tmp_path / "runs", CLAIMS), SWEEP, out, CLAIMS)
     (one,) = [answered(archive, CLAIMS) for archive in archives(out)]
     assert one.replication is not None and len(one.replication.pairs) == 3
 
 
 def test_seeds_of_the_first_result_are_refused_in_one_sentence(out, tmp_path):
-    runs = launched(tmp_path / "runs", (4, 5), FIRST)
+    runs = launch(tmp_path / "runs", CLAIMS, seeds=(4, 5))
     before = (out / SWEEP / FOLDER / TEXT).read_bytes()
     with pytest.raises(StudyError, match=r"seed 4 in .* first result of mine/own@cpu") as caught:
         keep_replication(runs, SWEEP, out, CLAIMS)
@@ -103,7 +87,7 @@ def test_seeds_of_the_first_result_are_refused_in_one_sentence(out, tmp_path):
 
 
 def test_without_a_first_result_there_is_nothing_to_compare_with(tmp_path):
-    runs = launched(tmp_path / "runs", (5, 6), FIRST)
+    runs = launch(tmp_path / "runs", CLAIMS, seeds=(5, 6))
     with pytest.raises(StudyError, match="has no first result to compare with; run moe-study results"):
         keep_replication(runs, SWEEP, tmp_path / "results", CLAIMS)
 

@@ -1,0 +1,35 @@
+"""Planted runs of a sweep that was launched with comparisons: what is kept, told and replicated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from moe_study.runs.members import Launch, PlannedComparison, record_launch
+from moe_study.sweeps.claims import Claims
+from tests.analysis import planted
+
+SWEEP = "mine/own@cpu"
+MARGIN = 0.02
+PLACES = {"dense": 0, "one": 2, "two": 3, "frozen": 4, "sequence": 5}  # of points in planted.FIRST_LOOK
+NEVER_TRAINED = ("0" * 16,)  # of a side that no point is called
+
+
+def launch(
+    root: Path,
+    claims: Claims,
+    *,
+    seeds: Sequence[int] = range(5),
+    effects: Sequence[float] = planted.EFFECTS,
+    overrides: Sequence[str] = (),
+    rng: int = 0,
+) -> Path:
+    """Plant runs in `root`, launched as SWEEP to compare the pairs that `claims` are of; `root`."""
+    keys = [folder.name for folder in planted.plant(root, effects=effects, seeds=seeds, rng=rng)]
+    n = len(seeds)
+
+    def runs(side: str) -> tuple[str, ...]:
+        return tuple(keys[n * PLACES[side] : n * (PLACES[side] + 1)]) if side in PLACES else NEVER_TRAINED
+
+    pairs = dict.fromkeys((claim.left, claim.right) for claim in claims.claims)
+    comparisons = tuple(PlannedComparison(*pair, *map(runs, pair), margin=MARGIN) for pair in pairs)
+    record_launch(root, SWEEP, Launch(tuple(overrides), tuple(keys), comparisons, dict.fromkeys(keys, "a")))
+    return root
