@@ -41,6 +41,16 @@ def percent(level: float) -> str:
     return f"{100 * level:.4g}%"
 
 
+def with_bounds(mean: float, low: float, high: float, form: str) -> str:
+    """A mean in a format such as "+.3f", with its interval if it has one."""
+    return f"{mean:{form}}" if math.isnan(low) else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def with_leak_mark(label: str, leaks: bool) -> str:
+    """The label of a point, with a mark where its routing reads later tokens."""
+    return f"{label} {LEAK_MARK}" if leaks else label
+
+
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
     """Lines of equal columns, two spaces apart; the columns in `right` are set to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from moe_study.analysis.absent import AbsentRun, reasons, states
 from moe_study.analysis.comparison import Comparison, OneTested, Tested, Verdict
-from moe_study.analysis.format import LEAK_MARK, percent
+from moe_study.analysis.format import percent, with_leak_mark
 from moe_study.analysis.statistics import MOST_SEEDS, POWER, Interval
 
 HOW_TO_READ = (
@@ -22,7 +22,7 @@ UNTESTED = "; not planned, so not tested"
 
 def sentence(c: Comparison, leaking: Collection[str] = ()) -> str:
     """What one comparison shows, in one line; the labels of `leaking` carry their mark."""
-    point, against = (f"{name} {LEAK_MARK}" if name in leaking else name for name in (c.point, c.against))
+    point, against = (with_leak_mark(name, name in leaking) for name in (c.point, c.against))
     return _claim(c, point, against) + (" (asked after results were there)" if c.asked.late else "")
 
 

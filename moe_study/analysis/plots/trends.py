@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 
 from moe_study.analysis.comparison import LEVEL
 from moe_study.analysis.effects.trends import Trend
-from moe_study.analysis.format import LEAK_MARK, count, percent
+from moe_study.analysis.format import LEAK_MARK, count, percent, with_leak_mark
 from moe_study.analysis.plots.style import COLOURS, INK, house_style, new_figure, title
 
 ACROSS = 3  # panels in a row
@@ -58,5 +58,5 @@ def _panel(axes: Axes, trend: Trend) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y")
     axes.set_xlabel(trend.size_words)
-    mark = f" {LEAK_MARK}" if trend.leaks else ""
-    axes.set_title(f"{trend.asked.left}{mark}\n− {trend.asked.right}", fontsize=7.5, loc="left", color=INK)
+    left = with_leak_mark(trend.asked.left, trend.leaks)
+    axes.set_title(f"{left}\n− {trend.asked.right}", fontsize=7.5, loc="left", color=INK)

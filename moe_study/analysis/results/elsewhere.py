@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize
 
-from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.format import with_leak_mark
 from moe_study.analysis.results.intervals import MOST_VALUES, by_seed, extremes_text, group_cells, interval_text
 from moe_study.analysis.results.measure import Kept, Measure, finished_runs
 from moe_study.analysis.results.probe_traces import TraceOf, traces_by_probe
@@ -211,7 +211,7 @@ def sentences(kept: Kept) -> Iterator[str]:
             continue
         here = own[own["layer"] == layer]
         whole = here[here["by"] == ALL]
-        name = f"{label} {LEAK_MARK}" if label in leaking else label
+        name = with_leak_mark(label, label in leaking)
         yield (
             f"{name} sends {interval_text(whole['elsewhere'].to_numpy(), '')} of the tokens {where} "
             f"elsewhere than a router by language ({interval_text(whole['chance'].to_numpy(), '')} by chance; layer "

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moe_study.analysis.format import with_bounds
 from moe_study.analysis.statistics import t_interval
 
 MOST_VALUES = 12  # of a label in a table for people; the parquet has all
@@ -17,7 +18,7 @@ def interval_text(values_S: Sequence[float] | NDArray[np.float64], sign: str = "
     if not len(values):
         return ""
     mean, _, low, high = (float(one) for one in t_interval(values))
-    return f"{mean:{sign}.3f}" if np.isnan(low) else f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return with_bounds(mean, low, high, f"{sign}.3f")
 
 
 def by_seed(rows: pd.DataFrame, value: str, groups: Sequence[str]) -> pd.DataFrame:

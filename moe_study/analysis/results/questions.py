@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moe_study.analysis.format import LEAK_MARK, count, duration
+from moe_study.analysis.format import count, duration, with_leak_mark
 from moe_study.analysis.frame import each
 from moe_study.analysis.results.answered import Answered
 from moe_study.analysis.results.measures import find_measure, read_answer
@@ -108,7 +108,7 @@ def _costs(study: Study) -> Iterator[str]:
     for part in study.parts:
         known = part.table.dropna(subset=["loss"]).sort_values("loss", kind="stable")
         points = [
-            f"{row.label}{f' {LEAK_MARK}' if row.label in part.leaking else ''} {row.loss:.3f} "
+            f"{with_leak_mark(row.label, row.label in part.leaking)} {row.loss:.3f} "
             f"({count(row.executed_flops_per_token)}, {duration(row.train_seconds)})"
             for row in each(known)
         ]

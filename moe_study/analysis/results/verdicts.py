@@ -7,7 +7,7 @@ from moe_study.analysis.comparison import Comparison, Tested, Verdict
 from moe_study.analysis.effects.contrasts import Effect
 from moe_study.analysis.effects.equal_cost import EqualCost
 from moe_study.analysis.effects.trends import Trend
-from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.format import with_bounds, with_leak_mark
 from moe_study.analysis.report import request_of
 from moe_study.analysis.results.turned import turned
 from moe_study.analysis.study import Part, Study
@@ -51,8 +51,7 @@ class Finding:
         c = self.tested
         tested = c.same_interval if c.verdict is Verdict.SAME else c.interval
         shown = c.difference if c.difference.n < 2 else tested
-        bounds = "" if c.difference.n < 2 else f" [{shown.low:+.3f}, {shown.high:+.3f}]"
-        return f"{c.difference.mean:+.3f}{bounds}"
+        return with_bounds(c.difference.mean, shown.low, shown.high, "+.3f")
 
     @property
     def pair(self) -> str:
@@ -62,15 +61,17 @@ class Finding:
         if isinstance(self.tested, Effect):
             return _effect_words(self.tested)
         if isinstance(self.tested, Trend):
-            mark = f" {LEAK_MARK}" if self.tested.leaks else ""
-            return f"{self.tested.name}{mark}, per doubling of {self.tested.size_words}"
+            return f"{with_leak_mark(self.tested.name, self.tested.leaks)}, per doubling of {self.tested.size_words}"
         leaking = self.part.leaking
+
+        def marked(label: str) -> str:
+            return with_leak_mark(label, label in leaking)
+
         if isinstance(self.tested, EqualCost):
-            mark = f" {LEAK_MARK}" if set(self.tested.asked.points) & leaking else ""
-            family = f"{self.tested.family_name}{mark} at equal {self.tested.cost.words}"
-            return f"{_marked(self.tested.point, leaking)} − {family}"
+            family = with_leak_mark(self.tested.family_name, bool(set(self.tested.asked.points) & leaking))
+            return f"{marked(self.tested.point)} − {family} at equal {self.tested.cost.words}"
         assert isinstance(self.tested, Comparison)
-        return f"{_marked(self.tested.point, leaking)} − {_marked(self.tested.against, leaking)}"
+        return f"{marked(self.tested.point)} − {marked(self.tested.against)}"
 
     @property
     def sentence(self) -> str:
@@ -88,10 +89,6 @@ class Finding:
         return float(runs[runs["label"].isin(list(request_of(self.tested).labels))]["train_seconds"].sum()) / 3600
 
 
-def _marked(label: str, leaking: frozenset[str]) -> str:
-    return f"{label} {LEAK_MARK}" if label in leaking else label
-
-
 def _effect_words(effect: Effect) -> str:
     """What the number of an effect is made of."""
     first, *second = effect.contrast.changes
@@ -99,7 +96,7 @@ def _effect_words(effect: Effect) -> str:
     if second:
         what = f"({what} at {second[0].after}) − ({what} at {second[0].before})"
     over = f", over {effect.contrast.over} {'squares' if second else 'pairs'} of points" * (effect.contrast.over > 1)
-    return f"{what}{over}{f' {LEAK_MARK}' if effect.leaks else ''}"
+    return with_leak_mark(f"{what}{over}", effect.leaks)
 
 
 def verdict_of(expect: Expected, c: Tested) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.format import with_bounds, with_leak_mark
 from moe_study.analysis.specialisation.over_runs import ENDS, RunFindings, over_seeds_of
 from moe_study.analysis.specialisation.points import MeasuredRun, PointRow, Question, measured_run, points_of
 from moe_study.analysis.specialisation.run_tables import CLUSTER, CONTROL, CONTROL_TOKENS, TOKEN_ID
@@ -46,7 +46,7 @@ def control_lines(runs: Sequence[RunFindings]) -> Iterator[str]:
             if (left := _left_of(row.question)) and _knows(row):
                 most[left] = row
         parts = [_left(row, by_place[row.layer, left]) for left, row in most.items()]
-        name = f"{point.label} {LEAK_MARK}" if point.leaks else point.label
+        name = with_leak_mark(point.label, point.leaks)
         yield f"{name}: {'; '.join(parts) or 'what its experts know of labels here may be nothing'}"
 
 
@@ -131,10 +131,8 @@ def _share(row: dict[Any, Any], name: str) -> str:
 
 def _interval(mean: float, low: float, high: float, form: str) -> str:
     """The mean with its interval over seeds, if it has one."""
-    if np.isnan(mean):
-        return "no number"
-    return f"{mean:{form}}" if np.isnan(low) else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+    return "no number" if np.isnan(mean) else with_bounds(mean, low, high, form)
 
 
 def _name(point: Any, table: pd.DataFrame) -> str:
-    return f"{point} {LEAK_MARK}" if table["leaks"].any() else str(point)
+    return with_leak_mark(str(point), bool(table["leaks"].any()))

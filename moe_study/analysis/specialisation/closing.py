@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.format import with_leak_mark
 from moe_study.analysis.specialisation.points import Point, PointRow
 from moe_study.analysis.specialisation.sentences import LEAK_NOTE
 
@@ -24,8 +24,8 @@ def closing_lines(points: Sequence[Point], about: str, more: str) -> Iterator[st
         return
     yield f"What do experts attend to? Of what there is to know of a token, its experts tell ({about}):"
     for point in asked[:MOST_POINTS]:
-        mark, seeds = f" {LEAK_MARK}" if point.leaks else "", len(point.seeds)
-        name = f"{point.label}{mark} ({seeds} seed{'s' if seeds > 1 else ''})"
+        seeds = len(point.seeds)
+        name = f"{with_leak_mark(point.label, point.leaks)} ({seeds} seed{'s' if seeds > 1 else ''})"
         parts = [part for label in LABELS if (part := _told(point, label))]
         yield f"  {name}: {'; '.join(parts) or 'nothing that could be measured'}"
     if len(asked) > MOST_POINTS:

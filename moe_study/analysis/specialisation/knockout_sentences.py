@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.format import with_leak_mark
 from moe_study.analysis.specialisation.knockout import ALL_LAYERS, ALPHA, DomainChange, Kind
 from moe_study.analysis.specialisation.knockout_points import (
     FEWEST_SEEDS,
@@ -66,7 +66,7 @@ def knockout_sentences(points: Sequence[KnockedPoint]) -> Iterator[str]:
 
 
 def _name(point: KnockedPoint) -> str:
-    return f"{point.label} {LEAK_MARK}" if point.leaks else point.label
+    return with_leak_mark(point.label, point.leaks)
 
 
 def _broken(point: KnockedPoint) -> Iterator[str]:

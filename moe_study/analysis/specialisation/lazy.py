@@ -23,10 +23,9 @@ drops      DROP_COLUMNS: a row for each reading of the validation text with expe
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
-import numpy as np
 import pandas as pd
 
-from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.format import with_bounds, with_leak_mark
 from moe_study.analysis.statistics import t_interval
 from moe_study.analysis.tables_out import Cells
 
@@ -91,7 +90,7 @@ def lazy_cells(experts: pd.DataFrame, drops: pd.DataFrame, leaking: frozenset[st
     header = ["point", "lazy", "least", "most", "without the lazy"]
     header += ["without the least of each layer", "one at random", "without the least half", "half at random"]
     header += ["slots alike", "slots apart"]
-    rows = [[_marked(label, leaking), *_cells(*own)] for label, *own in _points(experts, drops)]
+    rows = [[with_leak_mark(label, label in leaking), *_cells(*own)] for label, *own in _points(experts, drops)]
     shown = [place for place, _ in enumerate(header) if any(row[place] for row in rows)]
     return Cells([header[place] for place in shown], [[row[place] for place in shown] for row in rows])
 
@@ -100,15 +99,16 @@ def lazy_sentences(experts: pd.DataFrame, drops: pd.DataFrame, leaking: frozense
     """Which points have lazy experts, and what their removal does to the loss; then all that have none."""
     without = []
     for label, own, gone in _points(experts, drops):
+        name = with_leak_mark(label, label in leaking)
         lazy_S, total = _lazy(own, gone), int(own.groupby("seed").size().iloc[0])
         if lazy_S.any():
             change = _interval(_change(gone, Drop.LAZY), "+.3f")
             yield (
-                f"{_marked(label, leaking)}: {_interval(lazy_S, '.1f')} of {total} experts are lazy (under"
+                f"{name}: {_interval(lazy_S, '.1f')} of {total} experts are lazy (under"
                 f" {limits(gone)} of an even share); without them the loss changes by {change}"
             )
         else:
-            without.append(f"{_marked(label, leaking)} ({_interval(_extreme(own, 'min'), '.2f')})")
+            without.append(f"{name} ({_interval(_extreme(own, 'min'), '.2f')})")
     if without:
         yield (
             f"no expert is lazy (under {limits(drops)} of an even share; in brackets what the least contributes):"
@@ -165,8 +165,4 @@ def _interval(by_seed: "pd.Series[float]", digits: str) -> str:
     if not len(values_S):
         return ""
     mean, _, low, high = (float(one) for one in t_interval(values_S))
-    return f"{mean:{digits}}" if np.isnan(low) else f"{mean:{digits}} [{low:{digits}}, {high:{digits}}]"
-
-
-def _marked(label: str, leaking: frozenset[str]) -> str:
-    return f"{label} {LEAK_MARK}" if label in leaking else label
+    return with_bounds(mean, low, high, digits)

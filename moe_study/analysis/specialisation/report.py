@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.format import LEAK_MARK, NOTHING, number
+from moe_study.analysis.format import NOTHING, number, with_leak_mark
 from moe_study.analysis.specialisation.over_runs import ENDS, OVER_SEEDS, RunFindings, by_run, over_seeds_of
 from moe_study.analysis.specialisation.points import Point, PointRow, to_frame
 from moe_study.analysis.specialisation.run_tables import COLUMNS, CONTROL
@@ -71,7 +71,7 @@ def _section(name: str, table: pd.DataFrame) -> Iterator[str]:
     yield _row(header)
     yield "|---|---:|" + "---|" * len(by) + "---:|" * len(of)
     for row in table.to_dict("records"):
-        point = f"{row['point']} {LEAK_MARK}" if row["leaks"] else row["point"]
+        point = with_leak_mark(row["point"], row["leaks"])
         numbers = (_interval(*(row[f"{name}{end}"] for end in ENDS)) for name in of)
         yield _row((point, str(row["seeds"]), *(str(row[key]) for key in by), *numbers))
 
@@ -90,7 +90,7 @@ def _row(cells: Sequence[str]) -> str:
 def _cells(point: Point, row: PointRow) -> list[str]:
     of = row.over_seeds
     return [
-        f"{point.label} {LEAK_MARK}" if point.leaks else point.label,
+        with_leak_mark(point.label, point.leaks),
         str(len(point.seeds)),
         str(row.layer),
         of.label,

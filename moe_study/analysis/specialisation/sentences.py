@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from moe_study.analysis.format import LEAK_MARK, percent
+from moe_study.analysis.format import LEAK_MARK, percent, with_leak_mark
 from moe_study.analysis.specialisation.points import ALPHA, Point, PointRow, Question
 
 HOW_TO_READ = (
@@ -63,7 +63,7 @@ def _rows(point: Point, question: Question) -> list[PointRow]:
 
 
 def _line(point: Point, question: Question) -> str:
-    name = f"{point.label} {LEAK_MARK}" if point.leaks else point.label
+    name = with_leak_mark(point.label, point.leaks)
     rows = _rows(point, question)
     if not point.tested:
         numbers = ", ".join(f"{_number(row.over_seeds.excess.mean)} in layer {row.layer}" for row in rows)
