@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from moe_study.commands.arguments import add_keys, add_runs_dir
 from moe_study.errors import StudyError
 
 DESCRIPTION = "Cancel the SLURM jobs of runs, by key or of a whole sweep; running ones save a checkpoint first."
@@ -11,9 +12,9 @@ DESCRIPTION = "Cancel the SLURM jobs of runs, by key or of a whole sweep; runnin
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add `cancel` to the sub-commands of moe-study."""
     parser: argparse.ArgumentParser = commands.add_parser("cancel", help=DESCRIPTION, description=DESCRIPTION)
-    parser.add_argument("runs", nargs="*", metavar="KEY", help="a run's folder, key, or the beginning of its key")
+    add_keys(parser)
     parser.add_argument("--sweep", metavar="NAME", help="all members of this sweep, as last launched")
-    parser.add_argument("--runs-dir", default="runs", help="the folder that holds the runs (runs)")
+    add_runs_dir(parser)
     parser.set_defaults(command=run)
     return parser
 

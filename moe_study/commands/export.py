@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from moe_study.commands.arguments import add_run, add_runs_dir
+
 DESCRIPTION = """\
 Write a finished run's model for other libraries: safetensors, config.json, the tokenizer (tokenizer.json and
 tokenizer_config.json), a card (README.md) with its result, origin and causality, and all of that for programs in
@@ -28,9 +30,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="a finished run's folder, key, or the beginning of its key")
+    add_run(parser, "a finished run's")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to (RUN/export)")
-    parser.add_argument("--runs-dir", default="runs", help="where keys are looked for (runs)")
+    add_runs_dir(parser)
     parser.set_defaults(command=run)
     return parser
 

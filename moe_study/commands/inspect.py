@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_study.analysis.format import aligned, count
+from moe_study.commands.arguments import add_probe_places, add_run, add_runs_dir
 from moe_study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="a trained run's folder, key, or the beginning of its key")
+    add_run(parser, "a trained run's")
     parser.add_argument("file", metavar="FILE", nargs="?", help="a text file, right behind RUN; - for standard input")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--text", help="the text itself")
@@ -49,10 +50,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--label", metavar="NAME", help="of a text: what a run that is routed by label is told")
     parser.add_argument("--probe", metavar="NAME", help="labelled texts for --expert and --topic (wiki_topics)")
     parser.add_argument("--tokens", type=int, default=None, metavar="N", help="how much of the probe (200000)")
-    parser.add_argument("--path", type=Path, metavar="FOLDER", help="the folder of --probe local_files")
-    parser.add_argument("--data-root", type=Path, metavar="FOLDER", help="where probes are kept (the run's data.root)")
+    add_probe_places(parser)
     parser.add_argument("--json", action="store_true", help="everything as JSON, for other programs")
-    parser.add_argument("--runs-dir", default="runs", help="where keys are looked for (runs)")
+    add_runs_dir(parser)
     parser.set_defaults(command=run)
     return parser
 

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moe_study.commands.status import add_runs
+from moe_study.commands.arguments import add_probe_places, add_runs
 from moe_study.errors import ConfigError, StudyError
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     help_text = "ask for lazy experts instead: those that contribute less than this part of an even share (0.1)"
     parser.add_argument("--lazy", type=float, nargs="?", const=math.nan, metavar="PART", help=help_text)
     parser.add_argument("--draws", type=int, metavar="N", help="of each null (3)")
-    parser.add_argument("--path", type=Path, metavar="FOLDER", help="the folder of --probe local_files")
-    parser.add_argument("--data-root", type=Path, metavar="FOLDER", help="where probes are kept (each run's data.root)")
+    add_probe_places(parser)
     parser.add_argument("--out", type=Path, default=Path("specialisation"), help="where tables go (specialisation)")
     parser.set_defaults(command=run)
     return parser

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from moe_study.commands.arguments import add_run, add_runs_dir
 from moe_study.errors import StudyError
 
 DESCRIPTION = "Print what a run has said; with -f as it goes on, until it ends."
@@ -14,9 +15,9 @@ PAUSE = 0.5  # seconds between two looks at the log
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add `logs` to the sub-commands of moe-study."""
     parser: argparse.ArgumentParser = commands.add_parser("logs", help=DESCRIPTION, description=DESCRIPTION)
-    parser.add_argument("run", metavar="KEY", help="a run's folder, key, or the beginning of its key")
+    add_run(parser, "a run's")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
-    parser.add_argument("--runs-dir", default="runs", help="the folder that holds the runs (runs)")
+    add_runs_dir(parser)
     parser.set_defaults(command=run)
     return parser
 

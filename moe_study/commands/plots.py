@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from moe_study.commands.arguments import add_comparing, add_runs
 from moe_study.commands.publishing import add_wandb, publish_if_asked
-from moe_study.commands.status import add_runs
 
 DESCRIPTION = "Print what the finished runs decide and their table, and draw the pictures."
 
@@ -19,14 +19,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_wandb(parser)
     parser.set_defaults(command=run)
     return parser
-
-
-def add_comparing(parser: argparse.ArgumentParser) -> None:
-    """How points are compared and ranked: --reference, --margin and --rank-leaking."""
-    parser.add_argument("--reference", metavar="LABEL", help="point to compare with (the smallest dense one)")
-    help_text = "nats per token within which two points are the same (that of the sweep file, or 0.01)"
-    parser.add_argument("--margin", type=float, metavar="NATS", help=help_text)
-    parser.add_argument("--rank-leaking", action="store_true", help="rank points that read later tokens too")
 
 
 def run(options: argparse.Namespace) -> None:

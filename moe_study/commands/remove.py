@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from moe_study.commands.arguments import add_keys, add_runs_dir
 from moe_study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="*", metavar="KEY", help="a run's folder, key, or the beginning of its key")
+    add_keys(parser)
     parser.add_argument("--failed", action="store_true", help="runs that have failed")
     parser.add_argument("--checkpoints", action="store_true", help="only checkpoints, of runs with a result or by KEY")
     parser.add_argument("--sweep", metavar="NAME", help="among the members of this sweep")
     parser.add_argument("--results", action="store_true", help="results, too")
-    parser.add_argument("--runs-dir", default="runs", help="the folder that holds the runs (runs)")
+    add_runs_dir(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.set_defaults(command=run)
     return parser

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from moe_study.commands.plots import add_comparing
+from moe_study.commands.arguments import add_comparing, add_runs
 from moe_study.commands.publishing import add_wandb, publish_if_asked
-from moe_study.commands.status import add_runs
 
 DESCRIPTION = """\
 Write what the finished runs say into one HTML file, which opens from disk without a network: the question and its

@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+from moe_study.commands.arguments import add_keys, add_runs_dir
 from moe_study.errors import StudyError
 
 DESCRIPTION = "Send runs to SLURM again, failed ones too, with the settings that they were last sent with."
@@ -12,11 +13,11 @@ DESCRIPTION = "Send runs to SLURM again, failed ones too, with the settings that
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add `retry` to the sub-commands of moe-study."""
     parser: argparse.ArgumentParser = commands.add_parser("retry", help=DESCRIPTION, description=DESCRIPTION)
-    parser.add_argument("runs", nargs="*", metavar="KEY", help="a run's folder, key, or the beginning of its key")
+    add_keys(parser)
     parser.add_argument("--failed", action="store_true", help="all runs that have failed")
     parser.add_argument("--diverged", action="store_true", help="all runs whose loss stopped being finite")
     parser.add_argument("--sweep", metavar="NAME", help="among the members of this sweep")
-    parser.add_argument("--runs-dir", default="runs", help="the folder that holds the runs (runs)")
+    add_runs_dir(parser)
     parser.set_defaults(command=run)
     return parser
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_study.commands.arguments import add_reference
 from moe_study.errors import ConfigError, StudyError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="score routings that read later tokens, each token by a pass over its prefix alone, and mark them",
     )
     parser.add_argument("--label", metavar="NAME", help="what runs that are routed by label are told of every text")
-    parser.add_argument("--reference", metavar="LABEL", help="point to compare with (the smallest dense one)")
+    add_reference(parser)
     parser.add_argument(
         "--data-root", type=Path, metavar="FOLDER", help="where questions are kept (each run's data.root)"
     )

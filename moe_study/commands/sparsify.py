@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_study.analysis.format import aligned
+from moe_study.commands.arguments import add_run, add_runs_dir
 from moe_study.errors import StudyError
 from moe_study.files import write_json_atomic, write_text_atomic
 
@@ -35,14 +36,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="a trained run's folder, key, or the beginning of its key")
+    add_run(parser, "a trained run's")
     parser.add_argument("--experts", type=int, metavar="N", help="experts that a dense run is split into (8)")
     parser.add_argument("--thresholds", default=THRESHOLDS, metavar="T,T,...", help=f"in [0, 1] ({THRESHOLDS})")
     parser.add_argument(
         "--control", choices=("random",), help="also split at random, to see what the clusters are worth"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="a .json or .csv file instead of RUN/sparsify.json")
-    parser.add_argument("--runs-dir", default="runs", help="where keys are looked for (runs)")
+    add_runs_dir(parser)
     parser.set_defaults(command=run)
     return parser
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moe_study.commands.status import add_runs
+from moe_study.commands.arguments import add_probe_places, add_runs
 from moe_study.errors import ConfigError, StudyError
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--probe", metavar="NAME", help="labelled texts (wiki_topics)")
     parser.add_argument("--tokens", type=int, metavar="N", help="how much of the probe (200000)")
     parser.add_argument("--permutations", type=int, metavar="N", help="draws of each null (1000)")
-    parser.add_argument("--path", type=Path, metavar="FOLDER", help="the folder of --probe local_files")
-    parser.add_argument("--data-root", type=Path, metavar="FOLDER", help="where probes are kept (each run's data.root)")
+    add_probe_places(parser)
     parser.add_argument("--jobs", type=int, metavar="N", help="runs measured at a time (one for each core, at most 8)")
     parser.add_argument("--out", type=Path, default=Path("specialisation"), help="where tables go (specialisation)")
     parser.add_argument(

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from moe_study.commands.arguments import add_runs
+
 if TYPE_CHECKING:
     from moe_study.launch.slurm.survey import Survey
     from moe_study.runs.overview import FoundRun
@@ -25,12 +27,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     form.add_argument("--watch", action="store_true", help="show it anew until no run is under way")
     parser.set_defaults(command=run)
     return parser
-
-
-def add_runs(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that works on the runs of a folder."""
-    parser.add_argument("runs_dir", nargs="?", default="runs", help="the folder that holds the runs (runs)")
-    parser.add_argument("--sweep", metavar="NAME", help="only the runs of this sweep, as last launched")
 
 
 def run(options: argparse.Namespace) -> None:

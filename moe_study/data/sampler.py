@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_study.data.mixing import splitmix64
 from moe_study.data.shards import Split
 from moe_study.errors import ConfigError, DataError
 
@@ -114,24 +115,16 @@ def _feistel(value_B: np.ndarray, keys_RB: np.ndarray, a: int, b: int) -> np.nda
     """One pass over [0, a * b): the halves take turns in shifting one another, which can always be undone."""
     left_B, right_B = np.divmod(value_B, np.uint64(b))
     for r in range(0, _ROUNDS, 2):
-        left_B = (left_B + _mix(right_B ^ keys_RB[r]) % np.uint64(a)) % np.uint64(a)
-        right_B = (right_B + _mix(left_B ^ keys_RB[r + 1]) % np.uint64(b)) % np.uint64(b)
+        left_B = (left_B + splitmix64(right_B ^ keys_RB[r]) % np.uint64(a)) % np.uint64(a)
+        right_B = (right_B + splitmix64(left_B ^ keys_RB[r + 1]) % np.uint64(b)) % np.uint64(b)
     return left_B * np.uint64(b) + right_B
 
 
 def _round_keys(seed: int, epoch_B: np.ndarray) -> np.ndarray:
     """One 64-bit key for each round and row, (_ROUNDS, B)."""
     seed_B = np.full(len(epoch_B), seed % 2**64, np.uint64)
-    base_B = _mix(_mix(seed_B) ^ epoch_B.astype(np.uint64))
-    return _mix(base_B + np.arange(_ROUNDS, dtype=np.uint64)[:, None])
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's step (Steele, Lea and Flood 2014): 64 bits to 64 bits, every bit on every bit."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    base_B = splitmix64(splitmix64(seed_B) ^ epoch_B.astype(np.uint64))
+    return splitmix64(base_B + np.arange(_ROUNDS, dtype=np.uint64)[:, None])
 
 
 def validation_batches(split: Split, context: int, batch_size: int, max_tokens: int) -> Iterator[Batch]:

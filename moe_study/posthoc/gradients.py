@@ -24,13 +24,10 @@ from torch import Tensor
 from moe_study.data.locks import locked
 from moe_study.data.sampler import TrainSampler, labels_of
 from moe_study.design.config import RunConfig
-from moe_study.errors import StudyError
-from moe_study.posthoc.trace import Tracer, needs_text, training_corpus
+from moe_study.posthoc.trace import Tracer, own_text
 from moe_study.runs.findings import Finding, find_finding, write_finding
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.gradients import rows_of
-from moe_study.runs.traces import TraceIdentity
-from moe_study.training import checkpoint
 from moe_study.training.device import autocast
 from moe_study.training.gradients import GradientNorms
 
@@ -47,11 +44,7 @@ def gradients_at_end(folder: RunFolder, batches: int = BATCHES) -> Finding:
     StudyError for a run without a checkpoint or of images, or whose text is not at hand.
     """
     config = folder.read_config()
-    needs_text(folder, config)
-    if (corpus := training_corpus(folder)) is None:
-        raise StudyError(f"the text that {folder.path} was trained on is not here; moe-study prepare makes it again")
-    weights = checkpoint.fingerprint_of_newest(folder.checkpoint_folder)
-    identity = TraceIdentity(folder.key, weights, PROBE, corpus.fingerprint)
+    corpus, identity = own_text(folder, PROBE)
     facts = {"version": VERSION, "batches": batches}
     with locked(folder.findings_folder / ".lock"):
         if (found := find_finding(folder.findings_folder, identity, TABLE, facts)) is not None:

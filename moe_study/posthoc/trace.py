@@ -221,6 +221,18 @@ def training_corpus(folder: RunFolder) -> PreparedCorpus | None:
     return corpus if same else None
 
 
+def own_text(folder: RunFolder, name: str) -> tuple[PreparedCorpus, TraceIdentity]:
+    """What a run was trained on, and what is known of its validation text, as a probe of that `name`, is known by.
+
+    StudyError for a run on images or without a checkpoint, or whose text is not here.
+    """
+    needs_text(folder, folder.read_config())
+    if (corpus := training_corpus(folder)) is None:
+        raise StudyError(f"the text that {folder.path} was trained on is not here; moe-study prepare makes it again")
+    weights = checkpoint.fingerprint_of_newest(folder.checkpoint_folder)
+    return corpus, TraceIdentity(folder.key, weights, name, corpus.fingerprint)
+
+
 def _overlap(folder: RunFolder, probe: Probe) -> Overlap | None:
     corpus = training_corpus(folder)
     return None if corpus is None else kept_overlap(probe, corpus, places.data_root(folder.read_config().data))

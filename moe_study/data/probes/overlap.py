@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moe_study.data.mixing import splitmix64
 from moe_study.data.probes.base import Array, Probe
 from moe_study.data.shards import PreparedCorpus
 from moe_study.errors import StudyError
@@ -103,7 +104,7 @@ def _first_bits(hash_W: Array) -> Array:
 
 def hashes(token_T: Array) -> Array:
     """A hash of every RUN_LENGTH tokens in a row: polynomials modulo 2^64, by doubling their length."""
-    hash_W, factor, length = _mix(token_T.astype(np.uint64)), _BASE, 1
+    hash_W, factor, length = splitmix64(token_T.astype(np.uint64)), _BASE, 1
     with np.errstate(over="ignore"):
         while length < RUN_LENGTH:
             if len(hash_W) <= length:
@@ -111,11 +112,3 @@ def hashes(token_T: Array) -> Array:
             hash_W = hash_W[:-length] * factor + hash_W[length:]
             factor, length = factor * factor, 2 * length
     return hash_W
-
-
-def _mix(x: Array) -> Array:
-    """SplitMix64's step: neighbouring ids become unlike numbers."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

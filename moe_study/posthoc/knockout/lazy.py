@@ -35,11 +35,9 @@ from moe_study.model.moe.soft import SoftLayer
 from moe_study.model.transformer import Transformer
 from moe_study.posthoc.knockout.interventions import without
 from moe_study.posthoc.knockout.plan import deciding_layers
-from moe_study.posthoc.trace import Tracer, needs_text, training_corpus
+from moe_study.posthoc.trace import Tracer, own_text
 from moe_study.runs.findings import find_finding, write_finding
 from moe_study.runs.folder import RunFolder
-from moe_study.runs.traces import TraceIdentity
-from moe_study.training import checkpoint
 
 EXPERTS, DROPS, PROBE = "lazy_experts", "lazy_drops", "validation"
 VERSION = 1  # goes up when the same weights and text give other numbers
@@ -62,13 +60,9 @@ def lazy_experts(folder: RunFolder, tokens: int = TOKENS, draws: int = DRAWS, li
     if not 0 < limit < 1:
         raise ConfigError(f"an expert is lazy below a part of an even share, between 0 and 1, not {limit:g}")
     config = folder.read_config()
-    needs_text(folder, config)
     if not (layers := deciding_layers(config)):
         raise StudyError("a dense run has no experts, so none of them is lazy")
-    if (corpus := training_corpus(folder)) is None:
-        raise StudyError(f"the text that {folder.path} was trained on is not here; moe-study prepare makes it again")
-    weights = checkpoint.fingerprint_of_newest(folder.checkpoint_folder)
-    identity = TraceIdentity(folder.key, weights, PROBE, corpus.fingerprint)
+    corpus, identity = own_text(folder, PROBE)
     facts = {"version": VERSION, "tokens": tokens, "draws": draws, "limit": limit}
     with locked(folder.findings_folder / ".lock"):
         known = [find_finding(folder.findings_folder, identity, name, facts) for name in (EXPERTS, DROPS)]

@@ -1,16 +1,16 @@
 """Every finished run of a frame asked for its lazy experts, for statements over seeds."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
-from moe_study.analysis.format import duration
-from moe_study.analysis.frame import done, each
+from moe_study.analysis.frame import done
 from moe_study.analysis.specialisation.lazy import LAZY
 from moe_study.design.routing import Selection
-from moe_study.errors import ConfigError, StudyError
+from moe_study.errors import ConfigError
+from moe_study.posthoc.knockout.in_turn import ask_in_turn
 from moe_study.posthoc.knockout.lazy import DRAWS, TOKENS, LazyRun, lazy_experts
 from moe_study.runs.folder import RunFolder
 
@@ -48,16 +48,12 @@ def lazy_over_runs(frame: pd.DataFrame, wish: LazyWish, say: Callable[[str], Non
     wish.check()
     finished = done(frame)
     runs = finished[finished["routing.selection"] != Selection.DENSE]
-    found, parts = LazyRuns(), []
-    for place, run in enumerate(each(runs), start=1):
-        name, started = f"{run.label}, seed {run.seed:g}", time.perf_counter()
-        try:
-            parts.append((run, lazy_experts(RunFolder(run.folder), wish.tokens, wish.draws, wish.limit)))
-            outcome = f"asked in {duration(time.perf_counter() - started)}"
-        except StudyError as error:
-            found.left_out.append(f"{name} ({run.key}): {error}")
-            outcome = "left out"
-        say(f"[{place}/{len(runs)}] {name} ({run.key}): {outcome}")
+
+    def ask(folder: RunFolder, _run: Any) -> LazyRun:
+        return lazy_experts(folder, wish.tokens, wish.draws, wish.limit)
+
+    parts, left_out = ask_in_turn(runs, ask, "asked", say)
+    found = LazyRuns(left_out=left_out)
     if parts:
         found.experts, found.drops = (
             pd.concat([_of_run(run, getattr(asked, part)) for run, asked in parts], ignore_index=True)

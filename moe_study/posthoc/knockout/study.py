@@ -1,14 +1,13 @@
 """Every finished run of a frame knocked out over one probe, for statements over seeds."""
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from moe_study.analysis.format import duration
-from moe_study.analysis.frame import done, each
+from moe_study.analysis.frame import done
 from moe_study.analysis.specialisation.knockout import Kind
 from moe_study.analysis.specialisation.knockout_points import PERMUTATIONS, RunOfPoint, run_of_point
 from moe_study.data import places
@@ -16,8 +15,9 @@ from moe_study.data.probes import DEFAULT_PROBE, Probe
 from moe_study.data.probes.overlap import kept_overlap
 from moe_study.data.probes.prepared import check_probe
 from moe_study.design.routing import Selection
-from moe_study.errors import ConfigError, StudyError
+from moe_study.errors import ConfigError
 from moe_study.posthoc.knockout.find import DRAWS, knock_out
+from moe_study.posthoc.knockout.in_turn import ask_in_turn
 from moe_study.posthoc.trace import probe_of, training_corpus
 from moe_study.runs.folder import RunFolder
 
@@ -48,9 +48,9 @@ class KnockoutWish:
 class KnockedRuns:
     """What came of it."""
 
-    runs: list[RunOfPoint] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)  # a sentence for each run that could not be knocked out
-    notes: dict[str, None] = field(default_factory=dict)  # on the probe
+    runs: list[RunOfPoint]
+    left_out: list[str]  # a sentence for each run that could not be knocked out
+    notes: list[str]  # on the probe
 
 
 def knock_out_runs(frame: pd.DataFrame, wish: KnockoutWish, say: Callable[[str], None] = print) -> KnockedRuns:
@@ -59,31 +59,21 @@ def knock_out_runs(frame: pd.DataFrame, wish: KnockoutWish, say: Callable[[str],
     A run that cannot be is left out with its sentence. Errors: ConfigError for a wish that no run could meet.
     """
     wish.check()
-    found, finished = KnockedRuns(), done(frame)
+    finished = done(frame)
     is_dense = finished["routing.selection"] == Selection.DENSE
-    runs = finished[~is_dense]
-    for place, run in enumerate(each(runs), start=1):
-        name, started = f"{run.label}, seed {run.seed:g}", time.perf_counter()
-        try:
-            found.runs.append(_knock_out(RunFolder(run.folder), run.label, int(run.seed), bool(run.leaks), wish, found))
-            outcome = f"knocked out in {duration(time.perf_counter() - started)}"
-        except StudyError as error:
-            found.left_out.append(f"{name} ({run.key}): {error}")
-            outcome = "left out"
-        say(f"[{place}/{len(runs)}] {name} ({run.key}): {outcome}")
+    notes: dict[str, None] = {}  # on the probe, each once
+
+    def ask(folder: RunFolder, run: Any) -> RunOfPoint:
+        probe = probe_of(folder, wish.probe, data_root=wish.data_root, path=wish.path, tokens=wish.tokens)
+        knocked = knock_out(folder, probe, wish.layers, wish.kinds, wish.draws)
+        notes.update(dict.fromkeys([*probe.notes, _shared(folder, probe)]))
+        return run_of_point(run.label, int(run.seed), bool(run.leaks), knocked, wish.permutations)
+
+    found, left_out = ask_in_turn(finished[~is_dense], ask, "knocked out", say)
     if is_dense.any():
         dense = ", ".join(dict.fromkeys(finished["label"][is_dense]))
-        found.left_out.append(f"{dense}: a dense run has no experts, so nothing can be taken away from it")
-    return found
-
-
-def _knock_out(
-    folder: RunFolder, label: str, seed: int, leaks: bool, wish: KnockoutWish, found: KnockedRuns
-) -> RunOfPoint:
-    probe = probe_of(folder, wish.probe, data_root=wish.data_root, path=wish.path, tokens=wish.tokens)
-    run = knock_out(folder, probe, wish.layers, wish.kinds, wish.draws)
-    found.notes.update(dict.fromkeys([*probe.notes, _shared(folder, probe)]))
-    return run_of_point(label, seed, leaks, run, wish.permutations)
+        left_out.append(f"{dense}: a dense run has no experts, so nothing can be taken away from it")
+    return KnockedRuns([run for _, run in found], left_out, list(notes))
 
 
 def _shared(folder: RunFolder, probe: Probe) -> str:
