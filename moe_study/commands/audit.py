@@ -37,7 +37,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_overrides(parser)
     parser.add_argument("--trials", type=int, metavar="N", help="models to measure for each point (32)")
     parser.add_argument(
-        "--cost", action="append", default=[], metavar="RUN", help="folder, key or beginning of a key; may be repeated"
+        "--cost",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a trained run to price the leak of: its folder, key, or the beginning of its key; may be repeated",
     )
     parser.add_argument("--runs-dir", default="runs", help="where --cost looks for keys (runs)")
     parser.set_defaults(command=run)

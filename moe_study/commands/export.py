@@ -18,7 +18,7 @@ moe_study.json. A plain dense model is a GPT2LMHeadModel; every other opens wher
   moe-study export runs/KEY                     to runs/KEY/export
   moe-study export runs/KEY --out my_model
 
-Needs transformers: pip install 'moe_study[hf]'
+Needs transformers: pip install 'moe-study[hf]'
 """
 
 

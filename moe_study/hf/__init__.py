@@ -13,7 +13,7 @@ from moe_study.errors import MissingLibrary, reason_of
 try:
     from transformers import AutoConfig, AutoModelForCausalLM
 except ImportError as error:
-    raise MissingLibrary(f"transformers is missing ({reason_of(error)}); type: pip install 'moe_study[hf]'") from error
+    raise MissingLibrary(f"transformers is missing ({reason_of(error)}); type: pip install 'moe-study[hf]'") from error
 
 from moe_study.hf.config import MoeStudyConfig
 from moe_study.hf.gpt2 import as_gpt2, fits_gpt2

@@ -92,7 +92,7 @@ def _loading(facts: Facts, architecture: str, difference: float) -> Iterator[str
     yield "## Loading"
     yield ""
     if not plain:
-        yield "The package moe_study brings the model's class (`pip install 'moe_study[hf]'`); no remote code is run."
+        yield "The package moe_study brings the model's class (`pip install 'moe-study[hf]'`); no remote code is run."
         yield ""
     yield "```python"
     if not plain:

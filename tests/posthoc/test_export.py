@@ -95,7 +95,7 @@ def test_without_transformers_the_extra_is_named(
     folder = run_of(tmp_path, TOP_2)
     assert main(["export", str(folder.path)]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: transformers is missing (") and said.endswith("type: pip install 'moe_study[hf]'\n")
+    assert said.startswith("error: transformers is missing (") and said.endswith("type: pip install 'moe-study[hf]'\n")
     assert not folder.export_folder.exists()
 
 
