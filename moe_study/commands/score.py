@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("runs", metavar="RUN", nargs="*", help="runs' folders, keys, or the beginnings of their keys")
     parser.add_argument("--sweep", metavar="NAME", help="every finished run of this sweep, as last launched")
     parser.add_argument("--tasks", default=LOCAL_TASKS, metavar="NAME,...", help=f"what to ask ({LOCAL_TASKS})")
-    parser.add_argument("--items", type=int, metavar="N", help="questions of each task (200; of a task of the harness, all)")
+    parser.add_argument("--items", type=int, metavar="N", help="questions of each task (200; of the harness's own all)")
     parser.add_argument(
         "--growing-prefixes",
         action="store_true",

@@ -41,14 +41,19 @@ def find_measure(written: str) -> tuple[Measure, str, str]:
 def read_answer(written: str, folder: Path, study: Study, sweep: str) -> Iterator[str]:
     """A link to the table of a measure, and its sentences; the command that makes it where it was not kept.
 
-    `sweep` is the name of results/NAME, with its scale.
+    Items of a list, as Markdown: several sentences stand below the link. `sweep` is the name of results/NAME, with its
+    scale.
     """
     measure, of, reading = find_measure(written)
     path = folder / f"{measure.stem(of)}.parquet"
     if not path.exists():
         probe = f" --probe {of}" if of else ""
-        yield f"not measured yet: `{measure.command.format(sweep=sweep, of=of, probe=probe)}`"
+        yield f"- not measured yet: `{measure.command.format(sweep=sweep, of=of, probe=probe)}`"
         return
     kept = Kept(read_rows(path), study, of)
-    for sentence in measure.sentences[reading](kept):
-        yield f"{sentence} ([{measure.title.format(of=of)}]({sweep}/{path.stem}.md))"
+    said, link = list(measure.sentences[reading](kept)), f"[{measure.title.format(of=of)}]({sweep}/{path.stem}.md)"
+    if len(said) == 1:
+        yield f"- {said[0]} ({link})"
+    elif said:
+        yield f"- {link}"
+        yield from (f"  - {sentence}" for sentence in said)

@@ -13,16 +13,18 @@ are measures (see measure.py), here on the probe brown, in the reading "unseen".
 is read, too.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moe_study.analysis.comparison import Verdict
 from moe_study.analysis.format import count, duration, with_leak_mark
 from moe_study.analysis.frame import each
 from moe_study.analysis.results.answered import Answered
 from moe_study.analysis.results.measures import find_measure, read_answer
-from moe_study.analysis.results.verdicts import tally
+from moe_study.analysis.results.verdicts import FAILS, HOLDS, OPEN, Finding, share_decided
 from moe_study.analysis.study import Study
 from moe_study.errors import DataError
 from moe_study.sweeps.claims import Claims
@@ -33,6 +35,7 @@ QUESTIONS = "questions.yaml"
 COMPARISONS, COSTS = "comparisons", "costs"
 FORM = "a number with asks: (the question) and, where they apply, read:, needs_scale: and lacks:"
 KEYS = ("asks", "read", "needs_scale", "lacks")
+VERDICTS = (HOLDS, FAILS, Verdict.LOWER.value, Verdict.HIGHER.value, Verdict.SAME.value, OPEN)  # as they are counted
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,11 @@ def question_block(question: ReadersQuestion, sweeps: Sequence[Answered], planne
     """
     named = [name for name, claims in planned.items() if question.number in claims.questions]
     read = {**question.read, **{name: (COMPARISONS,) for name in named if name not in question.read}}
-    lines = [f"**{question.asks}**"]
+    lines, found = [], []
     for name, what in read.items():
         own = [one for one in sweeps if split(one.archive.name)[0] == name]
         lines += [line for one in own for line in _of_sweep(one, what)]
+        found += [finding for one in own if COMPARISONS in what for finding in one.findings]
         if not own:
             lines.append(f"- {name} was not run yet: `python train.py -m +sweep={name} scale=cpu`")
     if question.needs_scale:
@@ -87,20 +91,31 @@ def question_block(question: ReadersQuestion, sweeps: Sequence[Answered], planne
     if question.lacks:
         lines.append(f"- {question.lacks}")
     head = f"{question.number}. "
-    return "\n".join([head + lines[0], *(" " * len(head) + line for line in lines[1:])])
+    lead = " ".join([f"{head}**{question.asks}**", *_in_all(found)])
+    return "\n".join([lead, *(" " * len(head) + line for line in lines)])
+
+
+def _in_all(found: Sequence[Finding]) -> Iterator[str]:
+    """How often each verdict came out, of what somebody claims and of all else: a sentence each."""
+    claimed = Counter(one.verdict for one in found if one.claim.expect is not None)
+    others = Counter(one.verdict for one in found if one.claim.expect is None)
+    for what, counts in (("Claims", claimed), ("Other comparisons", others)):
+        if counts:
+            told = sorted(counts, key=lambda verdict: VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS))
+            yield f"{what}: {', '.join(f'{counts[verdict]} × {verdict}' for verdict in told)}."
 
 
 def _of_sweep(one: Answered, what: Sequence[str]) -> Iterator[str]:
     name = one.archive.name
-    decided = f": {tally(one.findings)}" if COMPARISONS in what and one.findings else ""
+    decided = f": {share_decided(one.findings)} decided" if COMPARISONS in what and one.findings else ""
     yield f"- [{name}]({name}/answers.md){decided}"
     for written in what:
         if written == COMPARISONS:
-            yield from (f"  - {finding.claim.why} {finding.sentence}" for finding in one.findings)
+            yield from (f"  - {finding.told(finding.claim.why)}" for finding in one.findings)
         elif written == COSTS:
             yield from (f"  - {line}" for line in _costs(one.study))
         else:
-            yield from (f"  - {line}" for line in read_answer(written, one.archive.folder, one.study, name))
+            yield from (f"  {line}" for line in read_answer(written, one.archive.folder, one.study, name))
 
 
 def _costs(study: Study) -> Iterator[str]:

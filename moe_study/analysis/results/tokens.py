@@ -137,7 +137,7 @@ def whole_loss(rows: pd.DataFrame) -> pd.DataFrame:
 def unseen(kept: Kept) -> Iterator[str]:
     """Each planned comparison on the probe: what the validation loss says, said of texts that no run trains on."""
     for one in on_the_whole_probe(kept):
-        yield f"On texts of {kept.of}, which no run trains on. {one.claim.why} {one.sentence}"
+        yield one.told(f"On texts of {kept.of}, which no run trains on:")
 
 
 def by_group(kept: Kept) -> Iterator[str]:

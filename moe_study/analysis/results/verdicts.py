@@ -73,12 +73,9 @@ class Finding:
         assert isinstance(self.tested, Comparison)
         return f"{marked(self.tested.point)} − {marked(self.tested.against)}"
 
-    @property
-    def sentence(self) -> str:
-        """Verdict, test and effect in one line."""
-        if self.verdict == LACKING:
-            return f"{LACKING[:1].upper()}{LACKING[1:]}."
-        return f"{self.verdict[:1].upper()}{self.verdict[1:]}: {self.pair}: {self.effect}"
+    def told(self, asked: str) -> str:
+        """Verdict first, then what was asked, test and effect: one line of Markdown."""
+        return " ".join([f"**{self.verdict}**: {asked}", *([f"{self.pair}: {self.effect}"] if self.effect else [])])
 
     @property
     def hours(self) -> float:
@@ -151,13 +148,3 @@ def _spellings(tested: Tested) -> Iterator[tuple[str, Tested]]:
 def share_decided(found: Sequence[Finding]) -> str:
     """How many of them are decided."""
     return f"{sum(one.decided for one in found)} of {len(found)}"
-
-
-def tally(found: Sequence[Finding]) -> str:
-    """How many hold, fail and are undecided, of those that somebody claims; how many are decided, of all."""
-    claimed = [one for one in found if one.claim.expect is not None]
-    text = f"{share_decided(found)} decided"
-    if not claimed:
-        return text
-    holds, fails = (sum(one.verdict == word for one in claimed) for word in (HOLDS, FAILS))
-    return f"{text}; of {len(claimed)} claims {holds} hold and {fails} fail"

@@ -20,6 +20,7 @@ def one_measure(rows):
         lambda kept: f"{kept.of}: {kept.rows['norm'].sum():g} over {kept.study}\n",
         {
             "": lambda kept: [f"mean {kept.rows['norm'].mean():g}"],
+            "each": lambda kept: [f"{norm:g}" for norm in kept.rows["norm"]],
             "largest": lambda kept: [f"{kept.rows['norm'].max():g}"],
         },
     )
@@ -55,14 +56,16 @@ def test_measures_whose_names_begin_alike_keep_files_of_their_own(tmp_path):
 def test_an_answer_is_read_from_what_was_kept(tmp_path, with_norms):
     keep_measure(with_norms, tmp_path, "4 runs")
     link = "([norms by part, of probe](my/own@cpu/norms-probe.md))"
-    assert list(read_answer("norms-probe", tmp_path, None, "my/own@cpu")) == [f"mean 2 {link}"]
-    assert list(read_answer("norms-probe/largest", tmp_path, None, "my/own@cpu")) == [f"3 {link}"]
+    assert list(read_answer("norms-probe", tmp_path, None, "my/own@cpu")) == [f"- mean 2 {link}"]
+    assert list(read_answer("norms-probe/largest", tmp_path, None, "my/own@cpu")) == [f"- 3 {link}"]
+    each = list(read_answer("norms-probe/each", tmp_path, None, "my/own@cpu"))
+    assert each == [f"- {link[1:-1]}", "  - 1", "  - 3"]  # one link for all
     assert list(kept_texts(tmp_path, "4 runs")) == [(tmp_path / "norms-probe.md", "probe: 4 over 4 runs\n")]
 
 
 def test_where_nothing_was_kept_stands_what_to_type(tmp_path, with_norms):
     says = list(read_answer("norms-brown", tmp_path, None, "my/own@cpu"))
-    assert says == ["not measured yet: `type this for my/own@cpu and brown`"]
+    assert says == ["- not measured yet: `type this for my/own@cpu and brown`"]
 
 
 @pytest.mark.parametrize("written", ["norm", "norms/none", "norms-probe/other", ""])

@@ -38,12 +38,12 @@ def test_questions_that_cannot_be_read_are_one_sentence(tmp_path, content):
 
 def finding(why, verdict, expect=None, decided=True):
     claim = SimpleNamespace(why=why, expect=expect)
-    return SimpleNamespace(claim=claim, verdict=verdict, decided=decided, sentence=f"{verdict}: a − b: -0.1")
+    return SimpleNamespace(claim=claim, verdict=verdict, decided=decided, told=lambda asked: f"**{verdict}**: {asked}")
 
 
 @pytest.fixture
 def sweeps(tmp_path):
-    found = (finding("Is it?", "holds", "lower"), finding("And that?", "undecided", None, decided=False))
+    found = (finding("Is it?", "holds", "lower"), finding("And that?", "undecided at this size", None, decided=False))
     archive = SimpleNamespace(name="my/own@cpu", folder=tmp_path)
     return [SimpleNamespace(archive=archive, study=None, findings=found)]
 
@@ -51,12 +51,27 @@ def sweeps(tmp_path):
 def test_an_answer_has_every_comparison_of_what_is_read(tmp_path, sweeps):
     (one,) = questions(tmp_path, '12: {asks: "Why?", read: {my/own: [comparisons]}, needs_scale: tasks., lacks: That.}')
     assert question_block(one, sweeps, {}) == (
-        "12. **Why?**\n"
-        "    - [my/own@cpu](my/own@cpu/answers.md): 1 of 2 decided; of 1 claims 1 hold and 0 fail\n"
-        "      - Is it? holds: a − b: -0.1\n"
-        "      - And that? undecided: a − b: -0.1\n"
+        "12. **Why?** Claims: 1 × holds. Other comparisons: 1 × undecided at this size.\n"
+        "    - [my/own@cpu](my/own@cpu/answers.md): 1 of 2 decided\n"
+        "      - **holds**: Is it?\n"
+        "      - **undecided at this size**: And that?\n"
         "    - Needs scale: tasks.\n"
         "    - That."
+    )
+
+
+def test_a_question_is_led_by_how_often_each_verdict_came_out_over_all_sweeps_that_are_read(tmp_path, sweeps):
+    other = (
+        finding("A?", "fails", "same"), finding("B?", "holds", "same"), finding("C?", "higher"), finding("D?", "higher")
+    )  # fmt: skip
+    sweeps.append(SimpleNamespace(**{**vars(sweeps[0]), "findings": other}))
+    sweeps[1].archive = SimpleNamespace(name="another", folder=tmp_path)
+    (one,) = questions(tmp_path, '1: {asks: "Why?", read: {my/own: [comparisons], another: [comparisons, costs]}}')
+    for sweep in sweeps:
+        sweep.study = SimpleNamespace(parts=[])
+    lead = question_block(one, sweeps, {}).splitlines()[0]
+    assert lead == (
+        "1. **Why?** Claims: 2 × holds, 1 × fails. Other comparisons: 2 × higher, 1 × undecided at this size."
     )
 
 
@@ -84,5 +99,5 @@ def test_what_was_not_run_or_not_measured_says_what_to_type(tmp_path, sweeps):
 
 def test_a_sweep_whose_file_names_the_number_is_read_too(tmp_path, sweeps):
     (one,) = questions(tmp_path, '1: {asks: "Why?"}')
-    assert "- Is it?" in question_block(one, sweeps, {"my/own": Claims("", (1,))})
+    assert "**: Is it?" in question_block(one, sweeps, {"my/own": Claims("", (1,))})
     assert "Is it?" not in question_block(one, sweeps, {"my/own": Claims("", (2,))})

@@ -78,9 +78,8 @@ def test_the_whole_probe_is_weighed_by_predicted_tokens_and_tested_as_one_family
     assert [one.verdict for one in found] == ["lower", OPEN]
     assert found[0].tested.margin == 0.05 and found[0].tested.family == 2
     says = list(unseen(kept))
-    assert says[0].startswith(
-        "On texts of small, which no run trains on. Are two better? Lower: token top-2 − dense 1x:"
-    )
+    assert says[0].startswith("**lower**: On texts of small, which no run trains on: token top-2 − dense 1x: -0.245 [")
+    assert "Are two better?" not in says[0]  # which was asked of the text that runs train on
     assert "| Are two better? | token top-2 − dense 1x | -0.245 [" in tokens_text(kept)
 
 
