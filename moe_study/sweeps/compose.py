@@ -17,8 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from moe_study.design.config import RunConfig
 from moe_study.design.matching import Match, Solution, resolve_match
@@ -27,8 +26,9 @@ from moe_study.design.plain import flatten, from_plain
 from moe_study.design.unused import explain_unused
 from moe_study.design.validation import validate
 from moe_study.errors import ConfigError
-from moe_study.sweeps.conf import CONFIG_NAME, SETTINGS, defaults, project_root
+from moe_study.sweeps.conf import SETTINGS, defaults, project_root
 from moe_study.sweeps.files_once import FilesOnce
+from moe_study.sweeps.group_files import compose_groups
 from moe_study.sweeps.hydra_errors import hydra_errors_as_sentences
 from moe_study.sweeps.overrides import parse
 
@@ -149,11 +149,7 @@ class Composer:
 
     def _compose_files(self, overrides: tuple[str, ...]) -> _Files:
         if overrides not in self._files:
-            with hydra_errors_as_sentences():
-                config = self._loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
-            choices = {str(group): choice for group, choice in config.hydra.runtime.choices.items()}
-            with open_dict(config):
-                del config["hydra"]
+            config, choices = compose_groups(self._loader, overrides)
             plain: Any = OmegaConf.to_container(config)
             self._files[overrides] = _Files(config, plain if _is_plain(plain) else None, choices)
         return self._files[overrides]

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_study.errors import ConfigError
+from moe_study.sweeps import values
+from moe_study.sweeps.conf import project_root
+from moe_study.sweeps.sweep_file import sweep_names
 from moe_study.sweeps.values import as_text, quoted, read_unquoted, read_yaml
 
 
@@ -111,3 +114,11 @@ def test_every_text_survives_the_trip(text):
 @given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none())
 def test_what_is_written_without_quotes_reads_the_same_in_a_sweep_file(value):
     assert read_unquoted(as_text(value)) == value
+
+
+@pytest.mark.parametrize("name", sweep_names(project_root()))
+def test_both_parsers_read_a_committed_sweep_alike(name, monkeypatch):
+    path = project_root() / "sweeps" / f"{name}.yaml"
+    quickly = read_yaml(path)
+    monkeypatch.setattr(values, "_QuickLoader", values._Loader)
+    assert repr(read_yaml(path)) == repr(quickly)
