@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from moe_study.analysis.results import elsewhere, gradients, lazy, sparsified, tokens
+from moe_study.analysis.results import elsewhere, gradients, lazy, load, sparsified, tokens
 from moe_study.analysis.results.measure import OF, READING, Kept, Measure, keep_measure, read_rows
 from moe_study.analysis.study import Study
 from moe_study.errors import DataError
 
 MEASURES: tuple[Measure, ...] = (
-    tokens.MEASURE, sparsified.MEASURE, elsewhere.MEASURE, gradients.MEASURE, lazy.MEASURE,
+    tokens.MEASURE, sparsified.MEASURE, elsewhere.MEASURE, gradients.MEASURE, lazy.MEASURE, load.MEASURE,
 )  # fmt: skip
 
 

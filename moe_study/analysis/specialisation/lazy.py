@@ -28,6 +28,8 @@ import pandas as pd
 from moe_study.analysis.format import with_bounds, with_leak_mark
 from moe_study.analysis.statistics import t_interval
 from moe_study.analysis.tables_out import Cells
+from moe_study.design.routing import FIXED_ROUTERS, Routing
+from moe_study.design.selections import facts_of
 
 LAZY = 0.1  # of an even share
 EXPERT_COLUMNS = ("layer", "expert", "experts", "share", "contribution", "rows", "slots_alike", "slots_apart")
@@ -42,6 +44,11 @@ class Drop(StrEnum):
     LAZY = "lazy"
     LEAST = "least"
     RANDOM = "random"
+
+
+def every_token_has_every_expert(routing: Routing) -> bool:
+    """Whether weights, and no choice, tell what experts contribute."""
+    return not facts_of(routing).leaves_out and routing.router not in FIXED_ROUTERS
 
 
 def contributions(activations: pd.DataFrame, layers: Sequence[int], by_weight: bool) -> pd.DataFrame:

@@ -33,10 +33,14 @@ class Load:
 def load(layer: LayerTrace, by: str = "picks", kept_only: bool = False) -> Load:
     """The load of a layer; NaN throughout where no token has a pick."""
     picks = assignments(layer, by, kept_only)
-    weight_E = np.bincount(picks.expert_P, picks.weight_P, minlength=layer.experts)
+    return load_of(np.bincount(picks.expert_P, picks.weight_P, minlength=layer.experts))
+
+
+def load_of(weight_E: NDArray[np.number]) -> Load:
+    """The load where experts take `weight_E`, counts or weights; NaN throughout where none takes any."""
     if not weight_E.sum():
         nan = float("nan")
-        return Load(np.full(layer.experts, nan), nan, nan, nan, layer.experts)
+        return Load(np.full(len(weight_E), nan), nan, nan, nan, len(weight_E))
     share_E = weight_E / weight_E.sum()
     return Load(
         share_E,

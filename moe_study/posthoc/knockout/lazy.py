@@ -23,13 +23,12 @@ from moe_study.analysis.specialisation.lazy import (
     Drop,
     below,
     contributions,
+    every_token_has_every_expert,
     least,
     numbers_to_drop,
 )
 from moe_study.data.locks import locked
 from moe_study.data.sampler import Batch, labels_of, validation_batches
-from moe_study.design.routing import FIXED_ROUTERS
-from moe_study.design.selections import facts_of
 from moe_study.errors import ConfigError, StudyError
 from moe_study.model.moe.soft import SoftLayer
 from moe_study.model.transformer import Transformer
@@ -82,9 +81,8 @@ def _experts(folder: RunFolder, model: Transformer, layers: Sequence[int]) -> pd
     activations = folder.read_activations()
     if activations is None or not len(activations):
         raise StudyError(f"{folder.routing_file} is missing or empty; {folder.advice_to_retrain}")
-    routing = folder.read_config().routing
-    some_left_out = facts_of(routing).leaves_out or routing.router in FIXED_ROUTERS
-    experts = contributions(activations, layers, by_weight=not some_left_out)
+    by_weight = every_token_has_every_expert(folder.read_config().routing)
+    experts = contributions(activations, layers, by_weight)
     cosines = {layer: slot_cosines(model.blocks[layer].ffn) for layer in layers}
     for place, name in enumerate(EXPERT_COLUMNS[-2:]):
         found = zip(experts["layer"], experts["expert"], strict=True)
