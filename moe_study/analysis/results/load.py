@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.format import LEAK_MARK
+from moe_study.analysis.format import with_leak_mark
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
 from moe_study.analysis.plots.load import effective_by_layer
@@ -84,7 +84,8 @@ def _cells(even: pd.DataFrame, part: Part) -> Cells:
             lost = dropped.get(label, 0.0)
             tail = [f"{100 * lost:.1f}%" if lost else "0"] if any(dropped.values()) else []
             experts = str(own["experts"].iloc[0])
-            rows.append([_marked(label, part), str(layer), str(len(own)), experts, *numbers, unused, *tail])
+            marked = with_leak_mark(label, label in part.leaking)
+            rows.append([marked, str(layer), str(len(own)), experts, *numbers, unused, *tail])
     return Cells([*header, *(["dropped"] if any(dropped.values()) else [])], rows, text_columns=(0,))
 
 
@@ -113,11 +114,8 @@ def _in_words(even: pd.DataFrame, label: str, part: Part) -> str:
     by_seed = own.groupby("seed")[["experts", "effective", "busiest"]].mean()
     of, busiest = by_seed["experts"].mean(), by_seed["busiest"].mean()
     effective = interval_text(by_seed["effective"].to_numpy(), "")
-    return f"{_marked(label, part)} {effective} of {of:g}, the busiest at {busiest:.2f} times an even share"
-
-
-def _marked(label: str, part: Part) -> str:
-    return f"{label} {LEAK_MARK}" if label in part.leaking else label
+    marked = with_leak_mark(label, label in part.leaking)
+    return f"{marked} {effective} of {of:g}, the busiest at {busiest:.2f} times an even share"
 
 
 def draw(kept: Kept, path: Path) -> Iterator[Path]:

@@ -113,7 +113,7 @@ def test_files_beside_the_archive_are_those_of_the_study(out):
     assert (folder / "comparisons.csv").read_text() == compared(part)
     assert {path.name for path in folder.iterdir()} == {
         *("answers.md", "comparisons.csv", "comparisons.md", "differences.png", MANIFEST, "perplexity.png", RUNS),
-        *("table.csv", "table.md"),
+        *("load.md", "load.parquet", "load.png", "table.csv", "table.md"),
     }
 
 
