@@ -27,7 +27,6 @@ from moe_study.analysis.effects.wording import (
     power_sentence,
     price_sentence,
 )
-from moe_study.analysis.format import with_leak_mark
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.wording import UNTESTED
 
@@ -94,7 +93,7 @@ def _equal_costs(part: Part) -> list[str]:
 def _fronts(part: Part) -> list[str]:
     lines = front_sentences(part.fronts)
     apart = list(dict.fromkeys(p.label for front in part.fronts for p in front.apart))
-    named = [with_leak_mark(label, label in part.leaking) for label in apart]
+    named = [part.marked(label) for label in apart]
     return [*lines, *([f"set apart: {first_of(named)}"] if lines and named else [])]
 
 

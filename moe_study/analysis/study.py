@@ -33,6 +33,7 @@ from moe_study.analysis.effects.leak_price import LeakPrice, leak_prices
 from moe_study.analysis.effects.power import Power, powers
 from moe_study.analysis.effects.trends import AskedTrend, Trend, sizes_of_points, trends
 from moe_study.analysis.evaluation_sets import evaluation_sets
+from moe_study.analysis.format import with_leak_mark
 from moe_study.analysis.frame import done, load_frame
 from moe_study.analysis.pairs import default_questions, default_reference, settings_of
 from moe_study.analysis.planned import Request, planned_requests
@@ -83,6 +84,10 @@ class Part:
     def leaking(self) -> frozenset[str]:
         """Labels of the points that read later tokens."""
         return frozenset(self.table[self.table["leaks"].eq(True)]["label"])
+
+    def marked(self, label: str) -> str:
+        """The label of a point, with a mark where it reads later tokens."""
+        return with_leak_mark(label, label in self.leaking)
 
     @functools.cached_property
     def costs(self) -> pd.DataFrame:

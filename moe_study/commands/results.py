@@ -46,7 +46,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--gradients", action="store_true", help=help_text)
     help_text = "measure which experts of finished models contribute least, and their loss without (knockout --lazy)"
     parser.add_argument("--lazy", action="store_true", help=help_text)
-    parser.add_argument("--only-overview", action="store_true", help="write README.md anew from what was kept")
+    help_text = "write README.md, and the texts of measures, anew from what was kept"
+    parser.add_argument("--only-overview", action="store_true", help=help_text)
     parser.set_defaults(command=run)
     return parser
 

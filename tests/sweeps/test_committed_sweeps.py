@@ -69,6 +69,21 @@ def test_a_header_says_the_command_and_how_many_runs_it_takes(name, composer):
 
 
 @pytest.mark.parametrize("name", SCALED)
+def test_runs_that_a_header_says_are_those_of_other_sweeps_are_theirs(name, composer):
+    """With as many seeds of those as this sweep has."""
+    for number, where in re.findall(r"(\d+) of them are\s+those of ([^;.]+)", header(name).replace("\n#", "")):
+        others = [other for other in sweep_names(ROOT) if re.search(rf"(?<!\S){other}\b", where)]
+        keys = {run.key for other in others for run in plan_of_one_seed(composer, at_cpu(other)).runs}
+        shared = keys & {run.key for run in plan_of_one_seed(composer, f"{name}@cpu").runs}
+        seeds = len({point["run.seed"] for point in read_grid(f"{name}@cpu", ROOT).points})
+        assert others and int(number) == seeds * len(shared), (where, seeds * len(shared))
+
+
+def at_cpu(name: str) -> str:
+    return f"{name}@cpu" if name in SCALED else name
+
+
+@pytest.mark.parametrize("name", SCALED)
 def test_at_scale_cpu_a_sweep_takes_a_quarter_of_an_hour_of_two_cores_at_most(name, composer, pico_speed):
     assert sum(price for _, price in priced(name, composer, pico_speed)) <= CORE_SECONDS
 

@@ -173,20 +173,21 @@ def elsewhere_text(kept: Kept) -> str:
     header = ["point", "layer", "elsewhere", "by chance", "seeds with p under 0.05"]
     table = [[*row[:2], *map(str, row[2:])] for row in _whole(kept)]
     blocks.append(markdown(Cells(header, table, text_columns=(0,))).rstrip())
+    leaking = _leaking(kept)
     for label, layer, own in _closest(kept):
         wide = by_seed(own[(own["layer"] == layer) & (own["by"] != ALL)], "elsewhere", GROUPS)
         cells = Cells(["by", "tokens", "elsewhere"], group_cells(wide, ""), text_columns=(0, 1))
-        blocks += [f"## {label}, layer {layer}", markdown(cells)]
+        blocks += [f"## {with_leak_mark(label, label in leaking)}, layer {layer}", markdown(cells)]
     return "\n\n".join(block.rstrip() for block in blocks) + "\n"
 
 
 def _whole(kept: Kept) -> Iterator[tuple[str, str, str, str, str]]:
-    whole = kept.rows[kept.rows["by"] == ALL]
+    whole, leaking = kept.rows[kept.rows["by"] == ALL], _leaking(kept)
     for (label, layer), own in whole.groupby(["label", "layer"], sort=False):
         shown, chance = (interval_text(own[name].to_numpy(), "") for name in ("elsewhere", "chance"))
         tested = own["p"].dropna()
         yield (
-            str(label),
+            with_leak_mark(str(label), label in leaking),
             str(layer),
             shown,
             chance,
@@ -204,7 +205,7 @@ def _closest(kept: Kept) -> Iterator[tuple[str, int, pd.DataFrame]]:
 
 def sentences(kept: Kept) -> Iterator[str]:
     """For every point with a learned router the layer that is closest to the oracle, and where its exceptions are."""
-    leaking = frozenset[str]().union(*(part.leaking for part in kept.study.parts))
+    leaking = _leaking(kept)
     where = f"on {kept.of}" if kept.of else "on the validation set"
     for label, layer, own in _closest(kept):
         if label not in _learned(kept.study):
@@ -217,6 +218,11 @@ def sentences(kept: Kept) -> Iterator[str]:
             f"elsewhere than a router by language ({interval_text(whole['chance'].to_numpy(), '')} by chance; layer "
             f"{layer}){_pattern(here)}"
         )
+
+
+def _leaking(kept: Kept) -> frozenset[str]:
+    """Labels of the points that read later tokens."""
+    return frozenset[str]().union(*(part.leaking for part in kept.study.parts))
 
 
 def _learned(study: Study) -> set[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.comparison import Comparison
-from moe_study.analysis.format import with_bounds, with_leak_mark
+from moe_study.analysis.format import with_bounds
 from moe_study.analysis.gradients import ONE_EXPERT, SHOWN, by_seed, joined, settled
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
@@ -108,7 +108,7 @@ def sentences(kept: Kept) -> Iterator[str]:
 def _tables(summary: pd.DataFrame, part: Part) -> Iterator[Cells]:
     names = [name for name in SHOWN if name in set(summary["part"])]
     labels = [label for label in dict.fromkeys(part.table["label"]) if label in set(summary["label"])]
-    marked = {label: with_leak_mark(label, label in part.leaking) for label in labels}
+    marked = {label: part.marked(label) for label in labels}
 
     def of_points(value: str, digits: str) -> list[list[str]]:
         wide = {label: by_seed(summary, label, value) for label in labels}
@@ -124,8 +124,7 @@ def _tables(summary: pd.DataFrame, part: Part) -> Iterator[Cells]:
 
 
 def _pair(comparison: Comparison, part: Part) -> str:
-    sides = comparison.point, comparison.against
-    return " over ".join(with_leak_mark(label, label in part.leaking) for label in sides)
+    return f"{part.marked(comparison.point)} over {part.marked(comparison.against)}"
 
 
 def _cell(wide: pd.DataFrame, name: str, digits: str, is_norm: bool) -> str:

@@ -7,6 +7,7 @@ from moe_study.analysis.results.answered import Answered, answered
 from moe_study.analysis.results.archive import archives
 from moe_study.analysis.results.headlines import HEADLINES, read_headlines
 from moe_study.analysis.results.in_short import InShort, in_short, with_block
+from moe_study.analysis.results.measures import kept_texts
 from moe_study.analysis.results.papers import Paper, by_paper
 from moe_study.analysis.results.questions import QUESTIONS, question_block, read_readers_questions
 from moe_study.analysis.results.replication import FOLDER, TEXT, seeds_of, summary
@@ -28,8 +29,8 @@ the runs on either side, which several rows can share."""
 
 
 def overview_texts(out: Path, root: Path) -> dict[Path, str]:
-    """All that is written over what is kept in `out`, by file: its README.md, the pictures, and, where `out` is the
-    project's own results/, the block of the project's README.md.
+    """All that is written over what is kept in `out`, by file: its README.md, the pictures, the texts of measures, and,
+    where `out` is the project's own results/, the block of the project's README.md.
 
     `root`: the project, whose sweep files and questions count where `out` has none of its own.
     """
@@ -41,6 +42,7 @@ def overview_texts(out: Path, root: Path) -> dict[Path, str]:
     kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(out)]
     short = in_short(kept, read_headlines(headlines)) if headlines and kept else None
     texts = {out / README: overview(kept, questions, planned, short)}
+    texts |= {path: text for one in kept for path, text in kept_texts(one.archive.folder, one.study)}
     if short is not None:
         texts |= {out / name: picture for name, picture in short.pictures.items()}
         own = out.resolve() == (root / "results").resolve()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.analysis.comparison import Verdict
-from moe_study.analysis.format import count, duration, with_leak_mark
+from moe_study.analysis.format import count, duration
 from moe_study.analysis.frame import each
 from moe_study.analysis.results.answered import Answered
 from moe_study.analysis.results.measures import find_measure, read_answer
@@ -123,7 +123,7 @@ def _costs(study: Study) -> Iterator[str]:
     for part in study.parts:
         known = part.table.dropna(subset=["loss"]).sort_values("loss", kind="stable")
         points = [
-            f"{with_leak_mark(row.label, row.label in part.leaking)} {row.loss:.3f} "
+            f"{part.marked(row.label)} {row.loss:.3f} "
             f"({count(row.executed_flops_per_token)}, {duration(row.train_seconds)})"
             for row in each(known)
         ]

@@ -58,9 +58,9 @@ def tokens_text(kept: Kept) -> str:
         cells = _difference(_of_part(kept, part), comparison)
         if cells.rows:
             where = f", {part.name}" if part.name else ""
-            blocks += [f"## {comparison.point} − {comparison.against}{where}", markdown(cells).rstrip()]
+            blocks += [f"## {_pair(comparison, part)}{where}", markdown(cells).rstrip()]
     for part in kept.study.parts:
-        blocks += _work(_of_part(kept, part))
+        blocks += _work(_of_part(kept, part), part)
     if sentences := list(hardness(kept)):
         blocks += ["## Do harder tokens get more experts?", "\n".join(f"- {sentence}" for sentence in sentences)]
     return "\n\n".join(blocks) + "\n"
@@ -68,6 +68,10 @@ def tokens_text(kept: Kept) -> str:
 
 def _comparisons(study: Study) -> Iterator[tuple[Part, Comparison]]:
     return ((part, comparison) for part in study.parts for comparison in part.comparisons)
+
+
+def _pair(comparison: Comparison, part: Part) -> str:
+    return f"{part.marked(comparison.point)} − {part.marked(comparison.against)}"
 
 
 def _of_part(kept: Kept, part: Part) -> pd.DataFrame:
@@ -87,11 +91,11 @@ def _difference(rows: pd.DataFrame, comparison: Comparison) -> Cells:
     return Cells(["by", "tokens", f"difference ({paired.shape[1]} seeds)"], shown, text_columns=(0, 1))
 
 
-def _work(rows: pd.DataFrame) -> Iterator[str]:
+def _work(rows: pd.DataFrame, part: Part) -> Iterator[str]:
     """Points whose tokens have different numbers of experts."""
     for label, work in _varying(rows):
         header = ["by", "tokens", f"experts per token ({work.shape[1]} seeds)"]
-        yield f"## Experts per token of {label}"
+        yield f"## Experts per token of {part.marked(label)}"
         yield markdown(Cells(header, group_cells(work, ""), text_columns=(0, 1))).rstrip()
 
 
@@ -146,7 +150,7 @@ def by_group(kept: Kept) -> Iterator[str]:
         paired = _paired(_of_part(kept, part), comparison)
         ends = [text for by in (POSITION, FREQUENCY) if (text := _ends(paired, by))]
         if ends:
-            yield f"{comparison.point} − {comparison.against}, on {kept.of}: {'; '.join(ends)}"
+            yield f"{_pair(comparison, part)}, on {kept.of}: {'; '.join(ends)}"
 
 
 def _ends(wide: pd.DataFrame, by: str, sign: str = "+") -> str:
@@ -165,9 +169,10 @@ def hardness(kept: Kept) -> Iterator[str]:
         for label, work in _varying(_of_part(kept, part)):
             tenths = work[work.index.get_level_values("by") == HARDNESS].to_numpy(dtype=float)
             if len(tenths) > 1:
+                more, easiest = interval_text(tenths[-1] - tenths[0]), interval_text(tenths[0], "")
                 yield (
-                    f"{label}: {interval_text(tenths[-1] - tenths[0])} experts more where the next token is hardest to "
-                    f"predict than where it is easiest ({interval_text(tenths[0], '')} there){_extremes(work)}"
+                    f"{part.marked(label)}: {more} experts more where the next token is hardest to predict than where "
+                    f"it is easiest ({easiest} there){_extremes(work)}"
                 )
 
 

@@ -62,13 +62,9 @@ class Finding:
             return _effect_words(self.tested)
         if isinstance(self.tested, Trend):
             return f"{with_leak_mark(self.tested.name, self.tested.leaks)}, per doubling of {self.tested.size_words}"
-        leaking = self.part.leaking
-
-        def marked(label: str) -> str:
-            return with_leak_mark(label, label in leaking)
-
+        marked = self.part.marked
         if isinstance(self.tested, EqualCost):
-            family = with_leak_mark(self.tested.family_name, bool(set(self.tested.asked.points) & leaking))
+            family = with_leak_mark(self.tested.family_name, bool(set(self.tested.asked.points) & self.part.leaking))
             return f"{marked(self.tested.point)} − {family} at equal {self.tested.cost.words}"
         assert isinstance(self.tested, Comparison)
         return f"{marked(self.tested.point)} − {marked(self.tested.against)}"

@@ -130,5 +130,5 @@ def test_the_share_its_chance_and_its_pattern_are_said(folders):
     assert said.startswith("learned † sends 0.200 [0.200, 0.200] of the tokens on wiki elsewhere than")
     assert "by position from 0.00 (2-3) to 1.00 (1)" in said and "layer 3)" in said
     text = elsewhere_text(kept)
-    assert "| learned | 3 | 0.200 [0.200, 0.200] |" in text and "| 2 of 2 |" in text
+    assert "| learned † | 3 | 0.200 [0.200, 0.200] |" in text and "| 2 of 2 |" in text
     assert "| position | 0 | 1.000 [1.000, 1.000] |" in text

@@ -103,7 +103,7 @@ def test_the_files_suffice_for_their_text_and_the_overview_says_it(out, tmp_path
     ]
     (tmp_path / "questions.yaml").write_text('7: {asks: "Why?", read: {mine: [gradients]}}')
     text = overview([answered(archive, CLAIMS)], tmp_path / "questions.yaml", {})
-    assert f"  - {said[0]} ([gradient norms by part of the model](mine/gradients.md))" in text
+    assert f"  - [gradient norms by part of the model](mine/gradients.md)\n       - {said[0]}" in text
 
 
 def test_a_gradient_that_vanishes_is_said_as_zero(runs):

@@ -80,7 +80,8 @@ def test_costs_stand_beside_losses_lowest_first(tmp_path, sweeps):
         {"label": ["a", "b", "c"], "loss": [4.2, 4.1, None], "executed_flops_per_token": [2e5, 1.5e5, 1.0],
          "train_seconds": [30.0, 61.0, 1.0]}
     )  # fmt: skip
-    study = SimpleNamespace(parts=[SimpleNamespace(name="", table=table, leaking=frozenset("a"))])
+    part = SimpleNamespace(name="", table=table, marked=lambda label: "a †" if label == "a" else label)
+    study = SimpleNamespace(parts=[part])
     sweeps = [SimpleNamespace(**{**vars(sweeps[0]), "study": study})]
     (one,) = questions(tmp_path, '1: {asks: "Why?", read: {my/own: [costs]}}')
     said = question_block(one, sweeps, {}).splitlines()[-1]

@@ -13,7 +13,6 @@ from moe_study.analysis.report import answers
 from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive, write_archive
 from moe_study.analysis.results.keep import keep, sweeps_to_keep
-from moe_study.analysis.results.measures import kept_texts
 from moe_study.analysis.results.overview import overview, overview_texts
 from moe_study.analysis.results.questions import QUESTIONS, read_readers_questions
 from moe_study.analysis.results.replication import FOLDER, TEXT, replication_text
@@ -245,12 +244,6 @@ def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
             pd.testing.assert_frame_equal(held, now, rtol=1e-6, check_dtype=False)
 
 
-@pytest.mark.parametrize("archive", COMMITTED, ids=[archive.name for archive in COMMITTED])
-def test_committed_texts_of_measures_are_those_of_the_committed_rows(archive):
-    for path, text in kept_texts(archive.folder, archive.study()):
-        assert text == path.read_text(encoding="utf-8"), path
-
-
 def test_committed_questions_are_answered_from_committed_sweeps():
     questions = read_readers_questions(ROOT / "results" / QUESTIONS)
     assert [one.number for one in questions] == list(range(1, 14))
@@ -265,11 +258,13 @@ def test_committed_replications_are_computed_from_both_sets_of_committed_runs(ar
         assert text == (archive.folder / FOLDER / TEXT).read_text(encoding="utf-8")
 
 
-def test_the_committed_overview_its_pictures_and_the_readme_are_those_of_the_committed_runs():
+def test_the_committed_overview_its_pictures_the_texts_of_measures_and_the_readme_are_those_of_the_committed_runs():
     texts = overview_texts(ROOT / "results", ROOT)
-    assert {path.relative_to(ROOT).as_posix() for path in texts} == {
+    kept = {path.with_suffix(".md") for archive in COMMITTED for path in archive.folder.glob("*.parquet")}
+    assert {path.relative_to(ROOT).as_posix() for path in set(texts) - kept} == {
         *("README.md", "results/README.md", "results/claims.svg", "results/against.svg"),
     }
+    assert {path.with_name("runs.md") for path in kept} | set(texts) >= kept
     for path, text in texts.items():
         assert text == path.read_text(encoding="utf-8"), f"{path} is not up to date: run moe-study results"
 

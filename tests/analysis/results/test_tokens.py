@@ -94,6 +94,11 @@ def test_sentences_name_either_end_of_position_and_frequency(kept):
     assert " at position 0 and " in first and " at position 1; " in first and " at often and " in first
 
 
+def test_points_that_read_later_tokens_carry_their_mark(kept):
+    assert "## sequence top-2 † − dense 1x" in tokens_text(kept) and "## token top-2 − dense 1x" in tokens_text(kept)
+    assert list(by_group(kept))[1].startswith("sequence top-2 † − dense 1x, on small: ")
+
+
 def test_harder_tokens_are_said_to_get_more_experts_where_tokens_differ(kept):
     (only,) = hardness(kept)
     assert only.startswith("token top-2: +9.000 [+9.000, +9.000] experts more")
