@@ -35,9 +35,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("runs_dir", nargs="?", default="runs", help="the folder that holds the runs (runs)")
     parser.add_argument("--sweep", action="append", default=[], metavar="NAME", help="this sweep; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where they are kept (results)")
-    help_text = "have every finished run read this probe: loss and experts by position, frequency and label"
-    parser.add_argument("--probe", metavar="NAME", help=help_text)
-    parser.add_argument("--tokens", type=int, default=20_000, metavar="N", help="of the probe (20,000)")
+    help_text = "have every finished run read this probe (may be repeated): loss and experts by position and label"
+    parser.add_argument("--probe", action="append", default=[], metavar="NAME", help=help_text)
+    parser.add_argument("--tokens", type=int, default=20_000, metavar="N", help="of each probe (20,000)")
     help_text = "evaluate dense and split runs with parts off (moe-study sparsify), and compare them at equal FLOPs"
     parser.add_argument("--sparsify", action="store_true", help=help_text)
     help_text = "keep the runs of RUNS_DIR, of other seeds, beside those that were kept, and say which verdicts agree"
@@ -82,18 +82,19 @@ def _measure(options: argparse.Namespace, name: str) -> None:
     """Have the finished runs of a sweep measured as the flags ask; what is found stays in their folders."""
     from moe_study.analysis.frame import load_frame
 
-    asked = [measure for flag, measure in MEASURES.items() if getattr(options, flag) not in (None, False)]
+    asked = [measure for flag, measure in MEASURES.items() if getattr(options, flag)]
     if asked:
         frame = load_frame([Path(options.runs_dir)], name)
         for measure in asked:
             measure(options, frame)
 
 
-def _read_probe(options: argparse.Namespace, frame: "pd.DataFrame") -> None:
+def _read_probes(options: argparse.Namespace, frame: "pd.DataFrame") -> None:
     from moe_study.posthoc.trace import probe_of, trace_run
 
     def read(folder: "RunFolder") -> None:
-        trace_run(folder, probe_of(folder, options.probe, tokens=options.tokens, progress=False), progress=False)
+        for probe in dict.fromkeys(options.probe):
+            trace_run(folder, probe_of(folder, probe, tokens=options.tokens, progress=False), progress=False)
 
     _each_finished_run(frame, read)
 
@@ -140,4 +141,4 @@ def _lazy_experts(_options: argparse.Namespace, frame: "pd.DataFrame") -> None:
         print(f"left out: {line}")
 
 
-MEASURES = {"probe": _read_probe, "sparsify": _with_parts_off, "gradients": _gradients, "lazy": _lazy_experts}
+MEASURES = {"probe": _read_probes, "sparsify": _with_parts_off, "gradients": _gradients, "lazy": _lazy_experts}

@@ -53,6 +53,7 @@ def tokens_text(kept: Kept) -> str:
         cells = Cells(["question", "test", "difference", "verdict", "seeds"], rows, text_columns=(0, 1, 3))
         family = "The sweep's comparisons on the whole probe, tested as one family (Holm):"
         blocks += ["## On texts that no run trains on", family, markdown(cells).rstrip()]
+    blocks += [f"{sentence}." for sentence in unread(kept)]
     blocks += ["Below are means over seeds with 95% intervals, described and not tested."]
     for part, comparison in _comparisons(kept.study):
         cells = _difference(_of_part(kept, part), comparison)
@@ -142,6 +143,20 @@ def unseen(kept: Kept) -> Iterator[str]:
     """Each planned comparison on the probe: what the validation loss says, said of texts that no run trains on."""
     for one in on_the_whole_probe(kept):
         yield one.told(f"On texts of {kept.of}, which no run trains on:")
+    yield from unread(kept)
+
+
+def unread(kept: Kept) -> Iterator[str]:
+    """A sentence where not all runs of the planned comparisons have read the probe."""
+    lacking = []
+    for part, comparison in _comparisons(kept.study):
+        both = [comparison.point, comparison.against]
+        of_both = (losses.reindex(both).notna().all() for losses in (whole_loss(_of_part(kept, part)), part.losses))
+        read, trained = (int(known.sum()) for known in of_both)
+        if read < trained:
+            lacking.append(f"{_pair(comparison, part)} ({read} of {trained} seeds)")
+    if lacking:
+        yield f"Not all runs have read {kept.of}, which moe-study results --probe {kept.of} mends: {'; '.join(lacking)}"
 
 
 def by_group(kept: Kept) -> Iterator[str]:
@@ -151,6 +166,7 @@ def by_group(kept: Kept) -> Iterator[str]:
         ends = [text for by in (POSITION, FREQUENCY) if (text := _ends(paired, by))]
         if ends:
             yield f"{_pair(comparison, part)}, on {kept.of}: {'; '.join(ends)}"
+    yield from unread(kept)
 
 
 def _ends(wide: pd.DataFrame, by: str, sign: str = "+") -> str:

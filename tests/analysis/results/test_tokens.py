@@ -88,6 +88,17 @@ def test_a_point_without_a_trace_is_not_compared(kept):
     assert [one.claim.left for one in on_the_whole_probe(kept._replace(rows=rows))] == ["token top-2"]
 
 
+def test_what_not_all_runs_have_read_is_said(kept):
+    label, seed = kept.rows["label"], kept.rows["seed"]
+    rows = kept.rows[(label != "sequence top-2") & ((label != "dense 1x") | (seed != 3))]
+    some = kept._replace(rows=rows)
+    lacking = "Not all runs have read small, which moe-study results --probe small mends: token top-2 − dense 1x (3 of "
+    lacking += "4 seeds); sequence top-2 † − dense 1x (0 of 4 seeds)"
+    assert list(unseen(some))[-1] == list(by_group(some))[-1] == lacking and f"{lacking}." in tokens_text(some)
+    for whole in (list(unseen(kept)), list(by_group(kept)), tokens_text(kept).splitlines()):
+        assert not any("Not all runs" in line for line in whole)
+
+
 def test_sentences_name_either_end_of_position_and_frequency(kept):
     first = next(by_group(kept))
     assert first.startswith("token top-2 − dense 1x, on small: -0.245 [")
