@@ -9,11 +9,13 @@ from moe_study.analysis.comparison import Also, Asked
 from moe_study.analysis.effects.contrasts import Contrast, contrasts_of, pair_identity
 from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.effects.equal_cost import AskedAtCost
+from moe_study.analysis.effects.equal_loss import AskedReach
 from moe_study.analysis.effects.families import name_of
 from moe_study.analysis.effects.grids import Factor, Grid
 from moe_study.analysis.effects.trends import AskedTrend
 from moe_study.analysis.frame import done
 from moe_study.runs.members import Members, PlannedComparison, PlannedEffect, PlannedTrend
+from moe_study.runs.reaches import PlannedReach
 
 Request = Asked | Contrast | AskedAtCost | AskedTrend  # what a report can be asked to test
 
@@ -85,7 +87,7 @@ def _at_cost(asked: PlannedComparison, frame: pd.DataFrame) -> AskedAtCost:
     left = _label(frame, asked.left_runs) or asked.left
     points = tuple(_labels(frame, asked.right_runs)) or (asked.right,)
     written = f"{asked.left} against {asked.right} at {asked.at}"
-    name = name_of(points)
+    name = name_of(points, set(frame["label"]) - set(points))
     return AskedAtCost(Cost(asked.at), left, name, points, asked.why, asked.margin, asked.late, written)
 
 
@@ -119,6 +121,25 @@ def _trend(planned: PlannedTrend, frame: pd.DataFrame) -> AskedTrend:
         pairs,
         planned.why,
         planned.margin,
+        planned.late,
+        planned.text,
+    )
+
+
+def planned_reaches(members: Members, frame: pd.DataFrame) -> list[AskedReach]:
+    """The costs at equal loss that are planned of the runs in `frame`; they are described, so no request to test."""
+    return [_reach(planned, frame) for planned in members.reaches]
+
+
+def _reach(planned: PlannedReach, frame: pd.DataFrame) -> AskedReach:
+    """Of all points of the curve that have a run; what nothing is known of goes by what the sweep file says."""
+    points = tuple(_labels(frame, planned.curve_runs)) or (f"the curve of {planned.text}",)
+    return AskedReach(
+        Cost(planned.by),
+        points,
+        _label(frame, planned.point_runs) or f"the point of {planned.text}",
+        planned.why,
+        planned.at_most,
         planned.late,
         planned.text,
     )

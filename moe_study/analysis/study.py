@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -24,8 +24,9 @@ from moe_study.analysis.comparison import (
     measure,
 )
 from moe_study.analysis.effects.contrasts import Contrast, Effect, distinct_contrasts, effects
-from moe_study.analysis.effects.costs import Cost, costs_of_points
+from moe_study.analysis.effects.costs import DESCRIBED, costs_of_points
 from moe_study.analysis.effects.equal_cost import AskedAtCost, EqualCost, at_equal_cost, default_requests
+from moe_study.analysis.effects.equal_loss import AskedReach, EqualLoss, at_equal_loss
 from moe_study.analysis.effects.families import Family, families
 from moe_study.analysis.effects.fronts import Front, front
 from moe_study.analysis.effects.grids import Grid, find_grids
@@ -36,7 +37,7 @@ from moe_study.analysis.evaluation_sets import evaluation_sets
 from moe_study.analysis.format import with_leak_mark
 from moe_study.analysis.frame import done, load_frame
 from moe_study.analysis.pairs import default_questions, default_reference, settings_of
-from moe_study.analysis.planned import Request, planned_requests
+from moe_study.analysis.planned import Request, planned_reaches, planned_requests
 from moe_study.analysis.probes import ProbeFindings, probe_findings
 from moe_study.analysis.scores import score_table
 from moe_study.analysis.specialisation.over_training import saturation_over_training
@@ -64,6 +65,7 @@ class Part:
     trends: tuple[Trend, ...]  # differences over size that were planned, and so tested with them
     margin: float
     mixed: tuple[str, ...]  # sentences on runs of different making
+    reaches: tuple[EqualLoss, ...] = ()  # costs at equal loss that were planned: described, without a test
     problems: list[str] = field(default_factory=list)  # of files that pictures need; filled when these are read
 
     @functools.cached_property
@@ -135,7 +137,7 @@ class Part:
     def fronts(self) -> tuple[Front, ...]:
         """The Pareto front of the ranked points by each cost that is known; all others are set apart."""
         standings = dict(zip(self.table["label"], self.table["standing"], strict=True))
-        known = [cost for cost in Cost if self.costs[cost].gt(0).any()]
+        known = [cost for cost in DESCRIBED if self.costs[cost].gt(0).any()]
         return tuple(front(cost, self.losses, self.costs, standings, RANKED) for cost in known)
 
     @functools.cached_property
@@ -243,10 +245,11 @@ def study_of(
     """The Study of a frame (see load_frame); `plans` say which comparisons were planned of its runs."""
     if margin is not None and not 0 < margin < float("inf"):
         raise StudyError(f"the margin must be more than 0 nats per token, not {margin:g}")
-    parts, asked = [], []
+    parts, asked, reaches = [], [], []
     for name, runs in evaluation_sets(frame):
         own = [_with_margin(one, margin) for members in plans for one in planned_requests(members, runs)]
         asked.append(own)
+        reaches.append([one for members in plans for one in planned_reaches(members, runs)])
         usual = _one_margin(own) if margin is None else margin
         parts.append(_part(name, runs, known_reference(runs, reference), rank_leaking, usual))
     asked = _in_the_parts_that_can_answer(asked, parts)
@@ -262,8 +265,11 @@ def study_of(
             equal_costs=tuple(one for one in found if isinstance(one, EqualCost)),
             trends=tuple(one for one in found if isinstance(one, Trend)),
             others=tuple(measure(part.frame, rest, part.margin, LEVEL)),
+            reaches=tuple(at_equal_loss(own, part.losses, part.costs, part.leaking, LEVEL) if own else ()),
         )
-        for part, found, rest in zip(parts, tested, others, strict=True)
+        for part, found, rest, own in zip(
+            parts, tested, others, _in_the_parts_that_can_answer(reaches, parts), strict=True
+        )
     ]
     return Study(frame, tuple(compared), is_planned)
 
@@ -298,10 +304,13 @@ def _automatic(part: Part, rank_leaking: bool) -> list[Request]:
     return [Asked(*pair, question) for question, pairs in questions.items() for pair in pairs]
 
 
-def _in_the_parts_that_can_answer(planned: list[list[Request]], parts: Sequence[Part]) -> list[list[Request]]:
+Wanted = TypeVar("Wanted", bound=Request | AskedReach)
+
+
+def _in_the_parts_that_can_answer(planned: list[list[Wanted]], parts: Sequence[Part]) -> list[list[Wanted]]:
     """Each planned request in the parts with finished runs of all its points; in the first part where none has them."""
 
-    def answers(part: Part, asked: Request) -> bool:
+    def answers(part: Part, asked: Wanted) -> bool:
         return asked.labels <= set(part.losses.index)
 
     kept = [[one for one in asked if answers(part, one)] for part, asked in zip(parts, planned, strict=True)]

@@ -94,6 +94,13 @@ def _comparison_lines(planned: "Plan") -> Iterator[str]:
         tested = "tested as one family" if len(rows) > 1 else "tested"
         yield f"{len(rows)} comparison(s), {tested}; all others are described without a verdict:"
         yield from aligned(rows)
+    if planned.reaches:
+        yield f"{len(planned.reaches)} cost(s) at equal loss, described and not tested:"
+        yield from aligned([("", reach.text, _claimed(reach.at_most), reach.why) for reach in planned.reaches])
+
+
+def _claimed(at_most: float | None) -> str:
+    return "" if at_most is None else f"claimed: at most {at_most:g}"
 
 
 def as_plain(planned: "Plan") -> dict[str, Any]:
@@ -129,5 +136,6 @@ def as_plain(planned: "Plan") -> dict[str, Any]:
         "trends": [
             {"trend": one.text, "levels": [rung.level for rung in one.rungs], "why": one.why} for one in planned.trends
         ],
+        "reaches": [{"reach": one.text, "at_most": one.at_most, "why": one.why} for one in planned.reaches],
         "warnings": planned.warnings(),
     }

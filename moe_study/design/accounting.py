@@ -60,8 +60,21 @@ def flops_per_token(config: RunConfig, rows_per_token: Rows = None) -> float:
     outer = 2.0 * model.width * config.vocab_size  # the head
     if model.patch is not None:  # the head reads one mean an image, and every patch is embedded by a product
         outer = outer / model.context + 2 * model.patch**2 * model.width
-    total = model.layers * attention + outer
-    return total + sum(_ffn_flops(config, layer, rows_per_token) for layer in range(model.layers))
+    return model.layers * attention + outer + ffn_flops_per_token(config, rows_per_token)
+
+
+def ffn_flops_per_token(config: RunConfig, rows_per_token: Rows = None) -> float:
+    """The part of flops_per_token that runs in the blocks' feed-forward networks: experts, routers, merging."""
+    return sum(_ffn_flops(config, layer, rows_per_token) for layer in range(config.model.layers))
+
+
+def expert_flops_per_token(config: RunConfig, rows_per_token: Rows = None) -> float:
+    """The part of ffn_flops_per_token that runs in the experts of mixtures; 0 for a dense model, which has none.
+
+    Routers, the averaging of tokens or weights, and plain networks in blocks between mixtures are not in it.
+    """
+    layers = mixture_layers(config.routing, config.model.layers)
+    return sum(_expert_flops(config, layer, rows_per_token) for layer in layers)
 
 
 def nominal_rows_per_token(config: RunConfig, layer: int) -> float:
@@ -143,11 +156,16 @@ def _ffn_flops(config: RunConfig, layer: int, rows_per_token: Rows) -> float:
     if layer not in mixture_layers(routing, model.layers):
         dense = expert_hidden(routing, model.hidden) if routing.selection is Selection.DENSE else model.hidden
         return 4 * model.width * dense
-    hidden = expert_hidden(routing, model.hidden)
+    return _expert_flops(config, layer, rows_per_token) + _routing_flops(config, layer)
+
+
+def _expert_flops(config: RunConfig, layer: int, rows_per_token: Rows) -> float:
+    """Of the mixture at block `layer`: each expert row that a token causes, and the shared experts."""
+    model, routing = config.model, config.routing
     rows = _rows(config, layer, rows_per_token) + routing.shared_experts
     if routing.selection is Selection.MERGE and routing.unit is Unit.TOKEN:
         rows -= 1  # one token's merged network runs as a sum over experts, counted with the merging
-    return rows * 4 * model.width * hidden + _routing_flops(config, layer)
+    return rows * 4 * model.width * expert_hidden(routing, model.hidden)
 
 
 def _routing_flops(config: RunConfig, layer: int) -> float:

@@ -16,13 +16,15 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError, StudyError
 from moe_study.files import read_json, write_json_atomic
 from moe_study.runs.lock import LockHeld, hold
+from moe_study.runs.reaches import PlannedReach, over_launches, with_lateness, without_runs
 
-COSTS = ("total_params", "active_params", "flops", "seconds")  # at which points can be asked to be compared
+COSTS = ("total_params", "active_params", "flops", "seconds", "ffn_flops", "expert_flops")  # to compare points at
 SIZES = ("active_params", "total_params", "flops", "tokens")  # per doubling of which a trend can be asked for
 LOCK_PATIENCE = 10.0  # seconds; others hold it for as long as one small file takes
 
@@ -102,6 +104,7 @@ class Launch:
     names: dict[str, str] = field(default_factory=dict)  # key -> the overrides that tell the run from the others
     effects: tuple[PlannedEffect, ...] = ()
     trends: tuple[PlannedTrend, ...] = ()
+    reaches: tuple[PlannedReach, ...] = ()
 
     @property
     def form(self) -> frozenset[str]:
@@ -148,6 +151,12 @@ class Members:
     def trends(self) -> list[PlannedTrend]:
         """As `comparisons`."""
         return [self._trend_of_all_launches(asked) for asked in self.launches[-1].trends] if self.launches else []
+
+    @property
+    def reaches(self) -> list[PlannedReach]:
+        """As `comparisons`."""
+        of_all = [launch.reaches for launch in self.current] if self.launches else [()]
+        return [over_launches(asked, of_all) for asked in of_all[-1]]
 
     def _trend_of_all_launches(self, asked: PlannedTrend) -> PlannedTrend:
         same = [trend for launch in self.current for trend in launch.trends if trend.text == asked.text]
@@ -205,6 +214,12 @@ def read_members(runs_dir: str | os.PathLike[str], sweep: str) -> Members:
     return members
 
 
+def plain_members(members: Members) -> dict[str, Any]:
+    """As files have it: `reaches` only where some are asked, so that other files are as older versions read them."""
+    launches = [to_plain(launch) for launch in members.launches]
+    return {"launches": [{k: v for k, v in one.items() if v or k != "reaches"} for one in launches]}
+
+
 def record_launch(
     runs_dir: str | os.PathLike[str], sweep: str, launch: Launch, done: Collection[str] = frozenset()
 ) -> Path:
@@ -220,8 +235,10 @@ def record_launch(
         effects = tuple(_effect_with_lateness(asked, before, done) for asked in launch.effects)
         asked_before = [trend for launch in launches for trend in launch.trends]
         trends = tuple(_trend_with_lateness(asked, asked_before, done) for asked in launch.trends)
+        known = [reach for launch in launches for reach in launch.reaches]
+        reaches = tuple(with_lateness(asked, known, done) for asked in launch.reaches)
         others = (other for other in launches if set(other.overrides) != set(launch.overrides))
-        return [*others, replace(launch, comparisons=comparisons, effects=effects, trends=trends)]
+        return [*others, replace(launch, comparisons=comparisons, effects=effects, trends=trends, reaches=reaches)]
 
     return _change(runs_dir, sweep, with_launch)
 
@@ -253,7 +270,7 @@ def _change(runs_dir: str | os.PathLike[str], sweep: str, change: Callable[[tupl
     try:
         with hold(path.with_suffix(".lock"), LOCK_PATIENCE):
             before = read_members(runs_dir, sweep).launches if path.exists() else ()
-            write_json_atomic(path, to_plain(Members(tuple(change(before)))))
+            write_json_atomic(path, plain_members(Members(tuple(change(before)))))
     except LockHeld:
         raise StudyError(f"{path} is in use by another process; rerun the command in a moment") from None
     return path
@@ -319,7 +336,10 @@ def _without(launch: Launch, keys: Collection[str]) -> Launch:
         )
         for asked in launch.trends
     )
-    return replace(launch, runs=kept(launch.runs), comparisons=comparisons, effects=effects, trends=trends)
+    reaches = tuple(without_runs(asked, keys) for asked in launch.reaches)
+    return replace(
+        launch, runs=kept(launch.runs), comparisons=comparisons, effects=effects, trends=trends, reaches=reaches
+    )
 
 
 def _each_once(groups: Iterable[Iterable[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from moe_study.design.config import RunConfig
 from moe_study.errors import ConfigError
 from moe_study.sweeps.compose import Composed
-from moe_study.sweeps.partial import Meaning
+from moe_study.sweeps.partial import Meaning, Partial, in_file, matches
 
 Question = TypeVar("Question")
 Planned = TypeVar("Planned")
@@ -81,3 +81,34 @@ def level_words(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def one_point(side: Partial, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The one point that a side means, over its seeds; ConfigError where it means none or several."""
+    found = matching(side, candidates)
+    if len({c.point for c in found}) > 1:
+        keys, points = ", ".join(_telling_apart(found)) or "another setting", len({c.point for c in found})
+        raise ConfigError(f"{in_file(side)} matches {points} points of the sweep; add {keys} to tell them apart")
+    return found
+
+
+def matching(side: Partial, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """All points that a side means, over their seeds; ConfigError where it means none."""
+    for as_meant in (False, True):  # what no point was written with may be what a size came out as
+        found = [c for c in candidates if matches(side, c.composed, c.meaning, "a side", as_meant=as_meant)]
+        if found:
+            return found
+    raise ConfigError(f"{in_file(side)} matches no point of the sweep (invalid and excluded ones are none)")
+
+
+def keys_of(candidates: Iterable[Candidate]) -> tuple[str, ...]:
+    """Of their runs, each once."""
+    return tuple(dict.fromkeys(c.key for c in candidates))
+
+
+def _telling_apart(candidates: Sequence[Candidate]) -> list[str]:
+    """Choices and settings in which the candidates differ, those that a file would name first; at most three."""
+    written = [{**c.composed.choices, **{key: c.composed.value(key) for key in c.composed.given}} for c in candidates]
+    keys = dict.fromkeys(key for one in written for key in one)
+    differing = [key for key in keys if len({repr(one.get(key)) for one in written}) > 1]
+    return [key for key in differing if not key.startswith("log.") and key != "run.seed"][:3]

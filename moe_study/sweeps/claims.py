@@ -10,11 +10,16 @@
       - effect: [unit, k]
         claim: "a second expert helps sequences more"
         expect: lower                               # the number itself: what the second setting adds to the first's
+      - reach: [{routing: xmoe_budget}, {routing: token_top1}]
+        by: expert_flops
+        claim: "half of them"
+        at_most: 0.5                                # in place of expect: the share of the second side's cost
 
 An effect is a number too: of one setting, the loss at a later value minus that at the first; of two, by how much the
 change of the first differs at a later value of the second. A setting with more values has several, and a claim is of
-each. A trend is the change of a difference per doubling of size. They change nothing of what is trained or tested;
-moe-study results sets verdicts beside what was claimed.
+each. A trend is the change of a difference per doubling of size. A cost at equal loss (reach) is described beside its
+claim, and has no verdict. They change nothing of what is trained or tested; moe-study results sets verdicts beside what
+was claimed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,6 +30,7 @@ from typing import Any
 
 from moe_study.errors import ConfigError
 from moe_study.sweeps.comparisons import AnyQuestion, Question, read_questions
+from moe_study.sweeps.reaches import ReachQuestion
 
 
 class Expected(StrEnum):
@@ -65,6 +71,7 @@ class Claims:
     source: str = ""
     questions: tuple[int, ...] = ()
     claims: tuple[Claim, ...] = ()  # of all that it asks to compare, in its order
+    reaches: tuple[Claim, ...] = ()  # of costs at equal loss, which are not tested
 
 
 def without_claims(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,9 +90,17 @@ def read_claims(content: Mapping[str, Any], path: Path) -> Claims:
     if not isinstance(numbers, list) or not all(type(number) is int and number > 0 for number in numbers):
         raise ConfigError(f"{path}: questions must be a list of numbers of results/questions.yaml, not {numbers!r}")
     questions = read_questions(without_claims(content), path)
-    entries = zip(content.get("compare") or [], questions, strict=True)
-    claims = (claim for entry, question in entries for claim in _claims(entry, question, path))
-    return Claims(" ".join(source.split()), tuple(numbers), tuple(claims))
+    entries = list(zip(content.get("compare") or [], questions, strict=True))
+    claims, reaches = (
+        tuple(
+            claim
+            for entry, question in entries
+            if isinstance(question, ReachQuestion) is described
+            for claim in _claims(entry, question, path)
+        )
+        for described in (False, True)
+    )
+    return Claims(" ".join(source.split()), tuple(numbers), claims, reaches)
 
 
 def _bare(entry: Any) -> Any:
@@ -96,7 +111,11 @@ def _bare(entry: Any) -> Any:
 
 def _claims(entry: Any, question: AnyQuestion, path: Path) -> Iterator[Claim]:
     """One for each number that an entry of compare asks for; of an effect, one for all of its numbers."""
-    says, expect = _says_and_expects(entry if isinstance(entry, dict) else {}, question, path)
+    entry = entry if isinstance(entry, dict) else {}
+    if isinstance(question, ReachQuestion):
+        yield from _claims_of_reach(entry, question, path)
+        return
+    says, expect = _says_and_expects(entry, question, path)
     if not isinstance(question, Question):
         yield Claim(question.text, "", question.why, says, expect)
         return
@@ -104,13 +123,30 @@ def _claims(entry: Any, question: AnyQuestion, path: Path) -> Iterator[Claim]:
         yield Claim(*question.texts, question.why, says, expect, cost)
 
 
+def _claims_of_reach(entry: Mapping[str, Any], question: ReachQuestion, path: Path) -> Iterator[Claim]:
+    """One for each cost."""
+    says = _says(entry, path)
+    if "expect" in entry:
+        raise ConfigError(f"{path}: expect is of a comparison; {question.text} has at_most: (a share of its cost)")
+    if bool(says) != (question.at_most is not None):
+        raise ConfigError(f"{path}: claim and at_most go together: what the source says of {question.text}, as a share")
+    for text in question.identities:
+        yield Claim(text, "", question.why, says)
+
+
 def _says_and_expects(entry: Mapping[str, Any], question: AnyQuestion, path: Path) -> tuple[str, Expected | None]:
-    says, expect = entry.get("claim") or "", entry.get("expect")
-    if not isinstance(says, str | int | float):
-        raise ConfigError(f"{path}: claim must be a text, what the source says of the comparison, not {says!r}")
+    says, expect = _says(entry, path), entry.get("expect")
     if expect is not None and expect not in list(Expected):
         raise ConfigError(f"{path}: expect: {expect!r} is none of {', '.join(Expected)}")
     if bool(says) != (expect is not None):
         what = question.texts[0] if isinstance(question, Question) else question.text
         raise ConfigError(f"{path}: claim and expect go together: what the source says of {what}, and what that means")
-    return " ".join(str(says).split()), None if expect is None else Expected(expect)
+    return says, None if expect is None else Expected(expect)
+
+
+def _says(entry: Mapping[str, Any], path: Path) -> str:
+    """What the source says, in one line."""
+    says = entry.get("claim") or ""
+    if not isinstance(says, str | int | float):
+        raise ConfigError(f"{path}: claim must be a text, what the source says of the comparison, not {says!r}")
+    return " ".join(str(says).split())

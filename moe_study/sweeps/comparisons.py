@@ -4,7 +4,7 @@ A few comparisons that are stated before the runs can be tested together at a sm
 tested makes all of them harder to decide. So a file states those that it was written for, and reports describe all
 others without a verdict. Four kinds can be asked for: a pair of points; a point at equal cost to others (`at:`), whose
 second side may match several points, which make a curve; an effect of settings (effects.py); and the trend of a pair
-over size (trends.py).
+over size (trends.py). A fifth is described and not tested: the cost at equal loss (reaches.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.errors import ConfigError
-from moe_study.runs.members import COSTS, PlannedComparison
-from moe_study.sweeps.candidates import Candidate, resolved
+from moe_study.runs.members import PlannedComparison
+from moe_study.sweeps.candidates import Candidate, keys_of, matching, one_point, resolved
 from moe_study.sweeps.effects import EffectQuestion, read_effect
-from moe_study.sweeps.partial import Partial, in_file, matches, on_command_line
+from moe_study.sweeps.partial import Partial, on_command_line
+from moe_study.sweeps.reaches import ReachQuestion, costs_of, read_reach
 from moe_study.sweeps.trends import TrendQuestion, read_trend
 
 FORM = (
-    "a list of two sides, or a mapping with pair: (two sides), effect: (settings) or trend: (two sides), why: (a text) "
-    "and margin: (a number)"
+    "a list of two sides, or a mapping with pair: (two sides), effect: (settings), trend: (two sides) or reach: (two "
+    "sides), why: (a text) and, but for reach, margin: (a number)"
 )
 KEYS = {
     "pair": {"pair", "at", "why", "margin"},
     "effect": {"effect", "where", "why", "margin"},
     "trend": {"trend", "over", "by", "why", "margin"},
+    "reach": {"reach", "by", "at_most", "why"},
 }
 
 
@@ -46,12 +48,17 @@ class Question:
         return left, right
 
     @property
-    def identity(self) -> tuple[Any, ...]:
-        """What no two questions of a file may share."""
-        return frozenset(self.texts) if not self.at else self.texts, self.at
+    def text(self) -> str:
+        """In one line."""
+        return " against ".join(self.texts)
+
+    @property
+    def identities(self) -> tuple[Any, ...]:
+        """What no two questions of a file may share: a pair whichever way round, or a pair and a cost."""
+        return tuple((self.texts, cost) for cost in self.at) if self.at else (frozenset(self.texts),)
 
 
-AnyQuestion = Question | EffectQuestion | TrendQuestion
+AnyQuestion = Question | EffectQuestion | TrendQuestion | ReachQuestion
 
 
 def read_questions(content: Mapping[str, Any], path: Path) -> tuple[AnyQuestion, ...]:
@@ -63,11 +70,10 @@ def read_questions(content: Mapping[str, Any], path: Path) -> tuple[AnyQuestion,
     questions = tuple(_question(entry, margin, path) for entry in entries)
     seen: set[Any] = set()
     for question in questions:
-        identity = question.identity if isinstance(question, Question) else question.text
-        text = " against ".join(question.texts) if isinstance(question, Question) else question.text
-        if identity in seen:
-            raise ConfigError(f"{path}: compare has {text} twice; write it once")
-        seen.add(identity)
+        own = question.identities if isinstance(question, Question | ReachQuestion) else (question.text,)
+        if seen & set(own):
+            raise ConfigError(f"{path}: compare has {question.text} twice; write it once")
+        seen.update(own)
     return questions
 
 
@@ -83,10 +89,13 @@ def _question(entry: Any, margin: float | None, path: Path) -> AnyQuestion:
     why, own_margin = " ".join(why.split()), _margin(entry.get("margin"), path) or margin
     if kind == "effect":
         return read_effect(entry, why, own_margin, path)
+    if kind == "reach":
+        return read_reach(entry, why, path)
     sides = _sides(entry.get(kind), path)
     if kind == "trend":
         return read_trend(entry, sides, why, own_margin, path)
-    return Question(sides, why, own_margin, _costs(entry.get("at"), path))
+    at = () if entry.get("at") is None else costs_of(entry["at"], "at", path)
+    return Question(sides, why, own_margin, at)
 
 
 def _sides(pair: Any, path: Path) -> tuple[Partial, Partial]:
@@ -99,16 +108,6 @@ def _sides(pair: Any, path: Path) -> tuple[Partial, Partial]:
         if "run.seed" in side:
             raise ConfigError(f"{path}: a comparison is over all seeds; leave run.seed out of {side!r}")
     return pair[0], pair[1]
-
-
-def _costs(value: Any, path: Path) -> tuple[str, ...]:
-    """The costs of `at`, one or a list."""
-    if value is None:
-        return ()
-    costs = value if isinstance(value, list) else [value]
-    if not costs or len(set(map(str, costs))) < len(costs) or not all(cost in COSTS for cost in costs):
-        raise ConfigError(f"{path}: at must be one of {', '.join(COSTS)}, or a list of different ones, not {value!r}")
-    return tuple(costs)
 
 
 def _margin(value: Any, path: Path) -> float | None:
@@ -128,9 +127,9 @@ def resolve(
 
 def _resolved(question: Question, candidates: Sequence[Candidate]) -> Iterator[PlannedComparison]:
     """One comparison, or one at each cost that the question names."""
-    left = tuple(_runs_of_point(question.sides[0], candidates))
-    of_right = _runs_of_points if question.at else _runs_of_point
-    right = tuple(of_right(question.sides[1], candidates))
+    left = keys_of(one_point(question.sides[0], candidates))
+    of_right = matching if question.at else one_point
+    right = keys_of(of_right(question.sides[1], candidates))
     if set(left) & set(right):
         raise ConfigError(_overlap(question))
     for cost in question.at or ("",):
@@ -142,34 +141,3 @@ def _overlap(question: Question) -> str:
         left, right = question.texts
         return f"{left} is one of the points of {right}, so its curve would go through it; narrow the second side"
     return f"both sides are the same point: {' and '.join(question.texts)}; change one"
-
-
-def _runs_of_point(side: Partial, candidates: Sequence[Candidate]) -> list[str]:
-    """Keys of the one point that a side means, over its seeds; ConfigError where it means none or several."""
-    matching = _matching(side, candidates)
-    if len({c.point for c in matching}) > 1:
-        keys, points = ", ".join(_telling_apart(matching)) or "another setting", len({c.point for c in matching})
-        raise ConfigError(f"{in_file(side)} matches {points} points of the sweep; add {keys} to tell them apart")
-    return list(dict.fromkeys(c.key for c in matching))
-
-
-def _runs_of_points(side: Partial, candidates: Sequence[Candidate]) -> list[str]:
-    """Keys of all points that a side means, over their seeds."""
-    return list(dict.fromkeys(c.key for c in _matching(side, candidates)))
-
-
-def _matching(side: Partial, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """What matches a side; ConfigError where nothing does."""
-    for as_meant in (False, True):  # what no point was written with may be what a size came out as
-        matching = [c for c in candidates if matches(side, c.composed, c.meaning, "a side", as_meant=as_meant)]
-        if matching:
-            return matching
-    raise ConfigError(f"{in_file(side)} matches no point of the sweep (invalid and excluded ones are none)")
-
-
-def _telling_apart(candidates: Sequence[Candidate]) -> list[str]:
-    """Choices and settings in which the candidates differ, those that a file would name first; at most three."""
-    written = [{**c.composed.choices, **{key: c.composed.value(key) for key in c.composed.given}} for c in candidates]
-    keys = dict.fromkeys(key for one in written for key in one)
-    differing = [key for key in keys if len({repr(one.get(key)) for one in written}) > 1]
-    return [key for key in differing if not key.startswith("log.") and key != "run.seed"][:3]

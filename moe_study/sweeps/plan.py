@@ -19,12 +19,14 @@ from moe_study.design.unused import explain_unused, is_used, unused
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder, State
 from moe_study.runs.members import Launch, PlannedComparison, PlannedEffect, PlannedTrend, record_launch
+from moe_study.runs.reaches import PlannedReach
 from moe_study.sweeps.candidates import Candidate
 from moe_study.sweeps.comparisons import Question, resolve
 from moe_study.sweeps.compose import Composed, Composer, open_composer, read, resolve_run
 from moe_study.sweeps.conf import is_outside_the_key, is_setting, project_root
 from moe_study.sweeps.effects import EffectQuestion, resolve_effects
 from moe_study.sweeps.partial import NO_MEANING, Meaning, matching_excludes
+from moe_study.sweeps.reaches import ReachQuestion, resolve_reaches
 from moe_study.sweeps.same_points import SamePoints, same_points
 from moe_study.sweeps.sweep_file import Grid, as_overrides, read_grid, with_overrides
 from moe_study.sweeps.trends import TrendQuestion, resolve_trends
@@ -76,6 +78,7 @@ class Plan:
     comparisons: tuple[PlannedComparison, ...] = ()  # what the sweep file asks for
     effects: tuple[PlannedEffect, ...] = ()  # and of main effects and interactions
     trends: tuple[PlannedTrend, ...] = ()  # and of differences over size
+    reaches: tuple[PlannedReach, ...] = ()  # and of costs at equal loss, which are not tested
     lost_comparisons: tuple[str, ...] = ()  # a sentence for each that its points cannot answer
 
     def to_start(self, retry_failed: bool = False) -> list[PlannedRun]:
@@ -134,7 +137,7 @@ class Plan:
         if self.name is not None and self.runs:
             names = {run.key: self.label(run) for run in self.runs}
             done = frozenset(run.key for run in self.runs if run.state is State.DONE)
-            launch = Launch(self.added, tuple(names), self.comparisons, names, self.effects, self.trends)
+            launch = Launch(self.added, tuple(names), self.comparisons, names, self.effects, self.trends, self.reaches)
             record_launch(self.runs[0].config.log.runs_dir, self.name, launch, done)
 
 
@@ -228,6 +231,7 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
     comparisons, lost = resolve((q for q in questions if isinstance(q, Question)), candidates)
     effects, unanswered = resolve_effects((q for q in questions if isinstance(q, EffectQuestion)), candidates)
     trends, without_line = resolve_trends((q for q in questions if isinstance(q, TrendQuestion)), candidates)
+    reaches, without_curve = resolve_reaches((q for q in questions if isinstance(q, ReachQuestion)), candidates)
     return Plan(
         grid.name,
         tuple(runs.values()),
@@ -239,7 +243,8 @@ def plan_grid(composer: Composer, grid: Grid, skip_invalid: bool = False) -> Pla
         comparisons=comparisons,
         effects=effects,
         trends=trends,
-        lost_comparisons=(*lost, *unanswered, *without_line),
+        reaches=reaches,
+        lost_comparisons=(*lost, *unanswered, *without_line, *without_curve),
     )
 
 

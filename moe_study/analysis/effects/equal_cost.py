@@ -7,7 +7,7 @@ where the family has a third point), nor the noise of a measured time. Nothing i
 a family stands a sentence, but for a point so close to it that it is its twin (TWIN_TOLERANCE).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,13 +15,11 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.comparison import LEVEL, Also, TestedOverPoints, untested
-from moe_study.analysis.effects.costs import Cost, known_costs
+from moe_study.analysis.effects.costs import DESCRIBED, Cost, known_costs
+from moe_study.analysis.effects.curves import Curve, curve_of, in_disorder, places_of, second_difference
 from moe_study.analysis.effects.families import Family
 from moe_study.analysis.pairs import TWIN_TOLERANCE
 from moe_study.analysis.statistics import Floats
-
-SAME_COST = 0.01  # costs that differ by less are one place on a curve
-
 
 class Refused(StrEnum):
     """Why a comparison at equal cost says nothing."""
@@ -84,11 +82,11 @@ class EqualCost(TestedOverPoints):
 
 def default_requests(found: Sequence[Family], costs: pd.DataFrame) -> Iterator[AskedAtCost]:
     """Every point against every family of two costs or more that it is not of, at each cost."""
-    for cost in Cost:
+    for cost in DESCRIBED:
         known = known_costs(costs, cost)
         for family in found:
             points = tuple(point for point in family.points if point in known)
-            if len(_places(points, known)) > 1 and not _in_disorder(points, costs, cost):
+            if len(places_of(points, known)) > 1 and not in_disorder(points, costs, cost):
                 others = (point for other in found if other is not family for point in other.points if point in known)
                 yield from (AskedAtCost(cost, point, family.name, points) for point in others)
 
@@ -106,42 +104,21 @@ def at_equal_cost(
     `losses` has points (labels) down and seeds across, `costs` is that of costs_of_points. Where several points of a
     family have one cost, each seed's mean over them stands there.
     """
-    curves: dict[tuple[Cost, tuple[str, ...]], _Curve] = {}
+    curves: dict[tuple[Cost, tuple[str, ...]], Curve] = {}
     found = []
     for one in asked:
         key = one.cost, one.points
         if key not in curves:
-            curves[key] = _curve(one.cost, one.points, losses, costs)
+            curves[key] = curve_of(one.cost, one.points, losses, costs)
         at = float(costs[one.cost].get(one.point, np.nan))
         found.append(_measured(one, at, curves[key], losses, leaking, one.margin or margin, level))
     return found
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """Losses of a family by cost, seed by seed."""
-
-    labels: tuple[tuple[str, ...], ...]  # of each place, cheapest first
-    cost_C: Floats
-    loss_CS: Floats
-    in_disorder: bool  # its times do not grow with its FLOPs
-
-
-def _curve(cost: Cost, points: tuple[str, ...], losses: pd.DataFrame, costs: pd.DataFrame) -> _Curve:
-    places = _places(points, known_costs(costs, cost))
-    rows = [losses.reindex(labels).to_numpy(dtype=float).mean(axis=0) for _, labels in places]
-    return _Curve(
-        tuple(labels for _, labels in places),
-        np.array([place for place, _ in places]),
-        np.array(rows).reshape(len(places), losses.shape[1]),
-        _in_disorder(points, costs, cost),
-    )
-
-
 def _measured(
     asked: AskedAtCost,
     at: float,
-    curve: _Curve,
+    curve: Curve,
     losses: pd.DataFrame,
     leaking: frozenset[str],
     margin: float,
@@ -192,26 +169,7 @@ def loss_on_curve(loss_CS: Floats, place: int, weight: float) -> Floats:
     return np.asarray((1 - weight) * loss_CS[..., place, :] + weight * loss_CS[..., place + 1, :])
 
 
-def _in_disorder(points: Iterable[str], costs: pd.DataFrame, cost: Cost) -> bool:
-    """Whether points of more FLOPs took less time: then their times tell about the machine, and not about them."""
-    if cost is not Cost.SECONDS:
-        return False
-    known = costs.loc[[point for point in points if point in costs.index]].sort_values(Cost.FLOPS, kind="stable")
-    return not known[Cost.SECONDS].dropna().is_monotonic_increasing
-
-
-def _places(points: Iterable[str], costs: Mapping[str, float]) -> list[tuple[float, tuple[str, ...]]]:
-    """(cost, labels) of each place on the curve of `points`, cheapest first."""
-    found: list[tuple[float, tuple[str, ...]]] = []
-    for label in sorted((point for point in points if point in costs), key=lambda label: (costs[label], label)):
-        if found and costs[label] <= (1 + SAME_COST) * found[-1][0]:
-            found[-1] = (found[-1][0], (*found[-1][1], label))
-        else:
-            found.append((costs[label], (label,)))
-    return found
-
-
-def _bend(curve: _Curve, at: float, place: int | None, weight: float) -> float:
+def _bend(curve: Curve, at: float, place: int | None, weight: float) -> float:
     """How far the parabola through a third point lies from the line at `at`: the larger of those with either neighbour.
 
     Of mean losses over the seeds that all points have; (x - a)(x - b) times the divided difference of second order. 0
@@ -225,10 +183,5 @@ def _bend(curve: _Curve, at: float, place: int | None, weight: float) -> float:
     x, y = np.log(curve.cost_C), curve.loss_CS[:, whole].mean(axis=1)
     thirds = [third for third in (place - 1, place + 2) if 0 <= third < len(x)]
     here = (np.log(at) - x[place]) * (np.log(at) - x[place + 1])
-    gaps = [abs(here * _second_difference(x, y, place, third)) for third in thirds]
+    gaps = [abs(here * second_difference(x, y, place, third)) for third in thirds]
     return float(max(gaps, default=np.nan))
-
-
-def _second_difference(x: Floats, y: Floats, place: int, third: int) -> float:
-    a, b, c = place, place + 1, third
-    return float(((y[c] - y[a]) / (x[c] - x[a]) - (y[b] - y[a]) / (x[b] - x[a])) / (x[c] - x[b]))

@@ -9,7 +9,7 @@ most in one of their own. Leaking points and others are never of one family.
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,12 +93,16 @@ def _names(ladders: Sequence[Sequence[str]]) -> list[str]:
     return [name if said.count(name) == 1 else _ends(ladder) for name, ladder in zip(said, ladders, strict=True)]
 
 
-def name_of(points: Sequence[str]) -> str:
-    """A name for several points: the parts of a label that all of them share, or the first and last of them."""
+def name_of(points: Sequence[str], labels: Collection[str] = ()) -> str:
+    """A name for several points: the parts of a label that all of them share, or the first and last of them.
+
+    What they share may be all of another point's label: no name is one of `labels`.
+    """
     if len(points) == 1:
         return points[0]
     parts = [PARTS.split(DENSE_SIZE.sub("dense", label)) for label in points]
-    return ", ".join(part for part in parts[0] if all(part in other for other in parts)) or _ends(points)
+    shared = ", ".join(part for part in parts[0] if all(part in other for other in parts))
+    return shared if shared and shared not in labels else _ends(points)
 
 
 def _ends(points: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.effects.costs import PASSES, Cost
+from moe_study.analysis.effects.costs import costs_of_runs
 from moe_study.analysis.effects.fronts import Front
 from moe_study.analysis.page.charts import (
     HEIGHT,
@@ -71,7 +71,7 @@ def _add_front(charts: Charts, part: Part, front: Front) -> None:
             "name": [names[label] for label in runs["label"]],
             "seed": runs["seed"].astype(int).to_numpy(),
             "loss": runs["validation_loss"].to_numpy(dtype=float),
-            "cost": _cost_of_runs(runs, front.cost),
+            "cost": costs_of_runs(runs)[front.cost].to_numpy(),
         }
     )
     of_runs["lane"] = of_runs["name"].map(lane_of)
@@ -84,20 +84,6 @@ def _add_front(charts: Charts, part: Part, front: Front) -> None:
     )
     line = _line(front, float(cost.max()))
     charts.add(chart, **{name: points, f"{name}-runs": of_runs, f"{name}-front": line})
-
-
-def _cost_of_runs(runs: pd.DataFrame, cost: Cost) -> "np.ndarray":
-    """As effects.costs has it of points."""
-    match cost:
-        case Cost.TOTAL_PARAMS:
-            found = runs["num_params"]
-        case Cost.ACTIVE_PARAMS:
-            found = runs["executed_active_params"]
-        case Cost.FLOPS:
-            found = PASSES * runs["executed_flops_per_token"] * runs["tokens"]
-        case Cost.SECONDS:
-            found = runs["train_seconds"]
-    return found.to_numpy(dtype=float)
 
 
 def _line(front: Front, end: float) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError, DataError
 from moe_study.files import read_json, write_bytes_atomic, write_json_atomic
 from moe_study.runs.folder import RunFolder
-from moe_study.runs.members import Members
+from moe_study.runs.members import Members, plain_members
 
 RUNS, MANIFEST = "runs.parquet", "manifest.json"
 MADE = ("commit", "sources", "cpu", "device", "data_fingerprint")  # of a run's provenance
@@ -74,7 +74,7 @@ def write_archive(folder: Path, rows: pd.DataFrame, members: Members, manifest: 
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     write_bytes_atomic(folder / RUNS, buffer.getvalue())
-    write_json_atomic(folder / MANIFEST, {**manifest, "members": to_plain(members)})
+    write_json_atomic(folder / MANIFEST, {**manifest, "members": plain_members(members)})
     return [folder / RUNS, folder / MANIFEST]
 
 
