@@ -1,6 +1,6 @@
 """Runs without a result: who they are, what became of them, and why."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,16 @@ class AbsentRun:
 def absent_runs(frame: pd.DataFrame) -> tuple[AbsentRun, ...]:
     """Every run of a frame (see load_frame) that has no result, by state, label and seed."""
     return tuple(_absent(run) for run in each(not_done(frame).sort_values(["state", "label", "seed", "key"])))
+
+
+def without(labels: Collection[str], absent: Iterable[AbsentRun]) -> str:
+    """The runs that what is said of these points lacks: what remains may be the better part of a point."""
+    own = [run for run in absent if run.label in labels]
+    gone = [
+        f"{label}: {', '.join(f'seed {run.seed} {run.state}' for run in own if run.label == label)}"
+        for label in dict.fromkeys(run.label for run in own)
+    ]
+    return f" [without {'; '.join(gone)}]" if gone else ""
 
 
 def states(absent: Iterable[AbsentRun]) -> str:

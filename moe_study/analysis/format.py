@@ -13,6 +13,8 @@ def count(value: float) -> str:
     """1234567 as "1.23M"."""
     if value is None or math.isnan(value):
         return NOTHING
+    if math.isinf(value):
+        return f"{value:g}"
     for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from moe_study.analysis.absent import without as missing
 from moe_study.analysis.comparison import Comparison, Tested
 from moe_study.analysis.effects.contrasts import Effect
 from moe_study.analysis.effects.equal_cost import EqualCost
@@ -127,13 +128,8 @@ def _effect(one: Tested) -> Effect:
 
 
 def without(part: Part, one: Tested) -> str:
-    """The runs that what was tested lacks: what remains may be the better part of a point."""
-    labels = request_of(one).labels
-    gone = [
-        f"{label}: {', '.join(f'seed {run.seed} {run.state}' for run in part.absent if run.label == label)}"
-        for label in dict.fromkeys(run.label for run in part.absent if run.label in labels)
-    ]
-    return f" [without {'; '.join(gone)}]" if gone else ""
+    """The runs that what was tested lacks, in words."""
+    return missing(request_of(one).labels, part.absent)
 
 
 def _write(study: Study, part: Part, out: Path) -> list[Path]:

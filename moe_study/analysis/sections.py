@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
+from moe_study.analysis.absent import without
 from moe_study.analysis.effects.costs import Cost
+from moe_study.analysis.effects.equal_loss_wording import equal_loss_frame, equal_loss_sentence
 from moe_study.analysis.effects.grids import MOST_POINTS
 from moe_study.analysis.effects.rows import (
     effects_frame,
@@ -35,6 +37,7 @@ ORDER = (Cost.FLOPS, Cost.ACTIVE_PARAMS, Cost.TOTAL_PARAMS, Cost.SECONDS)  # of 
 DIFFERENCE = ["verdict", "mean", "low", "high", "n"]
 EFFECTS = ["kind", "effect", "before", "after", "at_before", "at_after", *DIFFERENCE, "over", "missing", "leaks"]
 EQUAL_COST = ["cost", "point", "against", "at", "between", *DIFFERENCE, "bend", "refused", "leaks"]
+EQUAL_LOSS = ["cost", "point", "to_reach", "share", "low", "high", "n", "at_most", "along", "bent", "refused", "leaks"]
 TRENDS = ["point", "against", "by", "along", *DIFFERENCE, "off_line", "leaks"]
 PARETO = ["cost", "point", "value", "loss", "loss_low", "loss_high", "on_front", "share", "beaten_by", "standing"]
 POWER = ["point", "against", "n", "sd", "margin", "detectable", "seeds_to_find", "seeds_for_sameness"]
@@ -57,6 +60,7 @@ def section_tables(part: Part) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
     for name, frame, columns in (
         ("effects", effects_frame([*part.effects, *part.other_effects]), EFFECTS),
         ("equal_cost", equal_cost_frame([*part.equal_costs, *part.other_equal_costs], part.leaking), EQUAL_COST),
+        ("equal_loss", equal_loss_frame(part.reaches, part.leaking), EQUAL_LOSS),
         ("trends", trends_frame(part.trends), TRENDS),
         ("pareto", pareto_frame(part.fronts), PARETO),
         ("power", power_frame(part.powers), POWER),
@@ -90,6 +94,15 @@ def _equal_costs(part: Part) -> list[str]:
     return [*lines, *beyond_sentences(part.other_equal_costs)[: SHOWN // 2]]
 
 
+def _equal_losses(part: Part) -> list[str]:
+    """All that the sweep file asks for, each with its question."""
+    lines = []
+    for one in part.reaches:
+        said = f"{equal_loss_sentence(one, part.leaking)}{without(one.asked.labels, part.absent)}"
+        lines.append(f"{said} | {one.asked.question}" if one.asked.question else said)
+    return lines
+
+
 def _fronts(part: Part) -> list[str]:
     lines = front_sentences(part.fronts)
     apart = list(dict.fromkeys(p.label for front in part.fronts for p in front.apart))
@@ -116,6 +129,7 @@ def _more(count: int, file: str) -> list[str]:
 SECTIONS: dict[str, Callable[[Part], list[str]]] = {
     "Effects of crossed settings, described and not tested": _effects,
     "At equal cost, described and not tested": _equal_costs,
+    "Cost at equal loss, described with intervals of 95%, each alone, and not tested": _equal_losses,
     "Pareto fronts (in brackets: share of seed resamples in which a point is on it)": _fronts,
     "The price of reading later tokens": _prices,
     "What this study could have seen": _powers,

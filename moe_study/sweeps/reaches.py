@@ -8,8 +8,8 @@
         at_most: 0.5                               # ... and as a share of the second side's cost
 
 The first side means several points, the second one exactly. What no single mapping means is written as a list of them:
-reach: [[{routing.k: 2}, {routing.k: 4}], {routing: dense}]. It is described with an interval, not tested: no test of the
-file pays for it (analysis/effects/equal_loss.py).
+reach: [[{routing.k: 2}, {routing.k: 4}], {routing: dense}]. It is described with an interval and not tested, so no test
+of the file pays for it (analysis/effects/equal_loss.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ from moe_study.sweeps.partial import Partial, in_file, on_command_line
 
 LEAST_POINTS = 2  # that make a curve
 FORM = (
-    "reach has two sides, the points of a curve (a mapping from override keys to values, or a list of them) and the one "
-    "point whose loss is to be reached, as in [{routing: xmoe_budget}, {routing: token_top1}]"
+    "reach has two sides, the points of a curve (a mapping from override keys to values, or a list of them) and the "
+    "one point whose loss is to be reached, as in [{routing: xmoe_budget}, {routing: token_top1}]"
 )
 
 

@@ -21,6 +21,8 @@
         where: {routing.gate: softmax_then_pick}    # only these points
       - trend: [{routing: token_top2}, {routing: dense}]   # how their difference changes per doubling of parameters
         over: model.width
+      - reach: [{routing: token_top2}, {routing: dense, routing.ffn_multiplier: 2}]   # at which share of the second
+        by: flops                                   # side's cost the curve of the first has its loss; not tested
     source: "2402.13089, Table 1"                   # whose claims these are; see claims.py
     scale: cpu                                      # which of the scales is meant without scale=NAME
     scales:                                         # changes after those of base, for each size; see scales.py
@@ -30,7 +32,7 @@
 Keys and values are those of the command line (see values.py); in `points` a list is a list of alternatives, so that a
 value which is itself a list is written twice: routing.layers: [[0, 2], [1]]. Each side of a comparison names so many
 settings of a point that it means one point of the sweep, over all seeds (see comparisons.py); at equal cost the second
-side may mean several. Effects: see effects.py; trends over size: trends.py.
+side may mean several. Effects: see effects.py; trends over size: trends.py; costs at equal loss: reaches.py.
 """
 
 import difflib

@@ -21,6 +21,7 @@ from moe_study.analysis.effects.families import Family
 from moe_study.analysis.pairs import TWIN_TOLERANCE
 from moe_study.analysis.statistics import Floats
 
+
 class Refused(StrEnum):
     """Why a comparison at equal cost says nothing."""
 

@@ -69,7 +69,8 @@ class Place:
 
     labels: tuple[str, ...]
     share: float  # of the point's cost
-    difference: Interval  # curve minus point, nats per token
+    gaps: tuple[float, ...]  # curve minus point, nats per token, seed by seed
+    difference: Interval  # the same over seeds, alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ def _measured(
 
 def _places(curve: Curve, at: float, gap_CS: Floats, level: float) -> Iterator[Place]:
     for labels, cost, gap_S in zip(curve.labels, curve.cost_C, gap_CS, strict=True):
-        yield Place(labels, float(cost / at), interval(gap_S, level))
+        yield Place(labels, float(cost / at), tuple(gap_S.tolist()), interval(gap_S, level))
 
 
 @dataclass(frozen=True)

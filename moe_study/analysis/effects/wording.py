@@ -92,6 +92,7 @@ def equal_cost_sentence(c: EqualCost, leaking: Collection[str] = ()) -> str:
             text = f"{point} at {said} is not compared with {family}, which {reach}: nothing is extrapolated"
         case Refused.UNKNOWN:
             text = f"{point} and {family} are not compared: the {cost.words} of one of them are not known"
+            text += " (a dense model has no experts)" if cost is Cost.EXPERT_FLOPS else ""
         case Refused.DISORDER:
             text = (
                 f"{point} and {family} are not compared at equal {cost.words}: the times of {family} do not grow with "

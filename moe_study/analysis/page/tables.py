@@ -24,6 +24,7 @@ NUMBER = re.compile(r"[-+]?[0-9]+(?:[.][0-9]+)?")
 COSTS = {cost.value: cost.words for cost in Cost}
 TITLES = {
     "equal_cost": "At equal cost",
+    "equal_loss": "Cost at equal loss",
     "effects": "Effects of crossed settings",
     "trends": "Differences over size, per doubling",
     "pareto": "Pareto fronts",

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from moe_study.analysis.gradients import gradient_history
 from moe_study.analysis.plots import fonts, gradients
+from moe_study.analysis.plots.equal_loss import costs_at_equal_loss
 from moe_study.analysis.plots.experts import share_by_domain, share_over_training
 from moe_study.analysis.plots.inside import inside_pictures, numbered
 from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
@@ -98,6 +99,8 @@ def _figures(part: Part, styles: dict[str, PointStyle]) -> Iterator[tuple[str, F
         yield "differences", paired_differences(part, styles)
     if (over_size := differences_over_size(part.trends)) is not None:
         yield "trends", over_size
+    if (at_equal_loss := costs_at_equal_loss(part.reaches)) is not None:
+        yield "equal-loss", at_equal_loss
     if len(part.curves):
         yield "loss-curves", loss_curves(part, styles)
     norms = gradient_history(part.runs, part.problems)

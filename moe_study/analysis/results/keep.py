@@ -5,6 +5,7 @@ from pathlib import Path
 
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
+from moe_study.analysis.plots.equal_loss import costs_at_equal_loss
 from moe_study.analysis.plots.loss import paired_differences, perplexity_against_cost
 from moe_study.analysis.plots.style import save_png
 from moe_study.analysis.plots.trends import differences_over_size
@@ -12,6 +13,7 @@ from moe_study.analysis.report import answers, tables
 from moe_study.analysis.results.archive import Archive, read_archive, rows_of, write_archive
 from moe_study.analysis.results.manifest import manifest_of
 from moe_study.analysis.results.measures import keep_measures
+from moe_study.analysis.results.reached import reached
 from moe_study.analysis.results.verdicts import Finding, findings
 from moe_study.analysis.study import Part, Study, read_study
 from moe_study.analysis.tables_out import markdown, to_csv
@@ -21,7 +23,7 @@ from moe_study.runs.members import read_members
 from moe_study.sweeps.claims import Claims
 from moe_study.sweeps.scales import split
 
-TABLES = ("table", "comparisons")
+TABLES = ("table", "comparisons", "equal_loss")
 PICTURE = "differences"
 
 
@@ -63,6 +65,8 @@ def _answers(study: Study, archive: Archive, claims: Claims) -> Iterator[str]:
     yield ""
     for one in findings(study, claims):
         yield f"- {sentence_of(one)}"
+    for reach in reached(study, claims):
+        yield f"- {reach.sentence}"
     yield ""
     yield "What moe-study plots says of the same runs:"
     yield ""
@@ -79,7 +83,7 @@ def sentence_of(one: Finding) -> str:
 
 
 def _pictures(part: Part, out: Path) -> Iterator[Path]:
-    """Loss against cost, the differences, and their trends where the sweep asks for some, each as one PNG."""
+    """Loss against cost, the differences, and what else the sweep asks for (trends, costs at equal loss), as PNGs."""
     drawn = readable(part)
     styles = styles_of(drawn)
     figures = {"perplexity": perplexity_against_cost(drawn, styles)}
@@ -87,6 +91,8 @@ def _pictures(part: Part, out: Path) -> Iterator[Path]:
         figures[PICTURE] = paired_differences(drawn, styles)
     if (over_size := differences_over_size(part.trends)) is not None:
         figures["trends"] = over_size
+    if (at_equal_loss := costs_at_equal_loss(part.reaches)) is not None:
+        figures["equal-loss"] = at_equal_loss
     for name, figure in figures.items():
         fonts.choose_fonts(figure)
         yield save_png(figure, out, name)

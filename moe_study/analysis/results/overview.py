@@ -1,6 +1,6 @@
 """results/README.md: each claim with its verdict, each question of readers with its answer, each sweep that ran."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from moe_study.analysis.results.answered import Answered, answered
@@ -8,7 +8,7 @@ from moe_study.analysis.results.archive import archives
 from moe_study.analysis.results.headlines import HEADLINES, read_headlines
 from moe_study.analysis.results.in_short import InShort, in_short, with_block
 from moe_study.analysis.results.measures import kept_texts
-from moe_study.analysis.results.papers import Paper, by_paper
+from moe_study.analysis.results.papers import Paper, by_paper, number_of
 from moe_study.analysis.results.questions import QUESTIONS, question_block, read_readers_questions
 from moe_study.analysis.results.replication import FOLDER, TEXT, seeds_of, summary
 from moe_study.analysis.results.verdicts import Finding, share_decided
@@ -68,7 +68,7 @@ def overview(
     if papers := by_paper(sweeps):
         blocks.append("## What the papers claim")
         for paper in papers:
-            blocks += [f"### {paper.title}", paper.sentence, markdown(_claims(paper))]
+            blocks += [f"### {paper.title}", paper.sentence, markdown(_claims(paper)), *_at_equal_loss(paper, sweeps)]
     if questions is not None:
         asked = read_readers_questions(questions)
         blocks += ["## What readers of the papers ask", *(question_block(one, sweeps, planned) for one in asked)]
@@ -91,6 +91,19 @@ def _claims(paper: Paper) -> Cells:
         for one, finding in paper.claimed
     ]
     return Cells(["source", "claim", *_MEASURED], rows, text_columns=(0, 1, 2, 3, 5))
+
+
+def _at_equal_loss(paper: Paper, sweeps: Sequence[Answered]) -> Iterator[str]:
+    """What the paper's claims of costs come to, as one list; nothing where it has none."""
+    lines = [
+        f"- [{one.archive.name}]({one.archive.name}/answers.md): {reach.sentence}"
+        for one in sweeps
+        if number_of(one.claims.source) == paper.number
+        for reach in one.reached
+        if reach.is_claimed
+    ]
+    if lines:
+        yield "\n".join(["At equal loss, with intervals that stand alone (the tests are those above):", "", *lines])
 
 
 def _place(source: str, paper: Paper) -> str:

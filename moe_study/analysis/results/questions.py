@@ -8,9 +8,9 @@
       needs_scale: Downstream tasks, on which models of this size end at chance.
       lacks: What the design space does not have yet.
 
-`comparisons` are those that the sweep's file states, `costs` sets FLOPs and seconds beside every point's loss; all else
-are measures (see measure.py), here on the probe brown, in the reading "unseen". A sweep whose own file names the number
-is read, too.
+`comparisons` are those that the sweep's file states, `costs` sets FLOPs and seconds beside every point's loss,
+`equal_loss` says what the file asks at equal loss (reach:); all else are measures (see measure.py), here on the probe
+brown, in the reading "unseen". A sweep whose own file names the number is read, too.
 """
 
 from collections import Counter
@@ -32,7 +32,8 @@ from moe_study.sweeps.scales import split
 from moe_study.sweeps.values import read_yaml
 
 QUESTIONS = "questions.yaml"
-COMPARISONS, COSTS = "comparisons", "costs"
+COMPARISONS, COSTS, EQUAL_LOSS = "comparisons", "costs", "equal_loss"
+OF_STUDY = (COMPARISONS, COSTS, EQUAL_LOSS)  # what is read of the study itself
 FORM = "a number with asks: (the question) and, where they apply, read:, needs_scale: and lacks:"
 KEYS = ("asks", "read", "needs_scale", "lacks")
 VERDICTS = (HOLDS, FAILS, Verdict.LOWER.value, Verdict.HIGHER.value, Verdict.SAME.value, OPEN)  # as they are counted
@@ -64,7 +65,7 @@ def _question(number: Any, entry: Any, path: Path) -> ReadersQuestion:
     if not isinstance(read, dict) or not all(isinstance(of, list) and of for of in read.values()):
         raise DataError(f"{path}: read of {number} must map sweeps to lists, as in open/gate: [{COMPARISONS}]")
     try:
-        for written in (str(one) for of in read.values() for one in of if one not in (COMPARISONS, COSTS)):
+        for written in (str(one) for of in read.values() for one in of if one not in OF_STUDY):
             find_measure(written)
     except DataError as error:
         raise DataError(f"{path}: {number}: {error}") from error
@@ -114,6 +115,8 @@ def _of_sweep(one: Answered, what: Sequence[str]) -> Iterator[str]:
             yield from (f"  - {finding.told(finding.claim.why)}" for finding in one.findings)
         elif written == COSTS:
             yield from (f"  - {line}" for line in _costs(one.study))
+        elif written == EQUAL_LOSS:
+            yield from (f"  - {reach.in_short}" for reach in one.reached)
         else:
             yield from (f"  {line}" for line in read_answer(written, one.archive.folder, one.study, name))
 
