@@ -20,6 +20,7 @@ parabola through a third), nor the noise of the costs themselves, which are mean
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -229,16 +230,16 @@ def _on_line(from_S: Floats, to_S: Floats, squared: float) -> Iterator[Stretch]:
     step_S = to_S - from_S
     a, b = float(from_S.mean()), float(step_S.mean())
     (v_from, v_both), (_, v_step) = np.cov(from_S, step_S)
-    gap = np.polynomial.Polynomial(
-        [a**2 - squared * v_from, 2 * (a * b - squared * v_both), b**2 - squared * v_step]
-    )
+    gap = a**2 - squared * float(v_from), 2 * (a * b - squared * float(v_both)), b**2 - squared * float(v_step)
     middle = -a / b if b else np.nan
-    ends = [root.real for root in gap.roots() if np.isreal(root) and not abs(root.real - middle) < NO_NOISE]
-    inside = {float(w) for w in (middle, *ends) if 0 < w < 1}
+    ends = [root for root in _roots(*gap) if not abs(root - middle) < NO_NOISE]
+    inside = {w for w in (middle, *ends) if 0 < w < 1}
     cuts = sorted({0.0, 1.0, *inside})
 
     def side(w: float) -> int:
-        return SAME if w in inside or gap(w) <= 0 else ABOVE if a + b * w > 0 else BELOW
+        if w in inside or gap[0] + gap[1] * w + gap[2] * w**2 <= 0:
+            return SAME
+        return ABOVE if a + b * w > 0 else BELOW
 
     yield 0.0, 0.0, side(0.0)
     for low, high in itertools.pairwise(cuts):
@@ -246,16 +247,23 @@ def _on_line(from_S: Floats, to_S: Floats, squared: float) -> Iterator[Stretch]:
         yield high, high, side(high)
 
 
+def _roots(constant: float, linear: float, square: float) -> list[float]:
+    """The real roots of a quadratic, also where it is nearly a line: without a difference of nearly equal numbers."""
+    under = linear**2 - 4 * constant * square
+    if under < 0:
+        return []
+    half = -(linear + math.copysign(math.sqrt(under), linear)) / 2
+    return [*([half / square] if square else []), *([constant / half] if half else [])]
+
+
 def _crossing(x_C: Floats, mean_C: Floats, before: int, bend: float) -> float:
     """Where the curve from `before` (above 0) to the next place (not above) is 0: the line, and `bend` times
     (x - x_before)(x - x_next) on top of it."""
     step = float(x_C[before + 1] - x_C[before])
     curved = bend * step**2
-    weights = np.polynomial.Polynomial(
-        [mean_C[before], mean_C[before + 1] - mean_C[before] - curved, curved]
-    ).roots()
-    within = [float(w.real) for w in weights if np.isreal(w) and -1e-9 <= w.real <= 1 + 1e-9]
-    return float(x_C[before] + step * min(within, default=1.0))
+    above, below = float(mean_C[before]), float(mean_C[before + 1])
+    within = [w for w in _roots(above, below - above - curved, curved) if 0 <= w <= 1]
+    return float(x_C[before]) + step * min(within, default=1.0)  # 1 but for rounding: the next place is not above
 
 
 def _bent(x_C: Floats, mean_C: Floats, before: int) -> Iterator[float]:
