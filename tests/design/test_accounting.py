@@ -7,7 +7,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from moe_study.design.accounting import flops_per_token, num_active_params, num_params
+from moe_study.design.accounting import (
+    expert_flops_per_token,
+    ffn_flops_per_token,
+    flops_per_token,
+    num_active_params,
+    num_params,
+)
 from moe_study.design.config import DataConfig, Embeddings, ModelConfig, RunConfig, TokenizerConfig
 from moe_study.design.routing import Gate, Routing, Selection
 from moe_study.design.validation import validate
@@ -155,3 +161,24 @@ def test_xmoe_formula_of_mixture_flops() -> None:
     dense = toy(Routing(selection=Selection.DENSE))
     d, hidden = 8, 12
     assert flops_per_token(mixture) - flops_per_token(dense) == 2 * d * 16 + 4 * d * 3 * 4 - 4 * d * hidden
+
+
+@pytest.mark.parametrize("point", POINTS | COUNTED)
+def test_what_runs_outside_of_feed_forward_networks_is_the_same_for_every_routing(point: str) -> None:
+    config, dense = toy((POINTS | COUNTED)[point]), toy(Routing(selection=Selection.DENSE))
+    around = flops_per_token(dense) - dense.model.layers * 4 * dense.model.width * dense.model.hidden
+    assert flops_per_token(config) - ffn_flops_per_token(config) == pytest.approx(around)
+    assert 0 <= expert_flops_per_token(config) <= ffn_flops_per_token(config)
+
+
+def test_experts_alone_are_the_rows_that_ran_without_routers_and_networks_between_mixtures() -> None:
+    fine = gpt2_small(num_experts=8, granularity=8, layers="every_second", shared_experts=1)
+    row = 4 * 768 * (4 * 768 // 8)
+    assert expert_flops_per_token(fine) == 6 * (8 + 1) * row
+    assert expert_flops_per_token(fine, 2.5) == 6 * (2.5 + 1) * row
+    rates = {layer: float(layer) for layer in range(1, 12, 2)}
+    assert expert_flops_per_token(fine, rates) == (sum(rates.values()) + 6) * row
+    routers, plain = 6 * 2 * 768 * 64, 6 * 4 * 768 * 4 * 768
+    assert ffn_flops_per_token(fine) == expert_flops_per_token(fine) + routers + plain
+    assert expert_flops_per_token(gpt2_small(selection=Selection.DENSE)) == 0
+    assert ffn_flops_per_token(gpt2_small(selection=Selection.DENSE)) == 2 * plain

@@ -5,7 +5,9 @@ files), since a claim may be of a part of the model: a paper that saves compute 
 alone, and in a small model what is around them hides what they save.
 
 The cost of a point is the mean over its finished runs: only time, and rows that a threshold or a capacity decides, vary
-from seed to seed.
+from seed to seed. The rows that ran are those of the trained model on the validation set. A threshold that nothing
+steers takes more of them while its router is not sure of itself, so over its training it ran more than its cost says;
+one that is steered to a budget hardly does (docs/LOG.md, 2026-11-26, has both).
 """
 
 from collections.abc import Mapping

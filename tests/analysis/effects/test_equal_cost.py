@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from moe_study.analysis.comparison import Verdict, as_one_family
-from moe_study.analysis.effects.costs import Cost
+from moe_study.analysis.effects.costs import DESCRIBED, Cost
 from moe_study.analysis.effects.equal_cost import AskedAtCost, Refused, at_equal_cost, default_requests
 from moe_study.analysis.effects.families import Family
 from moe_study.analysis.effects.wording import equal_cost_sentence
@@ -80,6 +80,13 @@ def test_costs_that_nobody_knows_and_times_in_disorder_are_refused_with_their_re
     assert only(asked(points=("d1", "d2")), losses(rows), known).refused is Refused.NOT
 
 
+def test_experts_that_a_dense_model_does_not_have_are_why_it_is_not_compared_at_their_flops():
+    rows = {"d1": [4.0, 4.1], "d2": [3.9, 4.0], "m": [3.7, 3.85]}
+    known = costs(d1=1e6, d2=2e6, m=1.5e6).assign(expert_flops=[np.nan, np.nan, 1e6])
+    found = only(asked(points=("d1", "d2"), cost=Cost.EXPERT_FLOPS), losses(rows), known)
+    assert found.refused is Refused.UNKNOWN and equal_cost_sentence(found).endswith("(a dense model has no experts)")
+
+
 def test_a_seed_that_one_end_of_the_line_lacks_has_no_value():
     rows = {"d1": [4.0, 4.1, 4.2], "d2": [3.9, np.nan, 4.1], "d4": [3.8, 3.9, np.nan], "m": [3.7, 3.8, 3.9]}
     known = costs(d1=1e6, d2=2e6, d4=4e6, m=1.5e6)
@@ -121,4 +128,4 @@ def test_every_point_is_asked_against_every_family_with_a_curve_at_each_cost():
     known = costs(d1=1e6, d2=2e6, f1=1e6, f2=1.001e6, m=1.5e6)
     requests = list(default_requests(found, known))
     assert {(one.point, one.family) for one in requests} == {(p, "dense") for p in ("f1", "f2", "m")}
-    assert {one.cost for one in requests} == set(Cost) and len(requests) == 3 * 4
+    assert {one.cost for one in requests} == set(DESCRIBED) and len(requests) == 3 * 4

@@ -1,5 +1,6 @@
 """Cost at equal loss: closed forms of planted curves, sets against a fine grid of t intervals, words, coverage."""
 
+import itertools
 import math
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_the_set_is_every_share_whose_paired_interval_includes_zero(seeds):
         stretches = sides_of(np.log(share_C), gap_CS, 0.95)
         grid, side = on_a_grid(share_C, gap_CS, 0.95)
         assert (stretches[0][0], stretches[-1][1]) == pytest.approx((np.log(share_C[0]), np.log(share_C[-1])))
-        assert all(one[1] == other[0] and one[2] != other[2] for one, other in zip(stretches, stretches[1:], strict=False))
+        assert all(one[1] == two[0] and one[2] != two[2] for one, two in itertools.pairwise(stretches))
         for low, high, own in stretches:
             inside = (np.log(grid) > low + 1e-6) & (np.log(grid) < high - 1e-6)
             assert (side[inside] == own).all()
@@ -243,6 +244,7 @@ def test_several_points_are_not_called_by_another_point_s_name():
 
 # How often the set holds the truth ------------------------------------------------------------------------------------
 
+STUDIES = 3000
 SHAPES = {  # true differences at shares of 1/4, 1/2, 1 and 2, in units of the noise of one seed's difference
     "steep": (20.0, 6.0, -3.0, -8.0),
     "like XMoE": (7.0, 2.0, -0.6, -0.8),
@@ -281,12 +283,12 @@ def test_the_interval_holds_the_truth_in_most_of_a_few_studies(shape):
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("seeds", [2, 5])
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_the_interval_holds_the_truth_as_often_as_it_says(shape, seeds, capsys):
-    held, is_open = coverage(shape, seeds, 4000, np.random.default_rng(20 + seeds))
+    held, is_open = coverage(shape, seeds, STUDIES, np.random.default_rng(20 + seeds))
     with capsys.disabled():
         print(f"\n{shape}, {seeds} seeds: 95% intervals hold the truth in {held:.4f}, open at an end in {is_open:.3f}")
-    assert held > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 4000)  # the set does exactly; a hull or an open end holds more
+    assert held > 0.95 - 3 * math.sqrt(0.95 * 0.05 / STUDIES)  # the set does exactly; a hull or an open end holds more
     if shape == "steep":
-        assert held < 0.95 + 3 * math.sqrt(0.95 * 0.05 / 4000)
+        assert held < 0.95 + 3 * math.sqrt(0.95 * 0.05 / STUDIES)

@@ -3,7 +3,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from moe_study.analysis.effects.costs import Cost, costs_of_points
+from moe_study.analysis.effects.costs import DESCRIBED, Cost, costs_of_points
 from moe_study.analysis.effects.families import families, name_of
 from moe_study.analysis.frame import done, load_frame
 from moe_study.design.routing import Context, Routing, Selection, Unit
@@ -81,5 +81,6 @@ def test_costs_are_means_over_runs_and_flops_are_those_of_the_whole_training():
         }
     )
     found = costs_of_points(runs)
-    assert found.loc["a"].to_dict() == {"total_params": 10, "active_params": 5.5, "flops": 900, "seconds": 2}
+    known = {"total_params": 10, "active_params": 5.5, "flops": 900, "seconds": 2}
+    assert found.loc["a", list(DESCRIBED)].to_dict() == known and set(found) == set(Cost)
     assert found.at["b", Cost.FLOPS] == 3 * 8 * 200 and pd.isna(found.at["b", Cost.ACTIVE_PARAMS])

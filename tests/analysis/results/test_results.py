@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from moe_study.analysis.comparison import Verdict
+from moe_study.analysis.effects.equal_loss_wording import equal_loss_frame
 from moe_study.analysis.report import answers
 from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive, write_archive
@@ -239,7 +240,11 @@ def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
     assert archive.folder == ROOT / "results" / archive.name
     for part in study.parts:
         folder = archive.folder / part.name if part.name else archive.folder
-        for name, text in (("table", to_csv(part.table).decode()), ("comparisons", compared(part))):
+        texts = {"table": to_csv(part.table).decode(), "comparisons": compared(part)}
+        if part.reaches:
+            texts["equal_loss"] = to_csv(equal_loss_frame(part.reaches, part.leaking)).decode()
+        assert (folder / "equal_loss.csv").exists() is bool(part.reaches)
+        for name, text in texts.items():
             held, now = (pd.read_csv(io.StringIO(t)) for t in ((folder / f"{name}.csv").read_text(), text))
             pd.testing.assert_frame_equal(held, now, rtol=1e-6, check_dtype=False)
 
