@@ -172,7 +172,8 @@ def _shares(share_C: Floats, gap_CS: Floats, level: float) -> _Shares:
     """From shares of cost, cheapest first, and differences seed by seed."""
     x_C, mean_C = np.log(share_C), gap_CS.mean(axis=1)
     reached = np.flatnonzero(mean_C <= 0)
-    share, crossing, bent = np.nan, Crossing.BEYOND, ()
+    share, crossing = np.nan, Crossing.BEYOND
+    bent: tuple[float, ...] = ()
     if len(reached) and reached[0] == 0:
         crossing = Crossing.BEFORE
     elif len(reached):
