@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from moe_study.errors import ConfigError, StudyError
 from moe_study.launch.data import check_data, check_finished
@@ -47,9 +47,9 @@ def sweep(
             "torchrun starts the processes of one run, and -m is for many; start each run with torchrun train.py"
             " ..., or the sweep without torchrun"
         )
-    fixed = OmegaConf.to_container(config.hydra.overrides.hydra)
-    assert isinstance(fixed, list)
-    plan = plan_command(Composer(loader, [str(override) for override in fixed]), arguments, project_root())
+    of_hydra = [str(override) for override in config.hydra.overrides.hydra]  # it is composed with them already
+    other_folders = [override for override in of_hydra if "hydra.searchpath" in override]  # matter to runs, too
+    plan = plan_command(Composer(loader, other_folders), arguments, project_root())
     plan.check()
     plan = plan.with_states({run.key: _state(run.folder, launching) for run in plan.runs})
     check_finished([run.config for run in plan.runs], job)
