@@ -191,7 +191,7 @@ def _measured(losses: pd.DataFrame, settings: Settings, asked: Asked, margin: fl
     both = np.empty((2, 0))
     differs_in: tuple[str, ...] = ()
     if {asked.point, asked.against} <= set(losses.index):
-        both = losses.loc[[asked.point, asked.against]].dropna(axis=1).to_numpy()
+        both = shared_losses(losses, asked.point, asked.against)
         differs_in = differing_settings(settings, asked.point, asked.against)
     return Comparison(asked=asked, differs_in=differs_in, **untested(both[0] - both[1], margin, level))
 
@@ -221,4 +221,10 @@ def _tested(c: OneTested, p: float, p_same: float, alpha: float, alpha_same: flo
 
 def losses_by_seed(runs: pd.DataFrame) -> pd.DataFrame:
     """Validation losses, points down (by label) and seeds across; NaN where there is no run."""
-    return runs.pivot_table(index="label", columns="seed", values="validation_loss")
+    return runs.groupby(["label", "seed"])["validation_loss"].mean().dropna().unstack("seed")
+
+
+def shared_losses(losses: pd.DataFrame, point: str, against: str) -> np.ndarray:
+    """The losses of two points, (2, seeds), over the seeds that both have; `losses` as of losses_by_seed."""
+    both = np.stack([losses.loc[point].to_numpy(), losses.loc[against].to_numpy()])
+    return both[:, ~np.isnan(both).any(axis=0)]

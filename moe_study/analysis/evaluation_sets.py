@@ -34,4 +34,4 @@ def _texts(frame: pd.DataFrame) -> "pd.Series[str]":
     """What decides, of a run's configuration, on which text its loss is measured."""
     columns = [c for c in frame if str(c).startswith("data.") and c != "data.root"] + list(TEXT_SETTINGS)
     known = frame.reindex(columns=columns)
-    return known.apply(lambda row: repr(tuple(row)), axis=1).astype(str)
+    return pd.Series(map(repr, known.itertuples(index=False, name=None)), frame.index, dtype=str)

@@ -60,5 +60,5 @@ def settled(history: pd.DataFrame) -> pd.DataFrame:
 def by_seed(summary: pd.DataFrame, label: str, value: str = "norm") -> pd.DataFrame:
     """Of one point of a summary (`settled`): parts down in the order of SHOWN, seeds across."""
     own = summary[summary["label"] == label]
-    wide = own.pivot_table(index="part", columns="seed", values=value, dropna=False)
+    wide = own.groupby(["part", "seed"])[value].mean().unstack("seed")
     return wide.reindex([part for part in SHOWN if part in wide.index])

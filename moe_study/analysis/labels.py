@@ -44,7 +44,7 @@ def add_labels(frame: pd.DataFrame) -> pd.DataFrame:
     if "point" not in frame:
         return frame.assign(label=frame["key"], point=frame["key"])
     known = frame["point"].notna()
-    points = frame[known].drop_duplicates("point")
+    points = frame[known & ~frame["point"].duplicated()]
     labels = dict(zip(points["point"], shortest_labels(_records(points)), strict=True))
     frame["label"] = frame["point"].map(labels).where(known, frame["key"])
     return frame

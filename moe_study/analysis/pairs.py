@@ -40,7 +40,7 @@ def default_questions(frame: pd.DataFrame, reference: str, rank_leaking: bool = 
     """
     runs = ranked(frame, rank_leaking)
     by_loss = runs.groupby("label")["validation_loss"].mean().sort_values(kind="stable").index
-    points = runs.drop_duplicates("label").set_index("label", drop=False).loc[by_loss]
+    points = runs[~runs["label"].duplicated()].set_index("label", drop=False).loc[by_loss]
     asked = {
         f"Against {reference}": [(point, reference) for point in points["label"]],
         "Against the dense twin of equal active or total parameters": _twins(points),
@@ -73,9 +73,9 @@ def _single_changes(points: pd.DataFrame) -> list[Pair]:
 
 def settings_of(runs: pd.DataFrame) -> Settings:
     """The settings of every point, without what is not part of it."""
-    points = runs.drop_duplicates("label")
-    names = [str(column) for column in points if is_of_point(str(column))]
-    return {label: dict(zip(names, values, strict=True)) for label, *values in points[["label", *names]].to_numpy()}
+    names = [str(column) for column in runs if is_of_point(str(column))]
+    points = runs.loc[~runs["label"].duplicated(), ["label", *names]]
+    return {label: dict(zip(names, values, strict=True)) for label, *values in points.to_numpy()}
 
 
 def differing_settings(settings: Settings, point: str, other: str) -> tuple[str, ...]:

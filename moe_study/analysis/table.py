@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.absent import AbsentRun, absent_runs, reasons, states
-from moe_study.analysis.comparison import LEVEL, losses_by_seed
+from moe_study.analysis.comparison import LEVEL, losses_by_seed, shared_losses
 from moe_study.analysis.frame import EXECUTED, EXPERT_RATES, done
 from moe_study.analysis.pairs import default_reference
 from moe_study.analysis.ranking import ranking_seeds, runs_in_table
@@ -92,7 +92,7 @@ def _difference(losses: pd.DataFrame, label: str, reference: str, level: float) 
     names = ("difference", "difference_low", "difference_high")
     if label == reference or reference not in losses.index:
         return {**dict.fromkeys(names, math.nan), "pairs": 0}
-    both = losses.loc[[label, reference]].dropna(axis=1).to_numpy()
+    both = shared_losses(losses, label, reference)
     d = paired_difference(both[0], both[1], level)
     return {**dict(zip(names, (d.mean, d.low, d.high), strict=True)), "pairs": d.n}
 

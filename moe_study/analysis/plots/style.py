@@ -173,17 +173,16 @@ def spread(values: Sequence[float], gap: float) -> np.ndarray:
 
 def save_png(figure: Figure, out: Path, name: str) -> Path:
     """As `save`, without the SVG: twice the same picture is too much for a repository."""
-    png, svg = save(figure, out, name)
-    svg.unlink()
+    (png,) = save(figure, out, name, ("png",))
     return png
 
 
-def save(figure: Figure, out: Path, name: str) -> list[Path]:
-    """`out/name.png` and `out/name.svg`; the same figure gives the same bytes.
+def save(figure: Figure, out: Path, name: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """`out/name.png` and `out/name.svg`, or other `formats`; the same figure gives the same bytes.
 
     Call `fonts.choose_fonts` before, which tells the characters that no font has; matplotlib's warnings do not.
     """
-    paths = [out / f"{name}.png", out / f"{name}.svg"]
+    paths = [out / f"{name}.{ending}" for ending in formats]
     with house_style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         for path in paths:

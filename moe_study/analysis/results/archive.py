@@ -3,6 +3,7 @@
 The two suffice for every table and verdict: `read_archive` gives the Study that was written down, without run folders.
 """
 
+import functools
 import io
 import json
 from collections.abc import Mapping
@@ -40,7 +41,12 @@ class Archive:
     manifest: Mapping[str, Any]
 
     def study(self) -> Study:
-        """The study, computed anew. How a run was made is no setting in which points differ."""
+        """The study, computed from the rows when it is first asked for."""
+        return self._study
+
+    @functools.cached_property
+    def _study(self) -> Study:
+        """How a run was made is not a setting in which points differ."""
         settings = self.frame[[column for column in self.frame if not str(column).startswith("made.")]]
         return study_of(settings, [self.members])
 

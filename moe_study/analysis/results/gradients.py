@@ -36,6 +36,7 @@ HEAD = """\
 2-norms of the gradient of one step's batch, before clipping, layers joined; *one expert* is the mean over experts
 that had a token. Geometric means over seeds with 95% intervals, described and not tested. A ratio is of the first
 point's norm over the second's, paired by seed. A frozen router, and experts that there are not, have no column."""
+Norms = dict[tuple[str, str], np.ndarray]  # one number per seed
 ANSWERED = {"router": "the router's", ONE_EXPERT: "one expert's"}  # what readers ask for, in words
 EXPLAINED = {
     TRAINING: "Recorded while the runs trained (log.gradients_every), balancing terms included: the geometric mean over"
@@ -94,7 +95,7 @@ def sentences(kept: Kept) -> Iterator[str]:
     From what training recorded, where both sides did; else from finished models.
     """
     for part in kept.study.parts:
-        found = {of: summary_of(kept.rows, part, of) for of in WORDS}
+        found = {of: _norms(summary_of(kept.rows, part, of)) for of in WORDS}
         for name, words in ANSWERED.items():
             said: dict[str, list[str]] = {of: [] for of in WORDS}
             for comparison in part.comparisons:
@@ -116,7 +117,8 @@ def _tables(summary: pd.DataFrame, part: Part) -> Iterator[Cells]:
         return [[marked[label], *(_cell(wide[label], name, digits, is_norm) for name in names)] for label in labels]
 
     yield Cells(["norm", *names], of_points("norm", "#.3g"), text_columns=(0,))
-    ratios = [[_pair(one, part), *(_ratio(summary, one, name) for name in names)] for one in part.comparisons]
+    norms = _norms(summary)
+    ratios = [[_pair(one, part), *(_ratio(norms, one, name) for name in names)] for one in part.comparisons]
     yield Cells(["ratio of norms", *names], [row for row in ratios if any(row[1:])], text_columns=(0,))
     if "agreement" in summary:
         names = [name for name in names if name != ONE_EXPERT]
@@ -136,12 +138,21 @@ def _cell(wide: pd.DataFrame, name: str, digits: str, is_norm: bool) -> str:
     return _interval(values_S, digits, logarithmic=is_norm)
 
 
-def _ratio(summary: pd.DataFrame, comparison: Comparison, name: str) -> str:
+def _norms(summary: pd.DataFrame) -> Norms:
+    """The norms that do not vanish, by part of the model and label; NaN for other seeds."""
+    if not len(summary):
+        return {}
+    wide = summary[summary["norm"] > 0].groupby(["part", "label", "seed"])["norm"].mean().unstack("seed")
+    return dict(zip(wide.index, wide.to_numpy(float), strict=True))
+
+
+def _ratio(norms: Norms, comparison: Comparison, name: str) -> str:
     """The ratio of a comparison's norms of one part; empty where a side has none, or a gradient that vanishes."""
-    own = summary[(summary["part"] == name) & (summary["norm"] > 0)]
-    sides = [own[own["label"] == label].set_index("seed")["norm"] for label in (comparison.point, comparison.against)]
-    ratio_S = (sides[0] / sides[1]).dropna().to_numpy(float)
-    return _interval(ratio_S, ".2f", logarithmic=True) if len(ratio_S) else ""
+    sides = (name, comparison.point), (name, comparison.against)
+    if not norms.keys() >= set(sides):
+        return ""
+    ratio_S = norms[sides[0]] / norms[sides[1]]
+    return _interval(ratio_S[~np.isnan(ratio_S)], ".2f", logarithmic=True)
 
 
 def _interval(values_S: np.ndarray, digits: str, *, logarithmic: bool) -> str:

@@ -23,8 +23,9 @@ def interval_text(values_S: Sequence[float] | NDArray[np.float64], sign: str = "
 
 def by_seed(rows: pd.DataFrame, value: str, groups: Sequence[str]) -> pd.DataFrame:
     """`value` with groups down and seeds across, in the order of the rows; groups without a value are left out."""
-    wide = rows.pivot_table(index=list(groups), columns="seed", values=value, sort=False, dropna=False)
-    return wide[wide.notna().any(axis=1)]
+    means = rows.groupby([*groups, "seed"], sort=False)[value].mean()
+    wide: pd.DataFrame = means.dropna().unstack("seed", sort=False)
+    return wide
 
 
 def extremes_text(means_by: Mapping[str, "pd.Series[float]"]) -> str:

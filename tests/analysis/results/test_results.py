@@ -67,6 +67,11 @@ def out(runs, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def todays(out):
+    return read_archive(out / "mine/own@cpu")
+
+
 def compared(part):
     return to_csv(to_frame([*part.comparisons, *part.others], part.absent, part.leaking)).decode()
 
@@ -97,8 +102,7 @@ def test_what_is_kept_of_points_from_two_machines_answers_as_their_runs_do(tmp_p
 
 
 @pytest.mark.parametrize("added", sorted(set(ABSENT) - {"model.init_std"}))
-def test_a_setting_that_was_added_since_has_the_value_it_had_before(out, tmp_path, added):
-    todays = read_archive(out / "mine/own@cpu")
+def test_a_setting_that_was_added_since_has_the_value_it_had_before(todays, tmp_path, added):
     write_archive(tmp_path, todays.frame.drop(columns=[added, "folder"]), todays.members, todays.manifest)
     older = read_archive(tmp_path)
     finished = todays.frame["state"] == "done"
@@ -263,7 +267,10 @@ def test_committed_replications_are_computed_from_both_sets_of_committed_runs(ar
         assert text == (archive.folder / FOLDER / TEXT).read_text(encoding="utf-8")
 
 
-def test_the_committed_overview_its_pictures_the_texts_of_measures_and_the_readme_are_those_of_the_committed_runs():
+def test_the_committed_overview_its_pictures_the_texts_of_measures_and_the_readme_are_those_of_the_committed_runs(
+    monkeypatch,
+):
+    monkeypatch.setattr("moe_study.analysis.results.overview.archives", lambda root: COMMITTED)  # with their studies
     texts = overview_texts(ROOT / "results", ROOT)
     kept = {path.with_suffix(".md") for archive in COMMITTED for path in archive.folder.glob("*.parquet")}
     assert {path.relative_to(ROOT).as_posix() for path in set(texts) - kept} == {
