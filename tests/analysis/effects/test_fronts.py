@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from moe_study.analysis.effects.costs import Cost
+from moe_study.analysis.effects.costs import DESCRIBED, Cost
 from moe_study.analysis.effects.fronts import front, front_shares, on_front, resamples
 from moe_study.analysis.effects.wording import front_sentences
 from moe_study.analysis.statistics import interval
@@ -62,7 +62,7 @@ def test_leaking_points_and_those_that_lack_seeds_are_set_apart_and_beat_nobody(
 def test_costs_by_which_the_same_points_are_on_the_front_share_a_line():
     rows = {"a": [4.0, 4.1], "b": [3.9, 3.8], "c": [3.95, 3.9]}
     known, standings = costs(a=(1, 1), b=(2, 9), c=(3, 8)), dict.fromkeys("abc", "ranked")
-    fronts = [front(cost, losses(rows), known, standings, "ranked") for cost in Cost]
+    fronts = [front(cost, losses(rows), known, standings, "ranked") for cost in DESCRIBED]
     said = front_sentences(fronts)
     assert said[0] == "by total parameters, active parameters and executed training FLOPs: a (100%); b (100%)"
     assert said[1].startswith("by training time: a (") and "c (" in said[1]
