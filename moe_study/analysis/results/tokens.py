@@ -45,8 +45,8 @@ def tokens_text(kept: Kept) -> str:
     """What the rows say: each planned comparison on the whole probe and by group of tokens, and experts per token."""
     blocks = [
         f"# Token by token, on the probe {kept.of}",
-        "Differences are of the loss of predicting tokens, in nats per token, the first point minus the second, paired "
-        "by seed.",
+        f"Every run read {_tokens_read(kept.rows)} tokens. Differences are of the loss of predicting tokens, in nats "
+        "per token, the first point minus the second, paired by seed.",
     ]
     if found := on_the_whole_probe(kept):
         rows = [[one.claim.why, one.pair, one.effect, one.verdict, str(one.seeds)] for one in found]
@@ -65,6 +65,13 @@ def tokens_text(kept: Kept) -> str:
     if sentences := list(hardness(kept)):
         blocks += ["## Do harder tokens get more experts?", "\n".join(f"- {sentence}" for sentence in sentences)]
     return "\n\n".join(blocks) + "\n"
+
+
+def _tokens_read(rows: pd.DataFrame) -> str:
+    """How many tokens of the probe, in words; runs of several windows can differ by a few."""
+    by_run = rows[rows["by"] == POSITION].groupby("key")["tokens"].sum()
+    fewest, most = int(by_run.min()), int(by_run.max())
+    return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
 def _comparisons(study: Study) -> Iterator[tuple[Part, Comparison]]:
