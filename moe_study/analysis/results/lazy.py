@@ -15,6 +15,7 @@ from moe_study.analysis.specialisation.lazy import (
 )
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import markdown
+from moe_study.design.routing import Selection
 from moe_study.runs.findings import all_findings
 
 EXPERTS, DROPS = "lazy_experts", "lazy_drops"  # findings, which stand one under the other: `table` says which
@@ -75,4 +76,5 @@ MEASURE = Measure(
     lambda study: {"": lazy_rows(study)},
     lazy_text,
     {"": sentences},
+    can=lambda row: row["routing.selection"] != Selection.DENSE,
 )

@@ -21,6 +21,7 @@ from moe_study.analysis.specialisation.lazy import contributions, every_token_ha
 from moe_study.analysis.specialisation.load import load_of
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
+from moe_study.design.routing import Selection
 
 COLUMNS = ("key", "label", "seed", "layer", "expert", "share")
 RUN_AND_LAYER = ["label", "seed", "layer"]
@@ -135,4 +136,5 @@ MEASURE = Measure(
     load_text,
     {"": sentences},
     draw,
+    can=lambda row: row["routing.selection"] != Selection.DENSE,
 )

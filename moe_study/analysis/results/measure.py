@@ -68,6 +68,11 @@ def finished_runs(parts: Iterable[Part]) -> Iterator[FinishedRun]:
     return (FinishedRun(row, part) for part in parts for row in done(part.frame).to_dict("records"))
 
 
+def any_run(_row: Row) -> bool:
+    """What a measure that asks nothing of a run's configuration can be made of."""
+    return True
+
+
 @dataclass(frozen=True)
 class Measure:
     """One kind of measurement of finished runs: where it comes from, and what is said of it."""
@@ -79,6 +84,7 @@ class Measure:
     text: Callable[[Kept], str]  # Markdown: what people read of the rows
     sentences: Mapping[str, Callable[[Kept], Iterable[str]]]  # by the name of a reading; "" is the plain one
     draw: Callable[[Kept, Path], Iterable[Path]] | None = None  # its picture, as that path with .png; what was written
+    can: Callable[[Row], bool] = any_run  # whether a run is one that it can be made of
 
     def stem(self, of: str) -> str:
         """The name of its files, without ending."""
@@ -91,14 +97,21 @@ class Measure:
             if own == self.name:
                 yield of, path
 
+    def is_of_many(self, rows: pd.DataFrame, study: Study) -> bool:
+        """Whether `rows` are of half of the runs that it can be made of, or more."""
+        able = {run.row["key"] for run in finished_runs(study.parts) if self.can(run.row)}
+        return 2 * rows["key"].nunique() >= len(able)
+
 
 def keep_measure(measure: Measure, folder: Path, study: Study) -> list[Path]:
     """Write what the runs of `study` hold of a measure; the files.
 
-    What was kept before and no run holds now stays, and its text is written anew, for the study may have grown.
+    What was kept before and no run holds now stays, and its text is written anew, for the study may have grown. What
+    was not is kept when half of them hold it: a few have it by chance, since other sweeps that share them were asked.
     """
     for of, rows in measure.collect(study).items():
-        if len(rows):
+        kept_before = (folder / f"{measure.stem(of)}.parquet").exists()
+        if len(rows) and (kept_before or measure.is_of_many(rows, study)):
             buffer = io.BytesIO()
             rows.to_parquet(buffer, index=False)
             write_bytes_atomic(folder / f"{measure.stem(of)}.parquet", buffer.getvalue())

@@ -12,6 +12,7 @@ from moe_study.analysis.results.intervals import interval_text
 from moe_study.analysis.results.measure import Kept, Measure, finished_runs
 from moe_study.analysis.study import Study
 from moe_study.analysis.tables_out import Cells, markdown
+from moe_study.design.routing import Selection
 from moe_study.files import read_json
 
 AT = 5  # costs at which curves are read, evenly over what all of them reach
@@ -88,4 +89,5 @@ MEASURE = Measure(
     lambda study: {"": sparsify_rows(study)},
     sparsified_text,
     {"": sentences},
+    can=lambda row: row["routing.selection"] in (Selection.DENSE, Selection.ALL),
 )

@@ -1,5 +1,8 @@
 """What is kept of a sweep's runs beside their losses: files, their texts, and answers read from them."""
 
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
@@ -11,7 +14,22 @@ from moe_study.errors import DataError
 ROWS = pd.DataFrame({"key": ["a", "b"], "label": ["x", "x"], "seed": [0, 1], "norm": [1.0, 3.0]})
 
 
-def one_measure(rows):
+@dataclass(frozen=True)
+class OfRuns:
+    """A study of finished runs with these keys."""
+
+    keys: str = "ab"
+
+    @property
+    def parts(self):
+        frame = pd.DataFrame({"key": list(self.keys), "state": "done", "label": "x", "seed": 0, "folder": "nowhere"})
+        return [SimpleNamespace(name="", frame=frame)]
+
+    def __str__(self):
+        return f"{len(self.keys)} runs"
+
+
+def one_measure(rows, **options):
     return Measure(
         "norms",
         "norms by part, of {of}",
@@ -23,6 +41,7 @@ def one_measure(rows):
             "each": lambda kept: [f"{norm:g}" for norm in kept.rows["norm"]],
             "largest": lambda kept: [f"{kept.rows['norm'].max():g}"],
         },
+        **options,
     )
 
 
@@ -35,32 +54,48 @@ def with_norms(monkeypatch):
 
 
 def test_a_measure_is_kept_as_rows_and_text(tmp_path):
-    paths = keep_measure(one_measure({"probe": ROWS, "": ROWS[:1], "empty": ROWS[:0]}), tmp_path, "4 runs")
+    paths = keep_measure(one_measure({"probe": ROWS, "": ROWS, "empty": ROWS[:0]}), tmp_path, OfRuns())
     assert [path.name for path in paths] == ["norms-probe.parquet", "norms-probe.md", "norms.parquet", "norms.md"]
     pd.testing.assert_frame_equal(read_rows(paths[0]), ROWS)
-    assert paths[1].read_text() == "probe: 4 over 4 runs\n" and paths[3].read_text() == ": 1 over 4 runs\n"
+    assert paths[1].read_text() == "probe: 4 over 2 runs\n" and paths[3].read_text() == ": 4 over 2 runs\n"
+
+
+def test_what_a_few_runs_have_because_other_sweeps_were_asked_is_not_kept(tmp_path):
+    assert not keep_measure(one_measure({"": ROWS}), tmp_path, OfRuns("abcde"))
+    assert keep_measure(one_measure({"": ROWS}), tmp_path, OfRuns("abcd"))
+
+
+def test_runs_that_a_measure_cannot_be_made_of_do_not_count(tmp_path):
+    of_two = one_measure({"": ROWS}, can=lambda row: row["key"] in "ab")
+    assert keep_measure(of_two, tmp_path, OfRuns("abcdefgh"))
+
+
+def test_what_was_kept_is_renewed_by_however_few_runs(tmp_path):
+    keep_measure(one_measure({"": ROWS}), tmp_path, OfRuns())
+    paths = keep_measure(one_measure({"": ROWS[:1]}), tmp_path, OfRuns("abcdefgh"))
+    assert len(read_rows(paths[0])) == 1
 
 
 def test_what_was_kept_stays_without_the_runs_and_its_text_is_that_of_the_study_now(tmp_path):
-    keep_measure(one_measure({"": ROWS}), tmp_path, "4 runs")
-    paths = keep_measure(one_measure({}), tmp_path, "6 runs")
+    keep_measure(one_measure({"": ROWS}), tmp_path, OfRuns())
+    paths = keep_measure(one_measure({}), tmp_path, OfRuns("abcdef"))
     assert paths[1].read_text() == ": 4 over 6 runs\n"
 
 
 def test_measures_whose_names_begin_alike_keep_files_of_their_own(tmp_path):
-    keep_measure(one_measure({"": ROWS}), tmp_path, "4 runs")
+    keep_measure(one_measure({"": ROWS}), tmp_path, OfRuns())
     (tmp_path / "normsquared.parquet").write_bytes(b"another's")
     assert [path.name for _, path in one_measure({}).kept_in(tmp_path)] == ["norms.parquet"]
 
 
 def test_an_answer_is_read_from_what_was_kept(tmp_path, with_norms):
-    keep_measure(with_norms, tmp_path, "4 runs")
+    keep_measure(with_norms, tmp_path, OfRuns())
     link = "([norms by part, of probe](my/own@cpu/norms-probe.md))"
     assert list(read_answer("norms-probe", tmp_path, None, "my/own@cpu")) == [f"- mean 2 {link}"]
     assert list(read_answer("norms-probe/largest", tmp_path, None, "my/own@cpu")) == [f"- 3 {link}"]
     each = list(read_answer("norms-probe/each", tmp_path, None, "my/own@cpu"))
     assert each == [f"- {link[1:-1]}", "  - 1", "  - 3"]  # one link for all
-    assert list(kept_texts(tmp_path, "4 runs")) == [(tmp_path / "norms-probe.md", "probe: 4 over 4 runs\n")]
+    assert list(kept_texts(tmp_path, OfRuns("abcd"))) == [(tmp_path / "norms-probe.md", "probe: 4 over 4 runs\n")]
 
 
 def test_where_nothing_was_kept_stands_what_to_type(tmp_path, with_norms):

@@ -75,7 +75,7 @@ def test_the_files_of_runs_are_read_and_kept(tmp_path):
     points = [{"split": "trained", "threshold": 0.5, "experts_per_token": 2.0, "flops_per_token": 9.0, "loss": 4.0}]
     (tmp_path / "a" / "sparsify.json").write_text(json.dumps({"points": points}))
     frame = pd.DataFrame(
-        {"key": ["a", "b"], "label": ["x", "y"], "seed": [3, 3], "state": "done",
+        {"key": ["a", "b"], "label": ["x", "y"], "seed": [3, 3], "state": "done", "routing.selection": "dense",
          "folder": [str(tmp_path / "a"), str(tmp_path / "b")]}
     )  # fmt: skip
     study = SimpleNamespace(parts=[SimpleNamespace(frame=frame, name="")])
