@@ -17,6 +17,7 @@ from moe_study.design.config import DataConfig, RunConfig, TokenizerConfig
 from moe_study.design.plain import from_plain, to_plain, with_values
 from moe_study.errors import ConfigError
 from tests.design.points import DENSE, TOP_K, toy
+from tests.points import examples
 
 
 def fields_of(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -60,7 +61,7 @@ def configs(draw: st.DrawFn) -> RunConfig:
     return config
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(configs())
 def test_a_configuration_comes_back_from_yaml_and_json_as_it_was(config: RunConfig) -> None:
     for text in (json.dumps(to_plain(config)), yaml.safe_dump(to_plain(config), sort_keys=False)):

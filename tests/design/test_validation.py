@@ -40,6 +40,7 @@ from moe_study.design.routing import (
 from moe_study.design.validation import problems, validate
 from moe_study.errors import ConfigError
 from tests.design.points import DENSE, TOP_K, toy
+from tests.points import examples
 
 SEQUENCE: dict[str, Any] = {"unit": Unit.SEQUENCE, "context": Context.UNIT_MEAN}
 SEGMENT: dict[str, Any] = {"unit": Unit.SEGMENT, "segment_length": 4, "context": Context.UNIT_MEAN}
@@ -305,7 +306,7 @@ ROUTINGS = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(ROUTINGS)
 def test_any_point_is_refused_in_sentences_or_can_be_counted(routing: Routing) -> None:
     config = toy(routing)

@@ -1,6 +1,7 @@
 """results/: what is kept of a sweep says again what its runs said; what is committed can be computed anew."""
 
 import dataclasses
+import functools
 import io
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from moe_study.analysis.comparison import Verdict
 from moe_study.analysis.effects.equal_loss_wording import equal_loss_frame
 from moe_study.analysis.report import answers
 from moe_study.analysis.results.answered import answered
-from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive, write_archive
+from moe_study.analysis.results.archive import MANIFEST, RUNS, Archive, archives, read_archive, write_archive
 from moe_study.analysis.results.keep import keep, sweeps_to_keep
 from moe_study.analysis.results.overview import overview, overview_texts
 from moe_study.analysis.results.questions import QUESTIONS, read_readers_questions
@@ -32,7 +33,8 @@ from moe_study.sweeps.sweep_file import claims_of, sweep_names
 from tests.analysis import planted
 
 ROOT = project_root()
-COMMITTED = archives(ROOT / "results")
+RESULTS = ROOT / "results"
+COMMITTED = sorted(path.parent for path in RESULTS.rglob(MANIFEST) if path.parent.name != FOLDER)
 CLAIMS = Claims(
     "a paper, Table 1",
     (1,),
@@ -238,10 +240,31 @@ def test_a_sweep_without_a_finished_run_is_not_kept(tmp_path):
 # What is committed -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("archive", COMMITTED, ids=[archive.name for archive in COMMITTED])
+@functools.cache
+def committed() -> list[Archive]:
+    """With their studies, which are computed once."""
+    return archives(RESULTS)
+
+
+@pytest.fixture
+def archive(request) -> Archive:
+    (one,) = (one for one in committed() if one.folder == request.param)
+    return one
+
+
+of_each_archive = pytest.mark.parametrize(
+    "archive", COMMITTED, indirect=True, ids=[path.relative_to(RESULTS).as_posix() for path in COMMITTED]
+)
+
+
+def test_every_committed_folder_holds_an_archive():
+    assert sorted(one.folder for one in committed()) == COMMITTED != []
+
+
+@of_each_archive
 def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
     study = archive.study()
-    assert archive.folder == ROOT / "results" / archive.name
+    assert archive.folder == RESULTS / archive.name
     for part in study.parts:
         folder = archive.folder / part.name if part.name else archive.folder
         texts = {"table": to_csv(part.table).decode(), "comparisons": compared(part)}
@@ -260,7 +283,7 @@ def test_committed_questions_are_answered_from_committed_sweeps():
         assert question.read and set(question.read) <= set(sweep_names(ROOT)), question.number
 
 
-@pytest.mark.parametrize("archive", COMMITTED, ids=[archive.name for archive in COMMITTED])
+@of_each_archive
 def test_committed_replications_are_computed_from_both_sets_of_committed_runs(archive):
     if (archive.folder / FOLDER).exists():
         text = replication_text(archive, read_archive(archive.folder / FOLDER), claims_of(archive.name, ROOT))
@@ -270,9 +293,9 @@ def test_committed_replications_are_computed_from_both_sets_of_committed_runs(ar
 def test_the_committed_overview_its_pictures_the_texts_of_measures_and_the_readme_are_those_of_the_committed_runs(
     monkeypatch,
 ):
-    monkeypatch.setattr("moe_study.analysis.results.overview.archives", lambda root: COMMITTED)  # with their studies
+    monkeypatch.setattr("moe_study.analysis.results.overview.archives", lambda root: committed())
     texts = overview_texts(ROOT / "results", ROOT)
-    kept = {path.with_suffix(".md") for archive in COMMITTED for path in archive.folder.glob("*.parquet")}
+    kept = {path.with_suffix(".md") for folder in COMMITTED for path in folder.glob("*.parquet")}
     assert {path.relative_to(ROOT).as_posix() for path in set(texts) - kept} == {
         *("README.md", "results/README.md", "results/claims.svg", "results/against.svg"),
     }
