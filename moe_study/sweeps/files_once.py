@@ -1,6 +1,7 @@
 """Hydra's reader of configuration files, made to read each of them once."""
 
 import copy
+import pickle
 from typing import Any
 
 from hydra._internal.config_repository import IConfigRepository
@@ -18,7 +19,7 @@ class FilesOnce(IConfigRepository):
 
     def __init__(self, repository: IConfigRepository) -> None:
         self._repository = repository
-        self._read: dict[str, ConfigResult | None] = {}
+        self._read: dict[str, tuple[ConfigResult, bytes] | None] = {}  # with the content, whose copies are cheap so
         self._there: dict[str, bool] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FilesOnce":
@@ -32,11 +33,12 @@ class FilesOnce(IConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         if config_path not in self._read:
-            self._read[config_path] = self._repository.load_config(config_path=config_path)
+            found = self._repository.load_config(config_path=config_path)
+            self._read[config_path] = None if found is None else (found, pickle.dumps(found.config))
         if (kept := self._read[config_path]) is None:
             return None
-        own = copy.copy(kept)
-        own.config = copy.deepcopy(kept.config)
+        own = copy.copy(kept[0])
+        own.config = pickle.loads(kept[1])
         return own
 
     def config_exists(self, config_path: str) -> bool:
