@@ -5,9 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from moe_study.design.config import DataConfig
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
 for number, heard in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -33,6 +37,17 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
         gc.set_threshold(10_000, 10, 10)
         gc.enable()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> "DataConfig":
+    """Configuration of a prepared corpus of 2 languages by 2 topics, in bytes; for reading alone."""
+    from moe_study.data import prepare
+    from tests.fixtures import tiny_data_config
+
+    config = tiny_data_config(tmp_path_factory.mktemp("data"))
+    prepare(config, progress=False)
+    return config
 
 
 @pytest.fixture(autouse=True)

@@ -22,13 +22,6 @@ DENSE = {"selection": "dense"}
 ALL = {"selection": "all", "num_experts": 1, "granularity": 8}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = tiny_data_config(tmp_path_factory.mktemp("data"))
-    prepare(config, progress=False)
-    return config
-
-
 def config_of(tmp_path, data, routing):
     config = tiny_config(tmp_path, steps=8, batch_size=8, eval_every=0)
     model = ModelConfig(layers=2, heads=2, width=16, context=16, dropout=0.1)

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from moe_study.data import open_corpus, prepare
+from moe_study.data import open_corpus
 from moe_study.data.sampler import TrainSampler
 from moe_study.design.config import ModelConfig
 from moe_study.design.plain import from_plain
@@ -20,7 +20,6 @@ from moe_study.runs.findings import all_findings
 from moe_study.runs.folder import RunFolder
 from moe_study.training import checkpoint
 from moe_study.training.models import build_model
-from tests.fixtures import tiny_data_config
 from tests.training.doubles import tiny_config
 
 BATCHES = 5
@@ -31,13 +30,6 @@ PARTS = {  # by the beginning of a parameter's name
     **{(layer, "router"): (f"blocks.{layer}.ffn.decider",) for layer in (0, 1)},
     **{(layer, "experts"): (f"blocks.{layer}.ffn.experts",) for layer in (0, 1)},
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = tiny_data_config(tmp_path_factory.mktemp("data"))
-    prepare(config, progress=False)
-    return config
 
 
 def finished_run(tmp_path, data, **routing):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from moe_study.cli import main
-from moe_study.data import open_corpus, prepare
+from moe_study.data import open_corpus
 from moe_study.design.causality import verdict
 from moe_study.design.config import DataConfig, ModelConfig, RunConfig
 from moe_study.design.plain import from_plain
@@ -20,18 +20,10 @@ from moe_study.model.gpt import GPT
 from moe_study.model.moe.routing.router import ScoringRouter
 from moe_study.posthoc.leak_cost import CALIBRATED, calibrate, cost_of_leak, training_batches, under
 from moe_study.runs.folder import RunFolder
-from tests.fixtures import tiny_data_config
 from tests.training.doubles import tiny_config
 
 SEQUENCE_MEAN = {"unit": "sequence", "context": "unit_mean", "k": 2, "gate": "double_softmax"}
 EXPERT_CHOICE = {"selection": "expert_choice", "k": 1, "num_experts": 4}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
-    config = tiny_data_config(tmp_path_factory.mktemp("data"))
-    prepare(config, progress=False)
-    return config
 
 
 def config_of(tmp_path: Path, data: DataConfig, routing: dict[str, object]) -> RunConfig:

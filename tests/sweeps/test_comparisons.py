@@ -6,7 +6,6 @@ from moe_study.commands.plan import plan_lines
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.members import read_members
-from moe_study.sweeps.plan import plan_command
 
 GRID = """
 base: {routing.num_experts: 4}
@@ -15,18 +14,6 @@ points:
   - {routing: dense, routing.ffn_multiplier: [1, 2]}
   - {routing: [token_top1, token_top2, token_top2_frozen]}
 """
-
-
-@pytest.fixture
-def plan(composer, tmp_path):
-    """A function from what follows GRID in a sweep file, and more of a command line, to the plan."""
-
-    def make(text, *arguments, grid=GRID):
-        (tmp_path / "sweeps").mkdir(exist_ok=True)
-        (tmp_path / "sweeps" / "mine.yaml").write_text(grid + text)
-        return plan_command(composer, ["+sweep=mine", *arguments, f"log.runs_dir={tmp_path / 'runs'}"], tmp_path)
-
-    return make
 
 
 def routings(made, keys):

@@ -8,7 +8,6 @@ from moe_study.commands.plan import as_plain, plan_lines
 from moe_study.errors import ConfigError
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.members import Launch, read_members, record_launch
-from moe_study.sweeps.plan import plan_command
 
 GRID = """
 base: {recipe: pico}
@@ -19,18 +18,6 @@ points:
     routing.gate: softmax_then_pick
     routing.num_experts: [4, 8]
 """
-
-
-@pytest.fixture
-def plan(composer, tmp_path):
-    """A function from what follows GRID in a sweep file, and more of a command line, to the plan."""
-
-    def make(text, *arguments, grid=GRID):
-        (tmp_path / "sweeps").mkdir(exist_ok=True)
-        (tmp_path / "sweeps" / "mine.yaml").write_text(grid + text)
-        return plan_command(composer, ["+sweep=mine", *arguments, f"log.runs_dir={tmp_path / 'runs'}"], tmp_path)
-
-    return make
 
 
 def only(made):

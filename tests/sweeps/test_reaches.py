@@ -7,7 +7,6 @@ import pytest
 from moe_study.commands.plan import as_plain, plan_lines
 from moe_study.errors import ConfigError
 from moe_study.runs.members import Launch, drop_added_runs, read_members, record_launch
-from moe_study.sweeps.plan import plan_command
 from moe_study.sweeps.sweep_file import claims_of
 
 GRID = """
@@ -18,18 +17,6 @@ points:
   - {routing: [token_top1, dense]}
 """
 REACH = "{reach: [{routing: token_top2}, {routing: token_top1}], by: expert_flops}"
-
-
-@pytest.fixture
-def plan(composer, tmp_path):
-    """A function from what follows GRID in a sweep file, and more of a command line, to the plan."""
-
-    def make(text, *arguments):
-        (tmp_path / "sweeps").mkdir(exist_ok=True)
-        (tmp_path / "sweeps" / "mine.yaml").write_text(GRID + text)
-        return plan_command(composer, ["+sweep=mine", *arguments, f"log.runs_dir={tmp_path / 'runs'}"], tmp_path)
-
-    return make
 
 
 def settings_of(made, keys):

@@ -6,7 +6,6 @@ from moe_study.commands.plan import as_plain, plan_lines
 from moe_study.errors import ConfigError
 from moe_study.runs.members import Launch, read_members, record_launch
 from moe_study.sweeps.claims import Expected
-from moe_study.sweeps.plan import plan_command
 from moe_study.sweeps.sweep_file import claims_of
 
 GRID = """
@@ -17,18 +16,6 @@ points:
   - {routing: sequence_top2, model.width: 16, model.heads: 2}
 """
 TREND = "{trend: [{routing: token_top2}, {routing: dense}], over: width}"
-
-
-@pytest.fixture
-def plan(composer, tmp_path):
-    """A function from what follows GRID in a sweep file, and more of a command line, to the plan."""
-
-    def make(text, *arguments):
-        (tmp_path / "sweeps").mkdir(exist_ok=True)
-        (tmp_path / "sweeps" / "mine.yaml").write_text(GRID + text)
-        return plan_command(composer, ["+sweep=mine", *arguments, f"log.runs_dir={tmp_path / 'runs'}"], tmp_path)
-
-    return make
 
 
 def test_a_trend_has_the_runs_of_both_sides_at_every_size_in_order(plan):

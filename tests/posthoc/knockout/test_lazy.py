@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from moe_study.data import open_corpus, prepare, validation_batches
+from moe_study.data import open_corpus, validation_batches
 from moe_study.design.config import ModelConfig
 from moe_study.design.plain import from_plain
 from moe_study.design.routing import Routing
@@ -18,7 +18,6 @@ from moe_study.posthoc.knockout import lazy as module
 from moe_study.posthoc.knockout.lazy import lazy_experts, loss_without, slot_cosines
 from moe_study.posthoc.trace import Tracer
 from moe_study.runs.folder import RunFolder
-from tests.fixtures import tiny_data_config
 from tests.training.doubles import tiny_config
 
 MODEL = ModelConfig(layers=2, heads=2, width=16, context=16, init_std=0.3)
@@ -32,13 +31,6 @@ POINTS = {
     "merged": {"selection": "merge", "unit": "sequence", "context": "unit_mean", "gate": "softmax_then_pick"},
     "one decision for all": {"k": 2, "scope": "global"},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    config = tiny_data_config(tmp_path_factory.mktemp("data"))
-    prepare(config, progress=False)
-    return config
 
 
 def config_of(tmp_path, data, routing):
