@@ -33,7 +33,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs_dir", nargs="?", default="runs", help="the folder that holds the runs (runs)")
-    parser.add_argument("--sweep", action="append", default=[], metavar="NAME", help="this sweep; may be repeated")
+    help_text = "this sweep, or the path to its file; may be repeated"
+    parser.add_argument("--sweep", action="append", default=[], metavar="NAME", help=help_text)
     parser.add_argument("--out", type=Path, default=Path("results"), help="where they are kept (results)")
     help_text = "have every finished run read this probe (may be repeated): loss and experts by position and label"
     parser.add_argument("--probe", action="append", default=[], metavar="NAME", help=help_text)
@@ -57,19 +58,27 @@ def run(options: argparse.Namespace) -> None:
     from moe_study.analysis.results.keep import keep, sweeps_to_keep
     from moe_study.analysis.results.overview import overview_texts
     from moe_study.analysis.results.replication import keep_replication
+    from moe_study.data.probes.prepared import check_probe
     from moe_study.files import write_text_atomic
     from moe_study.runs.members import list_sweeps
     from moe_study.sweeps.conf import project_root
-    from moe_study.sweeps.sweep_file import claims_of, sweep_names
+    from moe_study.sweeps.scales import joined, split
+    from moe_study.sweeps.sweep_file import claims_of, launched_as, sweep_names
 
     root = project_root()
     committed = sweep_names(root)
+    for probe in options.probe:
+        check_probe(probe, options.tokens)
     if not options.only_overview:
         launched = list_sweeps(options.runs_dir)
-        for name in sweeps_to_keep(launched, committed, options.sweep):
+        asked = {launched_as(written, root): written for written in options.sweep}
+        files = {split(name)[0]: split(written)[0] for name, written in asked.items()}
+        for name in sweeps_to_keep(launched, committed, list(asked)):
+            sweep, scale = split(name)
+            claims = claims_of(joined(files.get(sweep, sweep), scale), root)
             _measure(options, name)
             kept_by = keep_replication if options.replicate else keep
-            written = kept_by(Path(options.runs_dir), name, options.out, claims_of(name, root))
+            written = kept_by(Path(options.runs_dir), name, options.out, claims)
             print(f"{written[0].parent}: {len(written)} files")
             if not options.replicate and not any(path.name.startswith("gradients.") for path in written):
                 print(f"{name} has no gradient norms by part: {HOW_TO_HAVE_GRADIENTS}")

@@ -48,7 +48,7 @@ from moe_study.errors import ConfigError
 from moe_study.sweeps.claims import OF_FILE, Claims, read_claims, without_claims
 from moe_study.sweeps.comparisons import AnyQuestion, read_questions
 from moe_study.sweeps.conf import is_setting
-from moe_study.sweeps.scales import at_scale, joined, names_of, split
+from moe_study.sweeps.scales import MARK, at_scale, joined, names_of, split
 from moe_study.sweeps.values import as_text, read_yaml
 
 SWEEPS = "sweeps"  # the folder of sweep files
@@ -112,6 +112,15 @@ def claims_of(name: str, root: Path) -> Claims:
     return read_claims(content, path)
 
 
+def launched_as(name: str, root: Path) -> str:
+    """What the runs of the sweep `name` are kept under: of a path to its file the file's name, NAME@SCALE with a scale.
+
+    What is no path stands as it is: a sweep that was launched needs no file.
+    """
+    path, mark, scale = name.rpartition(MARK) if not Path(name).is_file() else (name, "", "")
+    return f"{_name_of(Path(path), root)}{mark}{scale}" if Path(path).is_file() else name
+
+
 def scales_of(name: str, root: Path) -> list[str]:
     """The names of the scales of the sweep `name`; none where its file has no `scales:`."""
     path = find_sweep(name, root)
@@ -161,7 +170,7 @@ def find_sweep(name: str, root: Path) -> Path:
     close = difflib.get_close_matches(name, [*known, *in_any_folder], n=1)
     listed = f"there are {', '.join(sorted(known)) or 'none'}"
     advice = f"did you mean {in_any_folder.get(close[0], close[0])}?" if close else listed
-    raise ConfigError(f"there is no sweep {name} in {root / SWEEPS}; {advice}")
+    raise ConfigError(f"there is no sweep {name} in {root / SWEEPS}; {advice}; a file elsewhere is meant by its path")
 
 
 def _name_of(path: Path, root: Path) -> str:

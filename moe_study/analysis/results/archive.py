@@ -6,7 +6,8 @@ The two suffice for every table and verdict: `read_archive` gives the Study that
 import functools
 import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from moe_study.analysis.frame import CAUSALITY, EXECUTED, EXPERT_RATES, RESULT_NUMBERS
 from moe_study.analysis.study import Study, study_of
 from moe_study.design.identity import ABSENT, is_outside
 from moe_study.design.plain import from_plain, to_plain
@@ -27,6 +29,8 @@ RUNS, MANIFEST = "runs.parquet", "manifest.json"
 MADE = ("commit", "sources", "cpu", "device", "data_fingerprint")  # of a run's provenance
 VERSIONS = ("torch", "python")
 REPLICATES = "replicates"  # in a manifest of runs that stand beside the first ones of a sweep: its name
+TOLD = ("sweep", "command", "runs", "done", "hardware", "hours_by_the_clock", "members")  # of a manifest, by overviews
+NEEDED = ("key", "state", "seed", "identity", "point", "label", "evaluation", "leaks", *CAUSALITY, "validation_loss")
 _AS_JSON = b"moe_study_json"  # in the file's own notes: the columns whose cells are JSON
 
 
@@ -90,22 +94,41 @@ def read_archive(folder: Path) -> Archive:
     if manifest is None:
         raise DataError(f"{folder / MANIFEST} is missing; moe-study results writes it")
     try:
+        _need(TOLD, manifest, MANIFEST)
         table = pq.read_table(folder / RUNS)
         columns = json.loads((table.schema.metadata or {})[_AS_JSON])
         frame = table.to_pandas()
         for name in columns:
             frame[name] = pd.Series([_tuples(json.loads(cell)) for cell in frame[name]], dtype=object)
+        _need(NEEDED, frame, RUNS)
+        for name in (*RESULT_NUMBERS, *EXECUTED, *EXPERT_RATES):  # of a later version: not known of these runs
+            frame[name] = pd.to_numeric(frame[name]) if name in frame else math.nan
         members: Members = from_plain(Members, manifest["members"])
         name = str(manifest["sweep"])
-    except (OSError, KeyError, ValueError, pa.ArrowException, ConfigError) as error:
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException, ConfigError) as error:
         raise DataError(f"{folder} is damaged ({error}); write it again with moe-study results") from error
     return Archive(folder, name, _with_todays_settings(frame).assign(folder=frame["key"]), members, manifest)
 
 
+def _need(names: Iterable[str], found: Any, where: str) -> None:
+    """ValueError for what a file lacks, or where it is of another kind."""
+    if not isinstance(found, dict | pd.DataFrame):
+        raise ValueError(f"{where} is no mapping")
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+
+
 def archives(root: Path) -> list[Archive]:
-    """The archives of all sweeps below `root`, by name; what only stands beside one of them is none."""
+    """The archives of all sweeps below `root`, by name; what only stands beside one of them is none.
+
+    DataError for one in a folder that is not called as its sweep: links would lead nowhere.
+    """
     found = [read_archive(path.parent) for path in sorted(root.rglob(MANIFEST))]
-    return [archive for archive in found if REPLICATES not in archive.manifest]
+    kept = [archive for archive in found if REPLICATES not in archive.manifest]
+    for archive in kept:
+        if archive.folder != root / archive.name:
+            raise DataError(f"{archive.folder} holds what was kept of {archive.name}; move it to {root / archive.name}")
+    return kept
 
 
 def _with_todays_settings(frame: pd.DataFrame) -> pd.DataFrame:

@@ -45,6 +45,11 @@ class Headlines:
     headlines: tuple[Headline, ...] = ()
     against: Against | None = None
 
+    @property
+    def sweeps(self) -> list[str]:
+        """All that it names."""
+        return [one.sweep for one in (*self.headlines, *([self.against] if self.against else []))]
+
 
 @dataclass(frozen=True)
 class Told:

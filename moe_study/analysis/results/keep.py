@@ -101,14 +101,17 @@ def _pictures(part: Part, out: Path) -> Iterator[Path]:
 def sweeps_to_keep(launched: Sequence[str], committed: Sequence[str], asked: Sequence[str]) -> list[str]:
     """Which of the sweeps that were launched are kept: those `asked` for, or all that are committed.
 
-    StudyError for one that was never launched.
+    StudyError for one that was never launched, and where there is none to keep.
     """
+    there = f"there are {', '.join(launched)}" if launched else "none was launched there"
     if not asked:
-        return [name for name in launched if split(name)[0] in committed]
+        if not (found := [name for name in launched if split(name)[0] in committed]):
+            raise StudyError(f"no committed sweep to keep: {there}; name a folder of runs, or a sweep by --sweep")
+        return found
     kept = []
     for name in asked:
         own = [one for one in launched if name in (one, split(one)[0])]
         if not own:
-            raise StudyError(f"no sweep {name} was launched; there are {', '.join(launched) or 'none'}")
+            raise StudyError(f"no sweep {name} was launched; {there}")
         kept += own
     return list(dict.fromkeys(kept))

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from moe_study.analysis.frame import done
+from moe_study.design.plain import to_plain
 from moe_study.runs.members import Members
 from moe_study.runs.provenance import code_version
 from moe_study.sweeps.claims import Claims
@@ -21,6 +22,7 @@ def manifest_of(sweep: str, members: Members, rows: pd.DataFrame, claims: Claims
     return {
         "sweep": sweep,
         "source": claims.source,
+        "claims": to_plain(claims),
         "command": " ".join(dict.fromkeys(words)),
         "written_by": code_version()["commit"],
         "runs": len(rows),

@@ -32,6 +32,10 @@ def find_measure(written: str) -> tuple[Measure, str, str]:
     measure = next((one for one in MEASURES if one.name == name), None)
     if measure is None:
         raise DataError(f"{written} names no measure; there are {', '.join(one.name for one in MEASURES)}")
+    if of and "{probe}" not in measure.command:
+        raise DataError(f"{written}: {name} is not measured on a probe; write {name}")
+    if not of and "{of}" in measure.title:
+        raise DataError(f"{written}: {name} is measured on a probe; say on which, as in {name}{OF}brown")
     if reading not in measure.sentences:
         known = ", ".join(f"{stem}{READING}{one}" if one else stem for one in measure.sentences)
         raise DataError(f"{written} is no reading of {name}; there are {known}")

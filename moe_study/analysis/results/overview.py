@@ -1,11 +1,12 @@
 """results/README.md: each claim with its verdict, each question of readers with its answer, each sweep that ran."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from moe_study.analysis.results.answered import Answered, answered
-from moe_study.analysis.results.archive import archives
-from moe_study.analysis.results.headlines import HEADLINES, read_headlines
+from moe_study.analysis.results.archive import Archive, archives
+from moe_study.analysis.results.headlines import HEADLINES, Headlines, read_headlines
 from moe_study.analysis.results.in_short import InShort, in_short, with_block
 from moe_study.analysis.results.measures import kept_texts
 from moe_study.analysis.results.papers import Paper, by_paper, number_of
@@ -13,6 +14,8 @@ from moe_study.analysis.results.questions import QUESTIONS, question_block, read
 from moe_study.analysis.results.replication import FOLDER, TEXT, seeds_of, summary
 from moe_study.analysis.results.verdicts import Finding, share_decided
 from moe_study.analysis.tables_out import Cells, markdown
+from moe_study.design.plain import from_plain
+from moe_study.errors import DataError
 from moe_study.sweeps.claims import Claims
 from moe_study.sweeps.scales import split
 from moe_study.sweeps.sweep_file import claims_of, sweep_names
@@ -39,8 +42,13 @@ def overview_texts(out: Path, root: Path) -> dict[Path, str]:
         next((place / name for place in places if (place / name).exists()), None) for name in (QUESTIONS, HEADLINES)
     )
     planned = {name: claims_of(name, root) for name in sweep_names(root) if not name.startswith("recipe/")}
-    kept = [answered(archive, claims_of(archive.name, root)) for archive in archives(out)]
-    short = in_short(kept, read_headlines(headlines)) if headlines and kept else None
+    kept = [answered(archive, _claims_of(archive, root)) for archive in archives(out)]
+    known = {*planned, *(split(one.archive.name)[0] for one in kept)}
+    told = read_headlines(headlines) if headlines else Headlines()
+    asked = read_readers_questions(questions) if questions else []
+    for file, named in ((headlines, told.sweeps), (questions, [name for one in asked for name in one.read])):
+        _need_known(named, known, file)
+    short = in_short(kept, told) if headlines and kept else None
     texts = {out / README: overview(kept, questions, planned, short)}
     texts |= {path: text for one in kept for path, text in kept_texts(one.archive.folder, one.study)}
     if short is not None:
@@ -49,6 +57,24 @@ def overview_texts(out: Path, root: Path) -> dict[Path, str]:
         if own and (text := with_block(root / README, short.block("results/"))) is not None:
             texts[root / README] = text
     return texts
+
+
+def _claims_of(archive: Archive, root: Path) -> Claims:
+    """What its sweep file says, or of a file that lies elsewhere what was kept of it."""
+    kept = archive.manifest.get("claims")
+    if kept is not None and split(archive.name)[0] not in sweep_names(root):
+        claims: Claims = from_plain(Claims, kept)
+        return claims
+    return claims_of(archive.name, root)
+
+
+def _need_known(sweeps: Sequence[str], known: Collection[str], file: Path | None) -> None:
+    """DataError for a sweep that there is not: it would be called one that was not run yet, or be passed over."""
+    for name in sweeps:
+        if name not in known:
+            close = difflib.get_close_matches(name, list(known), n=1)
+            advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+            raise DataError(f"{file} names {name}, which is no sweep; {advice}")
 
 
 def overview(

@@ -21,7 +21,7 @@ from moe_study.analysis.results.manifest import manifest_of
 from moe_study.analysis.results.verdicts import Finding, findings, is_within
 from moe_study.analysis.study import read_study
 from moe_study.analysis.tables_out import Cells, markdown
-from moe_study.errors import StudyError
+from moe_study.errors import DataError, StudyError
 from moe_study.files import write_text_atomic
 from moe_study.runs.members import read_members
 from moe_study.sweeps.claims import Claims
@@ -121,6 +121,8 @@ def read_replication(first: Archive, found: Sequence[Finding], claims: Claims) -
     if not (first.folder / FOLDER).exists():
         return None
     archive = read_archive(first.folder / FOLDER)
+    if archive.name != first.name:
+        raise DataError(f"{archive.folder} holds runs of {archive.name}; move it below what was kept of that sweep")
     again = findings(archive.study(), claims)
     return Replication(archive, tuple(_twice(found, again)))
 

@@ -28,6 +28,8 @@ def questions(tmp_path, text):
         "1: {asks: a, read: {b: []}}",
         "1: {asks: a, read: {b: [nothing]}}",
         "1: {asks: a, read: {b: [tokens-brown/nothing]}}",
+        "1: {asks: a, read: {b: [tokens]}}",
+        "1: {asks: a, read: {b: [sparsify-brown]}}",
     ],
 )
 def test_questions_that_cannot_be_read_are_one_sentence(tmp_path, content):

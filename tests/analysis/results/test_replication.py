@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -19,7 +20,7 @@ from moe_study.analysis.results.replication import (
     summary,
 )
 from moe_study.analysis.results.verdicts import findings
-from moe_study.errors import StudyError
+from moe_study.errors import DataError, StudyError
 from moe_study.runs.members import Launch, record_launch
 from moe_study.sweeps.claims import Claim, Claims, Expected
 from tests.analysis import planted
@@ -75,6 +76,15 @@ def test_a_first_result_that_is_written_again_keeps_what_stands_beside_it(out, t
     keep(launch(tmp_path / "runs", CLAIMS), SWEEP, out, CLAIMS)
     (one,) = [answered(archive, CLAIMS) for archive in archives(out)]
     assert one.replication is not None and len(one.replication.pairs) == 3
+
+
+def test_runs_of_another_sweep_are_no_replication(out, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    manifest = tmp_path / "out" / SWEEP / FOLDER / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"sweep": "{SWEEP}"', '"sweep": "other"'))
+    (first,) = archives(tmp_path / "out")
+    with pytest.raises(DataError, match="replication holds runs of other; move it"):
+        answered(first, CLAIMS)
 
 
 def test_seeds_of_the_first_result_are_refused_in_one_sentence(out, tmp_path):

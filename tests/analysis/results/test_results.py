@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from moe_study.analysis.effects.equal_loss_wording import equal_loss_frame
 from moe_study.analysis.report import answers
 from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import MANIFEST, RUNS, Archive, archives, read_archive, write_archive
+from moe_study.analysis.results.headlines import HEADLINES
 from moe_study.analysis.results.keep import keep, sweeps_to_keep
 from moe_study.analysis.results.overview import overview, overview_texts
 from moe_study.analysis.results.questions import QUESTIONS, read_readers_questions
@@ -212,9 +214,80 @@ def test_all_committed_sweeps_are_kept_or_those_that_are_asked_for():
     assert sweeps_to_keep(launched, [], ["open/leak@gpu"]) == ["open/leak@gpu"]
     with pytest.raises(StudyError, match="no sweep open/gate was launched; there are first_look"):
         sweeps_to_keep(launched, [], ["open/gate"])
+    with pytest.raises(StudyError, match="no committed sweep to keep: there are mine; name"):
+        sweeps_to_keep(["mine"], ["first_look"], [])
 
 
-@pytest.mark.parametrize("damage", ["no manifest", "no runs", "runs of another kind", "members"])
+@pytest.mark.parametrize("runs_dir", ["empty", "missing"])
+def test_a_folder_without_a_sweep_is_one_sentence_and_writes_nothing(tmp_path, capsys, runs_dir):
+    (tmp_path / "empty").mkdir()
+    assert main(["results", str(tmp_path / runs_dir), "--out", str(tmp_path / "out")]) != 0
+    assert "error: no committed sweep to keep: none was launched there; name" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("asked", [["--probe", "nosuch"], ["--probe", "brown", "--tokens", "0"]])
+def test_a_probe_that_cannot_be_is_one_sentence_and_not_one_for_every_run(runs, tmp_path, capsys, asked):
+    assert main(["results", str(runs), "--sweep", "mine/own", "--out", str(tmp_path), *asked]) != 0
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and not said.out
+
+
+def test_a_sweep_whose_file_lies_elsewhere_is_kept_by_the_path_to_it(runs, tmp_path, capsys):
+    keys = json.loads((runs / ".sweeps/mine/own@cpu.json").read_text())["launches"][0]["runs"][:8]
+    pair = PlannedComparison("routing=token_top1", "routing=dense", tuple(keys[4:]), tuple(keys[:4]))
+    for name in ("elsewhere", "scaled@small"):
+        record_launch(runs, name, Launch((), tuple(keys), (pair,), dict.fromkeys(keys, "a")))
+    text = "source: a paper\ncompare:\n  - pair: [{routing: token_top1}, {routing: dense}]\n"
+    text += "    why: Which?\n    claim: the first\n    expect: lower\n"
+    (tmp_path / "elsewhere.yaml").write_text(text)
+    (tmp_path / "scaled.yaml").write_text(f"{text}scale: large\nscales: {{small: {{}}, large: {{}}}}\n")
+    out = tmp_path / "out"
+    for asked in ("elsewhere.yaml", "scaled.yaml"):
+        assert main(["results", str(runs), "--out", str(out), "--sweep", str(tmp_path / asked)]) == 0
+    assert {archive.name for archive in archives(out)} == {"elsewhere", "scaled@small"}
+    (tmp_path / "elsewhere.yaml").unlink()
+    assert main(["results", "--only-overview", "--out", str(out)]) == 0
+    assert (out / "README.md").read_text().count("Which? (the first)") == 2
+    assert main(["results", str(runs), "--out", str(out), "--sweep", "elsewhere"]) != 0
+    assert "a file elsewhere is meant by its path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", [QUESTIONS, HEADLINES])
+def test_a_sweep_that_there_is_not_is_not_called_one_that_was_not_run(tmp_path, file):
+    text = (
+        "1: {asks: a, read: {%s: [comparisons]}}"
+        if file == QUESTIONS
+        else "against: {sweep: %s, reference: a, title: b}"
+    )
+    (tmp_path / file).write_text(text % "open/gate")
+    overview_texts(tmp_path, ROOT)
+    for wrong in ("open/gat", "open/gate@cpu"):
+        (tmp_path / file).write_text(text % wrong)
+        with pytest.raises(DataError, match=f"{file} names {wrong}, which is no sweep; did you mean open/gate"):
+            overview_texts(tmp_path, ROOT)
+
+
+def test_an_archive_in_a_folder_of_another_name_is_one_sentence(out, tmp_path):
+    shutil.copytree(out / "mine/own@cpu", tmp_path / "mine/renamed@cpu")
+    with pytest.raises(DataError, match=r"renamed@cpu holds what was kept of mine/own@cpu; move it to"):
+        archives(tmp_path)
+
+
+def test_results_of_a_later_version_are_not_known_of_older_rows(out, tmp_path):
+    archive = read_archive(out / "mine/own@cpu")
+    rows = archive.frame.drop(columns=["folder", "peak_memory_bytes", "executed_active_params"])
+    manifest = {name: value for name, value in archive.manifest.items() if name != "members"}
+    write_archive(tmp_path, rows, archive.members, manifest)
+    again = read_archive(tmp_path)
+    assert again.frame["peak_memory_bytes"].isna().all()
+    assert [c.difference for c in again.study().comparisons] == [c.difference for c in archive.study().comparisons]
+
+
+DAMAGE = ["no manifest", "no runs", "runs of another kind", "members", "list", "no hardware", "no loss", "text as loss"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_archive_is_one_sentence(out, tmp_path, damage):
     for name in (MANIFEST, RUNS):
         (tmp_path / name).write_bytes((out / "mine/own@cpu" / name).read_bytes())
@@ -222,8 +295,17 @@ def test_a_damaged_archive_is_one_sentence(out, tmp_path, damage):
         (tmp_path / MANIFEST).unlink()
     elif damage == "no runs":
         (tmp_path / RUNS).unlink()
-    elif damage == "members":
-        (tmp_path / MANIFEST).write_text('{"sweep": "a", "members": {"launch": 3}}')
+    elif damage in ("members", "list", "no hardware"):
+        manifest = json.loads((tmp_path / MANIFEST).read_text())
+        told = {name: value for name, value in manifest.items() if name != "hardware"}
+        written = {"members": manifest | {"members": {"launch": 3}}, "list": [], "no hardware": told}
+        (tmp_path / MANIFEST).write_text(json.dumps(written[damage]))
+    elif damage in ("no loss", "text as loss"):
+        archive = read_archive(tmp_path)
+        rows = archive.frame.drop(columns="validation_loss")
+        if damage == "text as loss":
+            rows["validation_loss"] = "low"
+        write_archive(tmp_path, rows, archive.members, dict(archive.manifest))
     else:
         pd.DataFrame({"a": [1]}).to_parquet(tmp_path / RUNS)
     with pytest.raises(DataError) as caught:
