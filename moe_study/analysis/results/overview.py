@@ -26,9 +26,10 @@ HEAD = """\
 
 Written by `moe-study results` from `runs.parquet` and `manifest.json` of the folders beside this file; a test computes
 every table and verdict again from them. Differences are in nats per token, the first point minus the second, so that
-less is better; intervals are those of the test, Holm-adjusted over the comparisons of a sweep, which its file states
-before the runs. A claim of "the same" holds within the file's margin. † reads later tokens. Hours are by the clock, of
-the runs on either side, which several rows can share."""
+less is better; intervals are those of the test, Holm-adjusted over the comparisons of a sweep, which its file states.
+Sweeps share runs: where both sides were trained already when a sweep was first launched, its answers and
+comparisons.csv (asked_late) say so. A claim of "the same" holds within the file's margin. † reads later tokens. Hours
+are by the clock, of the runs on either side, which several rows can share."""
 
 
 def overview_texts(out: Path, root: Path) -> dict[Path, str]:
