@@ -48,7 +48,7 @@ class Headlines:
     @property
     def sweeps(self) -> list[str]:
         """All that it names."""
-        return [one.sweep for one in (*self.headlines, *([self.against] if self.against else []))]
+        return [*(one.sweep for one in self.headlines), *([self.against.sweep] if self.against else [])]
 
 
 @dataclass(frozen=True)

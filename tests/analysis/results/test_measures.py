@@ -33,7 +33,7 @@ def one_measure(rows, **options):
     return Measure(
         "norms",
         "norms by part, of {of}",
-        "type this for {sweep} and {of}",
+        "type this for {sweep} and {of}{probe}",
         lambda study: rows,
         lambda kept: f"{kept.of}: {kept.rows['norm'].sum():g} over {kept.study}\n",
         {
@@ -100,12 +100,21 @@ def test_an_answer_is_read_from_what_was_kept(tmp_path, with_norms):
 
 def test_where_nothing_was_kept_stands_what_to_type(tmp_path, with_norms):
     says = list(read_answer("norms-brown", tmp_path, None, "my/own@cpu"))
-    assert says == ["- not measured yet: `type this for my/own@cpu and brown`"]
+    assert says == ["- not measured yet: `type this for my/own@cpu and brown --probe brown`"]
 
 
-@pytest.mark.parametrize("written", ["norm", "norms/none", "norms-probe/other", ""])
-def test_an_answer_from_nowhere_is_one_sentence(written, with_norms):
-    with pytest.raises(DataError, match=r"names no measure; there are tokens|is no reading of norms; there are norms"):
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("norm", r"^norm names no measure; there are tokens"),
+        ("", "names no measure; there are tokens"),
+        ("norms/none", "norms is measured on a probe; say on which, as in norms-brown"),
+        ("norms-probe/other", "norms-probe/other is no reading of norms; there are norms-probe, norms-probe/each"),
+        ("lazy-brown", "lazy is not measured on a probe; write lazy"),
+    ],
+)
+def test_an_answer_from_nowhere_is_one_sentence(written, says, with_norms):
+    with pytest.raises(DataError, match=says):
         find_measure(written)
 
 
