@@ -247,12 +247,12 @@ def study_of(
         raise StudyError(f"the margin must be more than 0 nats per token, not {margin:g}")
     parts, asked, reaches = [], [], []
     for name, runs in evaluation_sets(frame):
-        own = [_with_margin(one, margin) for members in plans for one in planned_requests(members, runs)]
-        asked.append(own)
+        own = [one for members in plans for one in planned_requests(members, runs)]
+        asked.append(own if margin is None else [replace(one, margin=margin) for one in own])
         reaches.append([one for members in plans for one in planned_reaches(members, runs)])
         usual = _one_margin(own) if margin is None else margin
         parts.append(_part(name, runs, known_reference(runs, reference), rank_leaking, usual))
-    asked = _in_the_parts_that_can_answer(asked, parts)
+    asked, at_loss = _in_the_parts_that_can_answer(asked, parts), _in_the_parts_that_can_answer(reaches, parts)
     automatic = [_automatic(part, rank_leaking) for part in parts]
     is_planned = any(asked)
     tested = _tested(parts, asked if is_planned else automatic)
@@ -267,15 +267,9 @@ def study_of(
             others=tuple(measure(part.frame, rest, part.margin, LEVEL)),
             reaches=tuple(at_equal_loss(own, part.losses, part.costs, part.leaking, LEVEL) if own else ()),
         )
-        for part, found, rest, own in zip(
-            parts, tested, others, _in_the_parts_that_can_answer(reaches, parts), strict=True
-        )
+        for part, found, rest, own in zip(parts, tested, others, at_loss, strict=True)
     ]
     return Study(frame, tuple(compared), is_planned)
-
-
-def _with_margin(asked: Request, margin: float | None) -> Request:
-    return asked if margin is None else replace(asked, margin=margin)
 
 
 def _part(name: str, frame: pd.DataFrame, reference: str, rank_leaking: bool, margin: float) -> Part:

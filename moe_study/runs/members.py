@@ -16,7 +16,6 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError, StudyError
@@ -214,10 +213,9 @@ def read_members(runs_dir: str | os.PathLike[str], sweep: str) -> Members:
     return members
 
 
-def plain_members(members: Members) -> dict[str, Any]:
+def plain_members(members: Members) -> dict[str, object]:
     """As files have it: `reaches` only where some are asked, so that other files are as older versions read them."""
-    launches = [to_plain(launch) for launch in members.launches]
-    return {"launches": [{k: v for k, v in one.items() if v or k != "reaches"} for one in launches]}
+    return {"launches": [{k: v for k, v in to_plain(one).items() if v or k != "reaches"} for one in members.launches]}
 
 
 def record_launch(
@@ -235,7 +233,7 @@ def record_launch(
         effects = tuple(_effect_with_lateness(asked, before, done) for asked in launch.effects)
         asked_before = [trend for launch in launches for trend in launch.trends]
         trends = tuple(_trend_with_lateness(asked, asked_before, done) for asked in launch.trends)
-        known = [reach for launch in launches for reach in launch.reaches]
+        known = [reach for before in launches for reach in before.reaches]
         reaches = tuple(with_lateness(asked, known, done) for asked in launch.reaches)
         others = (other for other in launches if set(other.overrides) != set(launch.overrides))
         return [*others, replace(launch, comparisons=comparisons, effects=effects, trends=trends, reaches=reaches)]
@@ -319,7 +317,7 @@ def _without(launch: Launch, keys: Collection[str]) -> Launch:
     def kept(runs: Iterable[str]) -> tuple[str, ...]:
         return tuple(key for key in runs if key not in keys)
 
-    comparisons = tuple(
+    pairs = tuple(
         replace(asked, left_runs=kept(asked.left_runs), right_runs=kept(asked.right_runs))
         for asked in launch.comparisons
     )
@@ -337,9 +335,7 @@ def _without(launch: Launch, keys: Collection[str]) -> Launch:
         for asked in launch.trends
     )
     reaches = tuple(without_runs(asked, keys) for asked in launch.reaches)
-    return replace(
-        launch, runs=kept(launch.runs), comparisons=comparisons, effects=effects, trends=trends, reaches=reaches
-    )
+    return replace(launch, runs=kept(launch.runs), comparisons=pairs, effects=effects, trends=trends, reaches=reaches)
 
 
 def _each_once(groups: Iterable[Iterable[str]]) -> list[str]:

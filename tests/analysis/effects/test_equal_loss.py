@@ -245,7 +245,7 @@ def test_several_points_are_not_called_by_another_point_s_name():
 
 # How often the set holds the truth ------------------------------------------------------------------------------------
 
-STUDIES = 3000
+STUDIES = 1500
 SHAPES = {  # true differences at shares of 1/4, 1/2, 1 and 2, in units of the noise of one seed's difference
     "steep": (20.0, 6.0, -3.0, -8.0),
     "like XMoE": (7.0, 2.0, -0.6, -0.8),
