@@ -9,10 +9,12 @@ import pytest
 from moe_study.analysis.effects.costs import DESCRIBED, PASSES, Cost, costs_of_points, costs_of_runs
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.results.archive import read_archive, rows_of, write_archive
+from moe_study.analysis.results.manifest import manifest_of
 from moe_study.analysis.study import study_of
 from moe_study.design.accounting import expert_flops_per_token, ffn_flops_per_token
 from moe_study.design.routing import Routing, Selection
 from moe_study.runs.members import COSTS, Launch, Members
+from moe_study.sweeps.claims import Claims
 from tests.analysis import planted
 
 DENSE = Routing(selection=Selection.DENSE)
@@ -72,7 +74,8 @@ def test_columns_that_a_frame_made_numbers_with_fractions_of_are_read_as_they_we
 
 def test_what_is_kept_in_results_has_the_costs_of_the_runs(frame, tmp_path):
     members = Members((Launch(runs=tuple(frame["key"])),))
-    write_archive(tmp_path, rows_of(frame), members, {"sweep": "mine"})
+    manifest = manifest_of("mine", members, (rows := rows_of(frame)), Claims())
+    write_archive(tmp_path, rows, members, manifest)
     (part,) = study_of(frame, [members]).parts
     (again,) = read_archive(tmp_path).study().parts
     pd.testing.assert_frame_equal(again.costs, part.costs)
