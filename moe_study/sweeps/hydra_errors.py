@@ -73,6 +73,8 @@ def _unknown_key(key: str) -> str:
     # A misspelt last part is looked for in its own section first.
     section = key.rpartition(".")[0]
     near = [name for name in known if section and name.startswith(section + ".")]
+    if f"{key}.".startswith("data.options.") and not difflib.get_close_matches(key, near, n=1):
+        return f"unknown key {key}; what the file of this data does not list is added by +{key}=VALUE"
     if not difflib.get_close_matches(key, near, n=1):
         by_leaf = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
         near = by_leaf or known

@@ -42,6 +42,7 @@ def test_it_ends_with_what_was_read_left_out_and_of_no_use(
     ("override", "sentence"),
     [
         ("+data.options.patern=x", "unknown key data.options.patern; did you mean data.options.pattern"),
+        ("data.options.limits.rfc=3", "is added by +data.options.limits.rfc=VALUE"),
         ("data.options.pattern=/x/*", "begins with /"),
         ("data.options.folders=[language,tpoic]", "tpoic is unknown; use language, topic or _"),
         ("model.heads=7", "must be a multiple of model.heads=7"),
