@@ -22,6 +22,7 @@ from moe_study.posthoc.trace import Tracer, probe_of, trace_run, windows
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.traces import Trace
 from moe_study.training.models import load_model
+from tests.part import every
 from tests.posthoc.runs import CONTEXT, run_config, save_weights, small_probe, untrained_run
 
 POINTS: dict[str, dict[str, Any]] = {
@@ -127,7 +128,7 @@ def naive(folder: RunFolder) -> tuple[dict[int, np.ndarray], np.ndarray, dict[in
     return joined, np.array(losses), {layer: np.concatenate(parts, 1)[0] for layer, parts in logits.items()}
 
 
-@pytest.mark.parametrize("name", POINTS)
+@pytest.mark.parametrize("name", every(2, POINTS))
 def test_a_trace_holds_what_the_model_decides_for_every_token(tmp_path: Path, name: str) -> None:
     folder = run_of(tmp_path, name)
     trace = trace_run(folder, small_probe(), progress=False)

@@ -21,6 +21,7 @@ from tests.model.moe import oracle, soft_cases, test_merge
 from tests.model.moe.doubles import a_pass, layers_of, router_weight, states
 from tests.model.moe.soft_reference import soft_layer
 from tests.model.moe.test_layer import GATES, THRESHOLDS
+from tests.part import every
 
 Weighted = list[tuple[int, Tensor]]
 
@@ -99,7 +100,7 @@ def compare(routing: Routing, change: RouteChange, by_token: Callable[[Weighted,
         torch.testing.assert_close(y_BTD, expected_BTD, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", BY_SCORE | FIXED)
+@pytest.mark.parametrize("name", every(2, BY_SCORE | FIXED))
 def test_changed_routes_are_those_of_loops_over_tokens(name: str) -> None:
     routing = (BY_SCORE | FIXED)[name]
     compare(routing, RouteChange(0, Kind.REMOVE, 1), lambda picked, _: without(picked, 1))
@@ -108,7 +109,7 @@ def test_changed_routes_are_those_of_loops_over_tokens(name: str) -> None:
     compare(routing, RouteChange(0, Kind.LOSE_BEST), lambda picked, _: without_best(picked))
 
 
-@pytest.mark.parametrize("name", BY_SCORE)
+@pytest.mark.parametrize("name", every(2, BY_SCORE))
 def test_the_next_best_takes_the_place_with_its_own_gate_weight(name: str) -> None:
     routing = BY_SCORE[name]
     for expert in (0, 1):
@@ -161,7 +162,7 @@ SOFT = {
 }
 
 
-@pytest.mark.parametrize("name", SOFT)
+@pytest.mark.parametrize("name", every(2, SOFT))
 @pytest.mark.parametrize("kind", [Kind.REMOVE, Kind.SWAP, Kind.ONE_EXPERT])
 def test_combine_weights_of_soft_mixtures_are_changed(name: str, kind: Kind) -> None:
     layer = soft_cases.build(SOFT[name], experts=12 if "identity" in name else 4)
