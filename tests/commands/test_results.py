@@ -12,6 +12,6 @@ def test_every_probe_that_is_named_is_read_by_every_finished_run(tmp_path, monke
     read = []
     monkeypatch.setattr(trace, "probe_of", lambda folder, name, tokens, progress: (name, tokens))
     monkeypatch.setattr(trace, "trace_run", lambda folder, probe, progress: read.append((folder.key, *probe)))
-    flags = ["--probe", "one", "--probe", "other", "--probe", "one", "--tokens", "7"]
+    flags = ["--probe", "brown", "--probe", "mmlu", "--probe", "brown", "--tokens", "7"]
     main(["results", str(tmp_path / "runs"), "--sweep", "mine", "--out", str(tmp_path / "results"), *flags])
-    assert sorted(read) == sorted((folder.name, name, 7) for folder in folders for name in ("one", "other"))
+    assert sorted(read) == sorted((folder.name, name, 7) for folder in folders for name in ("brown", "mmlu"))

@@ -117,7 +117,7 @@ def test_run_stopped_by_a_signal_goes_on_with_the_same_command(runs_dir):
         (["+sweep=open/gate", "scale=gpu"], "add -m, as in python train.py -m +sweep=open/gate scale=gpu"),
         (["scale=cpu"], "error: scale=cpu chooses the size of a sweep: add -m +sweep=NAME"),
         (["-m", "scale=cpu"], "error: scale=cpu chooses the size of a sweep; add +sweep=NAME"),
-        (["-m", "+sweep=first_lok"], "did you mean first_look?\n"),
+        (["-m", "+sweep=first_lok"], "did you mean first_look?; a file elsewhere is meant by its path\n"),
     ],
 )
 def test_bad_command_line_is_one_sentence(runs_dir, arguments, said):
