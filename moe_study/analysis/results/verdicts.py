@@ -7,7 +7,7 @@ from moe_study.analysis.comparison import Comparison, Tested, Verdict
 from moe_study.analysis.effects.contrasts import Effect
 from moe_study.analysis.effects.equal_cost import EqualCost
 from moe_study.analysis.effects.trends import Trend
-from moe_study.analysis.format import with_bounds, with_leak_mark
+from moe_study.analysis.format import count, with_bounds, with_leak_mark
 from moe_study.analysis.report import request_of
 from moe_study.analysis.results.turned import turned
 from moe_study.analysis.study import Part, Study
@@ -61,7 +61,7 @@ class Finding:
         if isinstance(self.tested, Effect):
             return _effect_words(self.tested)
         if isinstance(self.tested, Trend):
-            return f"{with_leak_mark(self.tested.name, self.tested.leaks)}, per doubling of {self.tested.size_words}"
+            return _trend_words(self.tested)
         marked = self.part.marked
         if isinstance(self.tested, EqualCost):
             family = with_leak_mark(self.tested.family_name, bool(set(self.tested.asked.points) & self.part.leaking))
@@ -90,6 +90,13 @@ def _effect_words(effect: Effect) -> str:
         what = f"({what} at {second[0].after}) − ({what} at {second[0].before})"
     over = f", over {effect.contrast.over} {'squares' if second else 'pairs'} of points" * (effect.contrast.over > 1)
     return with_leak_mark(f"{what}{over}", effect.leaks)
+
+
+def _trend_words(trend: Trend) -> str:
+    """What the slope is of, with the difference at every size: three sizes need not lie on a line."""
+    at = ", ".join(f"{rung.difference.mean:+.3f} at {count(rung.size)}" for rung in trend.rungs)
+    name = with_leak_mark(trend.name, trend.leaks)
+    return f"{name}{f' ({at})' if at else ''}, per doubling of {trend.size_words}"
 
 
 def verdict_of(expect: Expected, c: Tested) -> str:

@@ -13,6 +13,7 @@ from moe_study.analysis import report
 from moe_study.analysis.comparison import Verdict, as_one_family
 from moe_study.analysis.effects.trends import AskedTrend, slopes, trends
 from moe_study.analysis.effects.wording import trend_sentence
+from moe_study.analysis.format import count
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.plots.trends import differences_over_size
 from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, findings
@@ -170,7 +171,9 @@ def test_answers_tables_and_claims_know_trends(study, tmp_path, capsys):
     made = [Claim(text, "", "Grows?", "yes", expect) for expect in (Expected.LOWER, Expected.SAME)]
     found = findings(study, Claims("a paper", (), tuple(made)))
     assert [one.verdict for one in found] == [HOLDS, FAILS]
-    assert found[0].pair == "two − dense, per doubling of active parameters" and found[0].hours > 0
+    (trend,) = part.trends
+    at_each_size = ", ".join(f"{rung.difference.mean:+.3f} at {count(rung.size)}" for rung in trend.rungs)
+    assert found[0].pair == f"two − dense ({at_each_size}), per doubling of active parameters" and found[0].hours > 0
 
 
 def test_a_trend_without_the_runs_of_one_size_is_not_run(folders):
