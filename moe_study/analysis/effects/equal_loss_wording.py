@@ -9,13 +9,13 @@ from moe_study.analysis.comparison import MIN_SEEDS_FOR_INTERVAL
 from moe_study.analysis.effects.costs import Cost
 from moe_study.analysis.effects.equal_cost import Refused
 from moe_study.analysis.effects.equal_loss import Crossing, EqualLoss, Place
-from moe_study.analysis.format import LEAK_MARK, percent
+from moe_study.analysis.format import percent, with_leak_mark
 
 
 def equal_loss_sentence(e: EqualLoss, leaking: Collection[str] = ()) -> str:
     """What a curve costs at the loss of a point, in one line."""
-    curve = f"{e.name} {LEAK_MARK}" if set(e.asked.points) & set(leaking) else e.name
-    point = f"{e.asked.point} {LEAK_MARK}" if e.asked.point in leaking else e.asked.point
+    curve = with_leak_mark(e.name, bool(set(e.asked.points) & set(leaking)))
+    point = with_leak_mark(e.asked.point, e.asked.point in leaking)
     late = " (asked after results were there)" if e.asked.late else ""
     return f"{_says(e, curve, point)}{_off_curve(e)}{late}"
 

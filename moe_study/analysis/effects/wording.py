@@ -13,7 +13,7 @@ from moe_study.analysis.effects.grids import short_name
 from moe_study.analysis.effects.leak_price import LeakPrice
 from moe_study.analysis.effects.power import Power
 from moe_study.analysis.effects.trends import Trend
-from moe_study.analysis.format import LEAK_MARK, count, percent
+from moe_study.analysis.format import count, percent, with_leak_mark
 from moe_study.analysis.statistics import MOST_SEEDS, POWER
 from moe_study.analysis.wording import UNTESTED, basis, plain_sentence, seeds_it_would_take, span
 
@@ -42,7 +42,7 @@ def first_of(words: Sequence[str], between: str = "; ") -> str:
 
 def _main_effect(effect: Effect) -> str:
     (change,), over = effect.contrast.changes, effect.contrast.over
-    after = f"{change.after} {LEAK_MARK}" if effect.leaks else change.after
+    after = with_leak_mark(change.after, effect.leaks)
     averaged = f" over {over} pairs of points" if over > 1 else ""
     return plain_sentence(effect, after, change.before, averaged, absent=_no_whole_seed(effect))
 
@@ -51,7 +51,7 @@ def _interaction(effect: Effect) -> str:
     first, second = effect.contrast.changes
     over = f" (over {effect.contrast.over} squares of points)" if effect.contrast.over > 1 else ""
     head = (
-        f"{effect.name}{f' {LEAK_MARK}' if effect.leaks else ''}{over}: the change from {first.before} to {first.after}"
+        f"{with_leak_mark(effect.name, effect.leaks)}{over}: the change from {first.before} to {first.after}"
     )
     where, than, d = f"at {second.after}", f"at {second.before}", effect.difference
     better = "lower" if d.mean < 0 else "higher"
@@ -82,8 +82,8 @@ def _no_whole_seed(effect: Effect) -> str:
 
 def equal_cost_sentence(c: EqualCost, leaking: Collection[str] = ()) -> str:
     """What a point shows against a family at the point's own cost, in one line."""
-    point = f"{c.point} {LEAK_MARK}" if c.point in leaking else c.point
-    family = f"{c.family_name} {LEAK_MARK}" if set(c.asked.points) & set(leaking) else c.family_name
+    point = with_leak_mark(c.point, c.point in leaking)
+    family = with_leak_mark(c.family_name, bool(set(c.asked.points) & set(leaking)))
     cost, said = c.cost, f"{c.cost.words} ({c.cost.text(c.at)})"
     match c.refused:
         case Refused.BEYOND:
@@ -107,7 +107,7 @@ def equal_cost_sentence(c: EqualCost, leaking: Collection[str] = ()) -> str:
 def trend_sentence(t: Trend) -> str:
     """How a difference changes per doubling of size, in one line, with the sizes that it stands on."""
     d = t.difference
-    head = f"{t.name}{f' {LEAK_MARK}' if t.leaks else ''}: per doubling of {t.size_words} the difference"
+    head = f"{with_leak_mark(t.name, t.leaks)}: per doubling of {t.size_words} the difference"
     moves = "falls" if d.mean < 0 else "rises"
     match t.verdict:
         case Verdict.NO_PAIR:
@@ -206,7 +206,7 @@ def _seeds(n: int | None) -> str:
 def price_sentence(price: LeakPrice) -> str:
     """What reading later tokens is worth to one point, in one line."""
     c, twin = price.comparison, f"its twin {price.twin} ({price.changed})"
-    who = f"{price.leaking} {LEAK_MARK}"
+    who = with_leak_mark(price.leaking, True)
     if not c.difference.n:
         return f"{who} and {twin} share no finished seed, so the price of reading later tokens is not known"
     if c.difference.n == 1:

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 
 from moe_study.analysis.effects.equal_loss import Crossing, EqualLoss
 from moe_study.analysis.effects.equal_loss_wording import share_text
-from moe_study.analysis.format import LEAK_MARK, percent
+from moe_study.analysis.format import LEAK_MARK, percent, with_leak_mark
 from moe_study.analysis.plots.style import BAND_COLOUR, COLOURS, INK, house_style, new_figure, title
 from moe_study.analysis.statistics import Floats, t_interval
 
@@ -71,8 +71,7 @@ def _panel(axes: Axes, e: EqualLoss) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y")
     axes.set_xlabel(f"share of its {e.asked.cost.words}\n{share_text(e)}")
-    mark = f" {LEAK_MARK}" if e.leaks else ""
-    text = textwrap.fill(f"{e.name} to reach {e.asked.point}{mark}", LETTERS)
+    text = textwrap.fill(with_leak_mark(f"{e.name} to reach {e.asked.point}", e.leaks), LETTERS)
     axes.set_title(text, fontsize=7.5, loc="left", color=INK)
 
 

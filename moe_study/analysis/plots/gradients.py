@@ -12,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from moe_study.analysis.format import count
 from moe_study.analysis.gradients import SHOWN, by_seed
 from moe_study.analysis.plots.grid import caption, leak_note
-from moe_study.analysis.plots.style import PointStyle, house_style, mean_mark, new_figure, title
+from moe_study.analysis.plots.point_rows import name_rows, row_heights, row_mark
+from moe_study.analysis.plots.style import PointStyle, house_style, new_figure, title
 from moe_study.analysis.statistics import t_interval
 
 DENSE = "dense"
@@ -72,7 +73,7 @@ def by_point(
     if not len(drawn):
         return None
     parts, names = _parts(drawn), sorted(styles, key=lambda label: (units[label] == DENSE, units[label]))
-    heights = {label: -float(place) for place, label in enumerate(names)}
+    heights = row_heights(names)
     with house_style():
         figure = new_figure(2.4 + 1.35 * len(parts), 1.3 + 0.24 * len(names))
         panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
@@ -83,10 +84,7 @@ def by_point(
             _log_axis(axes, "x")
             axes.set_title(part, fontsize=8)
             axes.tick_params(axis="y", length=0, pad=4)
-        panels[0].set_yticks(list(heights.values()), [styles[label].name for label in names])
-        for tick, label in zip(panels[0].get_yticklabels(), names, strict=True):
-            tick.set_color(styles[label].colour)
-        panels[0].set_ylim(min(heights.values()) - 0.7, 0.7)
+        name_rows(panels[0], heights, styles)
         bars = f"dots: seeds; bars: {SEEDS}" if drawn["seed"].nunique() > 1 else "one seed"
         title(figure, f"Gradient norms {of}", caption(NOTE, bars, leak_note(names, styles)))
     return figure
@@ -109,10 +107,7 @@ def _mark(axes: Axes, values_S: np.ndarray, y: float, style: PointStyle) -> None
     if not len(values_S):
         return
     mean, _, low, high = (float(np.exp(one)) for one in t_interval(np.log(values_S)))
-    if len(values_S) > 1:
-        axes.plot([low, high], [y, y], color=style.colour, lw=1.4, zorder=2)
-        axes.plot(values_S, np.full(len(values_S), y - 0.28), ".", ms=3, color=style.colour, mew=0)
-    mean_mark(axes, mean, y, style)
+    row_mark(axes, mean, (low, high), values_S, y, style)
 
 
 def _log_axis(axes: Axes, name: str) -> None:

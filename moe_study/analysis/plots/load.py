@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moe_study.analysis.plots.grid import caption, leak_note
-from moe_study.analysis.plots.style import PointStyle, chosen_layers, house_style, mean_mark, new_figure, title
+from moe_study.analysis.plots.point_rows import name_rows, row_heights, row_mark
+from moe_study.analysis.plots.style import PointStyle, chosen_layers, house_style, new_figure, title
 from moe_study.analysis.statistics import t_interval
 
 NOTE = "Effective experts over all experts: 1 where the load is even, 1/N (the tick of its row) where one takes all"
@@ -24,7 +24,7 @@ def effective_by_layer(even: pd.DataFrame, styles: Mapping[str, PointStyle]) -> 
         return None
     names = [label for label in styles if label in set(drawn["label"])]
     layers = chosen_layers([int(layer) for layer in drawn["layer"].unique()])
-    heights = {label: -float(place) for place, label in enumerate(names)}
+    heights = row_heights(names)
     with house_style():
         figure = new_figure(2.6 + 1.9 * len(layers), 1.2 + 0.24 * len(names))
         panels = figure.subplots(1, len(layers), sharey=True, sharex=True, squeeze=False)[0]
@@ -36,10 +36,7 @@ def effective_by_layer(even: pd.DataFrame, styles: Mapping[str, PointStyle]) -> 
             axes.set_xlim(0, 1.04)
             axes.grid(axis="x")
             axes.tick_params(axis="y", length=0, pad=4)
-        panels[0].set_yticks(list(heights.values()), [styles[label].name for label in names])
-        for tick, label in zip(panels[0].get_yticklabels(), names, strict=True):
-            tick.set_color(styles[label].colour)
-        panels[0].set_ylim(min(heights.values()) - 0.7, 0.7)
+        name_rows(panels[0], heights, styles)
         bars = "dots: seeds; bars: 95% t intervals over seeds" if drawn["seed"].nunique() > 1 else "one seed"
         title(figure, "How evenly experts share the validation set", caption(NOTE, bars, leak_note(names, styles)))
     return figure
@@ -50,9 +47,6 @@ def _mark(axes: Axes, own: pd.DataFrame, y: float, style: PointStyle) -> None:
         return
     values_S = (own["effective"] / own["experts"]).to_numpy(dtype=float)
     mean, _, low, high = (float(one) for one in t_interval(values_S))
-    if len(values_S) > 1:
-        axes.plot([low, min(high, 1.0)], [y, y], color=style.colour, lw=1.4, zorder=2)
-        axes.plot(values_S, np.full(len(values_S), y - 0.28), ".", ms=3, color=style.colour, mew=0)
     floor = 1 / float(own["experts"].iloc[0])
     axes.plot([floor, floor], [y - 0.25, y + 0.25], color=style.colour, lw=0.9, zorder=1)
-    mean_mark(axes, mean, y, style)
+    row_mark(axes, mean, (low, min(high, 1.0)), values_S, y, style)

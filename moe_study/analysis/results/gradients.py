@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from moe_study.analysis.comparison import Comparison
 from moe_study.analysis.format import with_bounds
 from moe_study.analysis.gradients import ONE_EXPERT, SHOWN, by_seed, joined, settled
-from moe_study.analysis.plots import fonts
-from moe_study.analysis.plots.all import readable, styles_of
+from moe_study.analysis.plots.all import styles_of
 from moe_study.analysis.plots.gradients import by_point, units_of
-from moe_study.analysis.plots.style import save_png
-from moe_study.analysis.results.measure import OF, Kept, Measure, finished_runs, rows_of_part
+from moe_study.analysis.results.measure import Kept, Measure, draw_parts, finished_runs, rows_of_part
 from moe_study.analysis.statistics import t_interval
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
@@ -165,15 +164,15 @@ def _interval(values_S: np.ndarray, digits: str, *, logarithmic: bool) -> str:
 
 def draw(kept: Kept, path: Path) -> Iterator[Path]:
     """Of what training recorded where it did, else of finished models; a PNG for each evaluation set."""
-    for part in kept.study.parts:
-        drawn, own = readable(part), path.with_name(f"{path.name}{OF}{part.name}" if part.name else path.name)
-        styles = styles_of(drawn)
-        summaries = {of: summary_of(kept.rows, part, of) for of in WORDS}
-        of = max(WORDS, key=lambda of: len(set(summaries[of]["label"]) & set(styles)))  # training, of as many points
-        shown = {label: style for label, style in styles.items() if label in set(summaries[of]["label"])}
-        if shown and (figure := by_point(summaries[of], shown, units_of(drawn.runs), WORDS[of])) is not None:
-            fonts.choose_fonts(figure)
-            yield save_png(figure, own.parent, own.name)
+    return draw_parts(kept, path, lambda part: _figure(kept.rows, part))
+
+
+def _figure(rows: pd.DataFrame, part: Part) -> Figure | None:
+    styles = styles_of(part)
+    summaries = {of: summary_of(rows, part, of) for of in WORDS}
+    of = max(WORDS, key=lambda of: len(set(summaries[of]["label"]) & set(styles)))  # training, of as many points
+    shown = {label: style for label, style in styles.items() if label in set(summaries[of]["label"])}
+    return by_point(summaries[of], shown, units_of(part.runs), WORDS[of]) if shown else None
 
 
 MEASURE = Measure(

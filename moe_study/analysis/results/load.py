@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moe_study.analysis.format import with_leak_mark
-from moe_study.analysis.plots import fonts
-from moe_study.analysis.plots.all import readable, styles_of
+from moe_study.analysis.plots.all import styles_of
 from moe_study.analysis.plots.load import effective_by_layer
-from moe_study.analysis.plots.style import save_png
 from moe_study.analysis.results.intervals import interval_text
-from moe_study.analysis.results.measure import OF, FinishedRun, Kept, Measure, finished_runs, rows_of_part
+from moe_study.analysis.results.measure import FinishedRun, Kept, Measure, draw_parts, finished_runs, rows_of_part
 from moe_study.analysis.specialisation.lazy import contributions, every_token_has_every_expert
 from moe_study.analysis.specialisation.load import load_of
 from moe_study.analysis.study import Part, Study
@@ -85,8 +82,7 @@ def _cells(even: pd.DataFrame, part: Part) -> Cells:
             lost = dropped.get(label, 0.0)
             tail = [f"{100 * lost:.1f}%" if lost else "0"] if any(dropped.values()) else []
             experts = str(own["experts"].iloc[0])
-            marked = with_leak_mark(label, label in part.leaking)
-            rows.append([marked, str(layer), str(len(own)), experts, *numbers, unused, *tail])
+            rows.append([part.marked(label), str(layer), str(len(own)), experts, *numbers, unused, *tail])
     return Cells([*header, *(["dropped"] if any(dropped.values()) else [])], rows, text_columns=(0,))
 
 
@@ -115,17 +111,14 @@ def _in_words(even: pd.DataFrame, label: str, part: Part) -> str:
     by_seed = own.groupby("seed")[["experts", "effective", "busiest"]].mean()
     of, busiest = by_seed["experts"].mean(), by_seed["busiest"].mean()
     effective = interval_text(by_seed["effective"].to_numpy(), "")
-    marked = with_leak_mark(label, label in part.leaking)
-    return f"{marked} {effective} of {of:g}, the busiest at {busiest:.2f} times an even share"
+    return f"{part.marked(label)} {effective} of {of:g}, the busiest at {busiest:.2f} times an even share"
 
 
 def draw(kept: Kept, path: Path) -> Iterator[Path]:
     """A PNG for each evaluation set."""
-    for part in kept.study.parts:
-        drawn, own = readable(part), path.with_name(f"{path.name}{OF}{part.name}" if part.name else path.name)
-        if (figure := effective_by_layer(evenness(rows_of_part(kept.rows, drawn)), styles_of(drawn))) is not None:
-            fonts.choose_fonts(figure)
-            yield save_png(figure, own.parent, own.name)
+    return draw_parts(
+        kept, path, lambda part: effective_by_layer(evenness(rows_of_part(kept.rows, part)), styles_of(part))
+    )
 
 
 MEASURE = Measure(

@@ -23,8 +23,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
+from matplotlib.figure import Figure
 
 from moe_study.analysis.frame import Row, done
+from moe_study.analysis.plots import fonts
+from moe_study.analysis.plots.all import readable
+from moe_study.analysis.plots.style import save_png
 from moe_study.analysis.study import Part, Study
 from moe_study.errors import DataError
 from moe_study.files import write_bytes_atomic, write_text_atomic
@@ -122,6 +126,17 @@ def keep_measure(measure: Measure, folder: Path, study: Study) -> list[Path]:
         drawn = [] if measure.draw is None else measure.draw(kept, path.with_suffix(""))
         written += [path, path.with_suffix(".md"), *drawn]
     return written
+
+
+def draw_parts(kept: Kept, path: Path, figure_of: Callable[[Part], Figure | None]) -> Iterator[Path]:
+    """The picture of each evaluation set that has one: `path`, and -PART where there are several, with .png.
+
+    `figure_of` is given each part with as many points as a picture can hold.
+    """
+    for part in kept.study.parts:
+        if (figure := figure_of(readable(part))) is not None:
+            fonts.choose_fonts(figure)
+            yield save_png(figure, path.parent, f"{path.name}{OF}{part.name}" if part.name else path.name)
 
 
 def rows_of_part(rows: pd.DataFrame, part: Part) -> pd.DataFrame:

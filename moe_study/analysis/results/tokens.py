@@ -125,8 +125,7 @@ def _of_label(rows: pd.DataFrame, label: str, value: str) -> pd.DataFrame:
 def on_the_whole_probe(kept: Kept) -> list[Finding]:
     """The sweep's comparisons with the loss on the probe in the place of the validation loss, as one family."""
     measured, parts = [], []
-    for part, comparison in _comparisons(kept.study):
-        loss = whole_loss(_of_part(kept, part))
+    for part, comparison, loss in _with_losses(kept):
         if {comparison.point, comparison.against} <= set(loss.index):
             both = loss.loc[[comparison.point, comparison.against]].dropna(axis=1).to_numpy()
             values = untested(both[0] - both[1], comparison.margin, comparison.difference.level)
@@ -136,6 +135,13 @@ def on_the_whole_probe(kept: Kept) -> list[Finding]:
     return [
         Finding(Claim(c.point, c.against, c.asked.question), part, c) for part, c in zip(parts, tested, strict=True)
     ]
+
+
+def _with_losses(kept: Kept) -> Iterator[tuple[Part, Comparison, pd.DataFrame]]:
+    """Each planned comparison with the losses of its part on the whole probe."""
+    for part in kept.study.parts:
+        loss = whole_loss(_of_part(kept, part))
+        yield from ((part, comparison, loss) for comparison in part.comparisons)
 
 
 def whole_loss(rows: pd.DataFrame) -> pd.DataFrame:
@@ -156,9 +162,9 @@ def unseen(kept: Kept) -> Iterator[str]:
 def unread(kept: Kept) -> Iterator[str]:
     """A sentence where not all runs of the planned comparisons have read the probe."""
     lacking = []
-    for part, comparison in _comparisons(kept.study):
+    for part, comparison, loss in _with_losses(kept):
         both = [comparison.point, comparison.against]
-        of_both = (losses.reindex(both).notna().all() for losses in (whole_loss(_of_part(kept, part)), part.losses))
+        of_both = (losses.reindex(both).notna().all() for losses in (loss, part.losses))
         read, trained = (int(known.sum()) for known in of_both)
         if read < trained:
             lacking.append(f"{_pair(comparison, part)} ({read} of {trained} seeds)")

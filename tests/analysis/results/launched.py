@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from moe_study.analysis.study import Part
+from moe_study.analysis.tables_out import to_csv
+from moe_study.analysis.wording import to_frame
 from moe_study.runs.members import Launch, PlannedComparison, record_launch
 from moe_study.sweeps.claims import Claims
 from tests.analysis import planted
@@ -33,3 +36,8 @@ def launch(
     comparisons = tuple(PlannedComparison(*pair, *map(runs, pair), margin=MARGIN) for pair in pairs)
     record_launch(root, SWEEP, Launch(tuple(overrides), tuple(keys), comparisons, dict.fromkeys(keys, "a")))
     return root
+
+
+def comparisons_csv(part: Part) -> str:
+    """What comparisons.csv of a kept part has to hold."""
+    return to_csv(to_frame([*part.comparisons, *part.others], part.absent, part.leaking)).decode()

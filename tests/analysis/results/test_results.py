@@ -1,29 +1,23 @@
-"""results/: what is kept of a sweep says again what its runs said; what is committed can be computed anew."""
+"""results/: what is kept of a sweep says again what its runs said."""
 
 import dataclasses
-import functools
-import io
 import json
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from moe_study.analysis.comparison import Verdict
-from moe_study.analysis.effects.equal_loss_wording import equal_loss_frame
 from moe_study.analysis.report import answers
 from moe_study.analysis.results.answered import answered
-from moe_study.analysis.results.archive import MANIFEST, RUNS, Archive, archives, read_archive, write_archive
+from moe_study.analysis.results.archive import MANIFEST, RUNS, archives, read_archive, write_archive
 from moe_study.analysis.results.headlines import HEADLINES
 from moe_study.analysis.results.keep import keep, sweeps_to_keep
 from moe_study.analysis.results.overview import overview, overview_texts
-from moe_study.analysis.results.questions import QUESTIONS, read_readers_questions
-from moe_study.analysis.results.replication import FOLDER, TEXT, replication_text
+from moe_study.analysis.results.questions import QUESTIONS
 from moe_study.analysis.results.verdicts import FAILS, HOLDS, LACKING, OPEN, findings, verdict_of
 from moe_study.analysis.study import read_study
 from moe_study.analysis.tables_out import to_csv
-from moe_study.analysis.wording import to_frame
 from moe_study.cli import main
 from moe_study.design.identity import ABSENT
 from moe_study.design.routing import Context, Routing
@@ -31,12 +25,10 @@ from moe_study.errors import DataError, StudyError
 from moe_study.runs.members import Launch, PlannedComparison, record_launch
 from moe_study.sweeps.claims import Claim, Claims, Expected
 from moe_study.sweeps.conf import project_root
-from moe_study.sweeps.sweep_file import claims_of, sweep_names
 from tests.analysis import planted
+from tests.analysis.results.launched import comparisons_csv
 
 ROOT = project_root()
-RESULTS = ROOT / "results"
-COMMITTED = sorted(path.parent for path in RESULTS.rglob(MANIFEST) if path.parent.name != FOLDER)
 CLAIMS = Claims(
     "a paper, Table 1",
     (1,),
@@ -76,16 +68,12 @@ def todays(out):
     return read_archive(out / "mine/own@cpu")
 
 
-def compared(part):
-    return to_csv(to_frame([*part.comparisons, *part.others], part.absent, part.leaking)).decode()
-
-
 def test_what_is_kept_gives_the_tables_and_verdicts_of_the_runs(runs, out):
     before, after = read_study([runs], "mine/own@cpu"), read_archive(out / "mine/own@cpu").study()
     assert after.planned and len(after.comparisons) == len(before.comparisons) == 3
     for one, again in zip(before.parts, after.parts, strict=True):
         assert to_csv(again.table) == to_csv(one.table)
-        assert compared(again) == compared(one)
+        assert comparisons_csv(again) == comparisons_csv(one)
         assert [run.sentence for run in again.absent] == [run.sentence for run in one.absent]
         assert again.leaking == one.leaking and again.leaking
 
@@ -118,7 +106,7 @@ def test_files_beside_the_archive_are_those_of_the_study(out):
     folder = out / "mine/own@cpu"
     (part,) = read_archive(folder).study().parts
     assert (folder / "table.csv").read_bytes() == to_csv(part.table)
-    assert (folder / "comparisons.csv").read_text() == compared(part)
+    assert (folder / "comparisons.csv").read_text() == comparisons_csv(part)
     assert {path.name for path in folder.iterdir()} == {
         *("answers.md", "comparisons.csv", "comparisons.md", "differences.png", MANIFEST, "perplexity.png", RUNS),
         *("load.md", "load.parquet", "load.png", "table.csv", "table.md"),
@@ -318,77 +306,3 @@ def test_a_sweep_without_a_finished_run_is_not_kept(tmp_path):
     record_launch(tmp_path / "runs", "first_look", Launch((), ("0" * 16,), (), {"0" * 16: "a"}))
     assert main(["results", str(tmp_path / "runs"), "--sweep", "first_look", "--out", str(tmp_path / "out")]) != 0
     assert not (tmp_path / "out").exists()
-
-
-# What is committed -------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def committed() -> list[Archive]:
-    """With their studies, which are computed once."""
-    return archives(RESULTS)
-
-
-@pytest.fixture
-def archive(request) -> Archive:
-    (one,) = (one for one in committed() if one.folder == request.param)
-    return one
-
-
-of_each_archive = pytest.mark.parametrize(
-    "archive", COMMITTED, indirect=True, ids=[path.relative_to(RESULTS).as_posix() for path in COMMITTED]
-)
-
-
-def test_every_committed_folder_holds_an_archive():
-    assert sorted(one.folder for one in committed()) == COMMITTED != []
-
-
-@of_each_archive
-def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
-    study = archive.study()
-    assert archive.folder == RESULTS / archive.name
-    for part in study.parts:
-        folder = archive.folder / part.name if part.name else archive.folder
-        texts = {"table": to_csv(part.table).decode(), "comparisons": compared(part)}
-        if part.reaches:
-            texts["equal_loss"] = to_csv(equal_loss_frame(part.reaches, part.leaking)).decode()
-        assert (folder / "equal_loss.csv").exists() is bool(part.reaches)
-        for name, text in texts.items():
-            held, now = (pd.read_csv(io.StringIO(t)) for t in ((folder / f"{name}.csv").read_text(), text))
-            pd.testing.assert_frame_equal(held, now, rtol=1e-6, check_dtype=False)
-
-
-def test_committed_questions_are_answered_from_committed_sweeps():
-    questions = read_readers_questions(ROOT / "results" / QUESTIONS)
-    assert [one.number for one in questions] == list(range(1, 14))
-    for question in questions:
-        assert question.read and set(question.read) <= set(sweep_names(ROOT)), question.number
-
-
-@of_each_archive
-def test_committed_replications_are_computed_from_both_sets_of_committed_runs(archive):
-    if (archive.folder / FOLDER).exists():
-        text = replication_text(archive, read_archive(archive.folder / FOLDER), claims_of(archive.name, ROOT))
-        assert text == (archive.folder / FOLDER / TEXT).read_text(encoding="utf-8")
-
-
-def test_the_committed_overview_its_pictures_the_texts_of_measures_and_the_readme_are_those_of_the_committed_runs(
-    monkeypatch,
-):
-    monkeypatch.setattr("moe_study.analysis.results.overview.archives", lambda root: committed())
-    texts = overview_texts(ROOT / "results", ROOT)
-    kept = {path.with_suffix(".md") for folder in COMMITTED for path in folder.glob("*.parquet")}
-    assert {path.relative_to(ROOT).as_posix() for path in set(texts) - kept} == {
-        *("README.md", "results/README.md", "results/claims.svg", "results/against.svg"),
-    }
-    assert {path.with_name("runs.md") for path in kept} | set(texts) >= kept
-    for path, text in texts.items():
-        assert text == path.read_text(encoding="utf-8"), f"{path} is not up to date: run moe-study results"
-
-
-def test_what_is_committed_names_no_path_of_a_machine():
-    for path in Path(ROOT / "results").rglob("*"):
-        if path.suffix in (".json", ".md", ".csv", ".yaml", ".svg"):
-            text = path.read_text(encoding="utf-8")
-            assert "/work/" not in text and "/tmp/" not in text and "/root" not in text, path
