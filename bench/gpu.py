@@ -28,7 +28,7 @@ from bench import table
 from bench.common import Results, Row, Skipped, open_results, options, prepare_process
 from bench.gpu_rows import Rows, all_rows
 from bench.gpu_setting import sizes
-from bench.machine import ROOT, machine_name
+from bench.machine import ROOT
 from bench.sides import PURE_BF16
 
 LEAST_SECONDS = 25  # for a row to be begun
@@ -39,8 +39,8 @@ FAILED = 3  # exit code of a child whose last row failed
 
 
 def prefix(device: str) -> str:
-    """How rows of this machine are named in bench/targets.py."""
-    return "h200" if device == "cuda" and "h200" in machine_name(device) else "trial" if device == "cpu" else "gpu"
+    """How rows are named: a GPU's as in bench/targets.py; which GPU it is, the results' folder says."""
+    return "trial" if device == "cpu" else "gpu"
 
 
 class Parent:

@@ -131,9 +131,10 @@ def main() -> None:
     sizes = {name: (chosen[name], getattr(Setting, name)) for name in names if name != "device"}
     end = unusual(threads=(arguments.threads, 1), **sizes)
     results, rows = open_results(arguments, setting.device), comparisons(setting)
+    prefix = "gpu " if setting.device == "cuda" else ""
     for name in arguments.rows:
         if name in rows:
-            results.measure(f"peer {name}{end}", partial(compare, *rows[name], arguments.rounds, setting))
+            results.measure(f"{prefix}peer {name}{end}", partial(compare, *rows[name], arguments.rounds, setting))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from moe_study.files import write_text_atomic
 
 OVER, WORSE, MISSING = "✗", "▲", "–"
 LEAST_CHANGE = 0.01  # of the older median; less is not a change even where nothing spreads (bytes)
-GPU_ROWS = "h200 "
+GPU_ROWS = "gpu "
 HEAD = f"""# Benchmark results
 
 Drawn by `python -m bench.table` from the JSON files in the folders beside it; `make bench` measures and draws.

@@ -54,13 +54,13 @@ TARGETS = {
     "scale: 5,000 held jobs submitted": Target(30.0, 20.0, "seconds of the sweep's command, planning included"),
     "packing 100 tiny runs": Target(0.70, 0.55, PACKING),
     "memory step micro 64x8": Target(1.50, 1.20, MEMORY),
-    "h200 layer 8x2": Target(1.50, 1.20, LAYER),
-    "h200 layer 64x8": Target(2.20, 1.40, LAYER),
-    "h200 step 8x2": Target(1.25, 1.10, STEP),
-    "h200 step 64x8": Target(1.50, 1.20, STEP),
-    "h200 step N512 over N8": Target(1.60, 1.30, MANY),
-    "h200 dense over nanogpt": Target(1.00, 1 / 1.15, "dense training step over nanoGPT's, both compiled"),
-    "h200 packing 100 tiny runs": Target(0.35, 0.20, PACKING),
+    "gpu layer 8x2": Target(1.50, 1.20, LAYER),
+    "gpu layer 64x8": Target(2.20, 1.40, LAYER),
+    "gpu step 8x2": Target(1.25, 1.10, STEP),
+    "gpu step 64x8": Target(1.50, 1.20, STEP),
+    "gpu step N512 over N8": Target(1.60, 1.30, MANY),
+    "gpu dense over nanogpt": Target(1.00, 1 / 1.15, "dense training step over nanoGPT's, both compiled"),
+    "gpu packing 100 tiny runs": Target(0.35, 0.20, PACKING),
 }
 
 TWO_THREADS = ", 2 threads"  # how the names of rows end that were timed by the clock on two threads
@@ -75,11 +75,11 @@ def target_of(row: str) -> Target | None:
     Layers have to be cheap by either clock. Peers are judged by the clock on both cores, as people run them (on a
     GPU: by its clock); one thread's CPU seconds beside them are only looked at.
     """
-    timed_as_run = row.endswith(TWO_THREADS) or row.startswith("h200 ")
+    timed_as_run = row.endswith(TWO_THREADS) or row.startswith("gpu ")
     name = row.removesuffix(TWO_THREADS)
-    if name.removeprefix("h200 ").startswith("peer "):
-        chosen = SOFT_PEER if name.endswith("soft-moe-pytorch soft 8x1") else PEER
+    if (peer := name.removeprefix("gpu ")).startswith("peer "):
+        chosen = SOFT_PEER if peer.startswith("peer soft-moe-pytorch soft 8x1") else PEER
         return chosen if timed_as_run else None
-    if name.startswith("h200 memory step "):
+    if name.startswith("gpu memory step "):
         return Target(1.50, 1.20, MEMORY)
     return TARGETS.get(name)

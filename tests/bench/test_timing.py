@@ -63,7 +63,7 @@ def test_a_row_is_described_ratio_first_with_its_target() -> None:
     assert "must" not in describe("layer of another size", row)
     assert "must 0.90" in describe("peer anything 8x2, 2 threads", row)
     assert "must" not in describe("peer anything 8x2", row)  # one thread's CPU seconds are only looked at
-    assert "must 0.90" in describe("h200 peer anything 8x2", row)
+    assert "must 0.90" in describe("gpu peer anything 8x2", row)
     assert "must 1.00" in describe("peer soft-moe-pytorch soft 8x1, 2 threads", row)
     assert "must 1.60" in describe("layer 64x8, 2 threads", row)
     assert describe("a", {"skipped": "there is no GPU"}).endswith("a: skipped, there is no GPU")
