@@ -205,7 +205,7 @@ def resumption(name: str, sizes: Sizes) -> Row:
     None may with attention by plain products. On a GPU the gradients of fused attention may add up in another order
     each time: how many differ with the usual attention is kept beside.
     """
-    if name == "triton" and sizes.device == "cpu":
+    if name in ("fused", "triton") and sizes.device == "cpu":
         raise Skipped("Triton's interpreter is too slow for it")
     usual = weights_that_differ(name, sizes)
     with sdpa_kernel(SDPBackend.MATH):

@@ -76,7 +76,7 @@ def routing_of(name: str, hidden: int) -> Routing:
 @contextlib.contextmanager
 def chosen(implementation: str | None, sizes: Sizes) -> Iterator[None]:
     """Through that implementation, or, None, through whatever `dispatch` chooses."""
-    if implementation == "triton" and sizes.device == "cpu":
+    if implementation in ("fused", "triton") and sizes.device == "cpu":
         raise Skipped("Triton's interpreter is too slow for it")
     with implementation_of(implementation) if implementation else contextlib.nullcontext():
         yield

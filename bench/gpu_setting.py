@@ -11,7 +11,7 @@ from bench.step import Setting as StepSetting
 from moe_study.model.moe.experts import dispatch
 from moe_study.model.moe.experts.dispatch import Implementation
 
-IMPLEMENTATIONS = ("grouped", "triton")
+IMPLEMENTATIONS = ("fused", "grouped", "triton")
 
 
 @contextlib.contextmanager
@@ -19,9 +19,11 @@ def implementation_of(name: str) -> Iterator[Implementation]:
     """Within this context mixtures run their experts through `name`, whatever the device and precision."""
     if name == "grouped":
         from moe_study.model.moe.experts.grouped import grouped_ffn as function
+    elif name == "fused":
+        from moe_study.model.moe.experts.fused import fused_ffn as function
     else:
         from moe_study.model.moe.experts.triton_experts import triton_ffn as function
-    with mock.patch.object(dispatch, "implementation", lambda x_ND, choice: function):
+    with mock.patch.object(dispatch, "implementation", lambda x_ND, experts, choice: function):
         yield function
 
 

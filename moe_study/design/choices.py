@@ -7,6 +7,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "routing.balance.scope": ("micro_batch", "batch"),
     "run.precision": ("fp32", "tf32", "bf16"),
     "run.device": ("cpu", "cuda", "auto"),
-    "run.dispatch": ("auto", "grouped", "triton"),
+    "run.dispatch": ("auto", "fused", "grouped", "triton"),
     "log.wandb": ("off", "offline", "online"),
 }

@@ -107,7 +107,7 @@ class RunSettings:
     precision: str = "fp32"  # fp32 | tf32 (NVIDIA GPUs: float32, multiplied with 10 bits of fraction) | bf16
     device: str = "cpu"  # cpu | cuda | auto
     compile: bool = False
-    dispatch: str = "auto"  # auto | grouped | triton: which implementation of model/moe/dispatch.py
+    dispatch: str = "auto"  # auto | fused | grouped | triton: which implementation of model/moe/dispatch.py
     eval_every: int = 0  # steps; 0: only at the end
     eval_tokens: int = 65536  # size of the fixed validation set
     eval_batch: int = 32  # sequences

@@ -130,4 +130,7 @@ def _loss_and_logit_gradient(logits_CV: Tensor, targets_C1: Tensor, precise: tor
     p_CV = logits_CV.softmax(-1, dtype=precise)
     log_normaliser_C1 = logits_CV.amax(-1, keepdim=True).to(precise) - p_CV.amax(-1, keepdim=True).log()
     loss_C1 = log_normaliser_C1 - logits_CV.gather(1, targets_C1)
+    if torch.compiler.is_compiling():  # one more term of the pass that makes p, where adding in place would be another
+        symbol_V = torch.arange(logits_CV.shape[1], device=logits_CV.device)
+        return loss_C1, torch.where(symbol_V == targets_C1, p_CV - 1, p_CV)
     return loss_C1, p_CV.scatter_add_(1, targets_C1, -torch.ones_like(loss_C1))

@@ -30,8 +30,10 @@ def configure(config: RunConfig, *, trains: bool = True) -> torch.device:
             "run.precision=tf32 is a mode of NVIDIA GPUs, and this run is on a CPU; use run.precision=fp32 there,"
             " or run.device=cuda where there is a GPU"
         )
-    if config.run.dispatch == "triton" and device.type != "cuda":
-        raise ConfigError("run.dispatch=triton runs on NVIDIA GPUs, and this run is on a CPU; use run.dispatch=auto")
+    if config.run.dispatch in dispatch.ON_GPUS and device.type != "cuda":
+        raise ConfigError(
+            f"run.dispatch={config.run.dispatch} runs on NVIDIA GPUs, and this run is on a CPU; use run.dispatch=auto"
+        )
     dispatch.check_installed(config.run.dispatch)
     if config.log.threads is not None:
         torch.set_num_threads(config.log.threads)

@@ -173,7 +173,7 @@ BAD_RUN: list[tuple[dict[str, Any], str]] = [
     ({"eval_batch": 0}, "run.eval_batch=0 must be at least 1"),
     ({"eval_every": -1}, "run.eval_every=-1 must not be negative"),
     ({"eval_tokens": 9}, "run.eval_tokens=9 must cover at least one window of 10 tokens"),
-    ({"dispatch": "chunked"}, "run.dispatch=chunked is unknown; choose one of auto, grouped, triton"),
+    ({"dispatch": "chunked"}, "run.dispatch=chunked is unknown; choose one of auto, fused, grouped, triton"),
     ({"precision": "fp16"}, "run.precision=fp16 is unknown; choose one of fp32, tf32, bf16"),
     ({"device": "tpu"}, "run.device=tpu is unknown"),
 ]

@@ -40,8 +40,10 @@ def test_tf32_is_on_only_where_it_is_asked_for(tmp_path, monkeypatch):
 
 
 def test_the_gpu_s_kernels_are_refused_on_a_cpu_in_one_sentence(tmp_path):
-    with pytest.raises(ConfigError, match=r"^run\.dispatch=triton runs on NVIDIA GPUs.* use run\.dispatch=auto$"):
-        device.configure(tiny_config(tmp_path, dispatch="triton"))
+    for choice in ("fused", "triton"):
+        sentence = rf"^run\.dispatch={choice} runs on NVIDIA GPUs.* use run\.dispatch=auto$"
+        with pytest.raises(ConfigError, match=sentence):
+            device.configure(tiny_config(tmp_path, dispatch=choice))
 
 
 def test_denormals_are_flushed_and_threads_set(tmp_path):

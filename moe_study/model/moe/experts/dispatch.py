@@ -4,12 +4,14 @@ Each implementation is one function of the same arguments and results, tested ag
 experts in float64:
 
 - chunked (CPU, float32 and float64): expert after expert, in pieces that stay in the cache.
-- grouped (every device and precision, torch.compile): torch's grouped product.
-- triton (GPU, if chosen; measured nowhere yet): kernels of our own, with the gather fused into the products.
+- fused (GPU, bfloat16): torch's grouped product, with kernels of our own between the products.
+- grouped (every device and precision): torch's grouped product between torch's other operators.
+- triton (GPU, if chosen): kernels of our own, with the gather fused into the products.
 
 Shape suffixes: N tokens, D width.
 """
 
+import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -21,7 +23,10 @@ from moe_study.model.moe.experts.chunked import chunked_ffn
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.grouped import grouped_ffn
+from moe_study.model.moe.experts.grouped_linear import aligned
+from moe_study.model.precision import product_dtype
 
+ON_GPUS = ("fused", "triton")  # written in Triton
 Implementation = Callable[[Tensor, DispatchPlan, Experts], Tensor]
 
 
@@ -30,21 +35,35 @@ def expert_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts, choice: str) 
 
     `choice` (run.dispatch) runs what it can, and `auto` the rest.
     """
-    return implementation(x_ND, choice)(x_ND, plan, experts)
+    return implementation(x_ND, experts, choice)(x_ND, plan, experts)
 
 
 def check_installed(choice: str) -> None:
     """ConfigError if the implementation that `choice` names is not to be had."""
-    if choice == "triton" and importlib.util.find_spec("triton") is None:
-        raise ConfigError("run.dispatch=triton needs the package triton, which is not installed; use auto or grouped")
+    if choice in ON_GPUS and not _has_triton():
+        raise ConfigError(
+            f"run.dispatch={choice} needs the package triton, which is not installed; use auto or grouped"
+        )
 
 
-def implementation(x_ND: Tensor, choice: str) -> Implementation:
-    """What runs for this device and precision: the choice, or what is fastest as far as it was measured."""
-    device, dtype = x_ND.device.type, x_ND.dtype
-    if choice == "triton" and device == "cuda" and dtype is not torch.float64:
-        from moe_study.model.moe.experts.triton_experts import triton_ffn
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
-        return triton_ffn
-    is_full = dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(device)
+
+def implementation(x_ND: Tensor, experts: Experts, choice: str) -> Implementation:
+    """What runs for this device, precision and size: the choice, or what is fastest as far as it was measured."""
+    device, dtype = x_ND.device.type, product_dtype(x_ND)
+    if device == "cuda":
+        if choice == "triton" and dtype is not torch.float64:
+            from moe_study.model.moe.experts.triton_experts import triton_ffn
+
+            return triton_ffn
+        # Of other precisions torch has no kernel that takes all groups at once.
+        at_once = dtype is torch.bfloat16 and aligned(dtype, *experts.up_EDF.shape[1:])
+        if choice != "grouped" and at_once and _has_triton():
+            from moe_study.model.moe.experts.fused import fused_ffn
+
+            return fused_ffn
+    is_full = dtype in (torch.float32, torch.float64)
     return chunked_ffn if choice != "grouped" and device == "cpu" and is_full else grouped_ffn

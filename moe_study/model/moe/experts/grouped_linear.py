@@ -18,14 +18,9 @@ def grouped_linear(x_QI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, end
     """Row q times its expert's weight, plus its bias: (Q, O)."""
     dtype = product_dtype(x_QI)
     x_QI, weight_EIO = x_QI.to(dtype), weight_EIO.to(dtype)
-    if _grouped_mm_takes(x_QI, *weight_EIO.shape[1:]):
-        if dtype is not torch.bfloat16 and torch.compiler.is_compiling():
-            # The compiler believes that the grouped product takes bfloat16 only, and breaks; so it is kept out.
-            from moe_study.model.moe.experts.uncompiled import uncompiled
-
-            y_QO = uncompiled(F.grouped_mm, x_QI, weight_EIO, offs=ends_E)
-        else:
-            y_QO = F.grouped_mm(x_QI, weight_EIO, offs=ends_E)
+    if _takes(x_QI, *weight_EIO.shape[1:]):
+        product = opaque_product if torch.compiler.is_compiling() else _product
+        y_QO = product(x_QI, weight_EIO, ends_E)
     else:
         starts = [0, *ends_E.tolist()]
         y_QO = torch.cat([x_QI[starts[e] : starts[e + 1]] @ w for e, w in enumerate(weight_EIO.unbind())])
@@ -33,6 +28,53 @@ def grouped_linear(x_QI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, end
         return y_QO
     biased_QO: Tensor = _AddBias.apply(y_QO, bias_EO.to(dtype), ends_E)  # type: ignore[no-untyped-call]
     return biased_QO
+
+
+def _product(x_QI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    return F.grouped_mm(x_QI, weight_EIO, offs=ends_E)
+
+
+@torch.library.custom_op("moe_study::grouped_product", mutates_args=())
+def opaque_product(x_QI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    """The grouped product as torch.compile sees it: one operator, whose operands keep their layout.
+
+    Left to itself the compiler lays out the rows of a weight's gradient as it likes, and the product over groups of
+    rows wants columns side by side; and it believes that grouped products take bfloat16 alone.
+    """
+    return _product(x_QI, weight_EIO, ends_E)
+
+
+@opaque_product.register_fake
+def _(x_QI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    return x_QI.new_empty(x_QI.shape[0], weight_EIO.shape[2])
+
+
+@torch.library.custom_op("moe_study::grouped_weight_gradient", mutates_args=())
+def _opaque_weight_gradient(x_QI: Tensor, grad_QO: Tensor, ends_E: Tensor) -> Tensor:
+    return F.grouped_mm(x_QI.mT, grad_QO, offs=ends_E)
+
+
+@_opaque_weight_gradient.register_fake
+def _(x_QI: Tensor, grad_QO: Tensor, ends_E: Tensor) -> Tensor:
+    return x_QI.new_empty(ends_E.shape[0], x_QI.shape[1], grad_QO.shape[1])
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_QO: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    x_QI, weight_EIO, ends_E = ctx.saved_tensors
+    wants_x, wants_weight, _ = ctx.needs_input_grad
+    grad_QO = grad_QO.contiguous()
+    return (
+        opaque_product(grad_QO, weight_EIO.mT, ends_E) if wants_x else None,
+        _opaque_weight_gradient(x_QI, grad_QO, ends_E) if wants_weight else None,
+        None,
+    )
+
+
+opaque_product.register_autograd(_backward, setup_context=_keep)
 
 
 class _AddBias(torch.autograd.Function):
@@ -49,16 +91,29 @@ class _AddBias(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_QO: Tensor) -> tuple[Tensor | None, ...]:
         (ends_E,) = ctx.saved_tensors
-        compiler_takes = grad_QO.dtype is torch.bfloat16 or not torch.compiler.is_compiling()
-        product = grad_QO.is_cuda and compiler_takes and _grouped_mm_takes(grad_QO, grad_QO.shape[1])
-        return grad_QO, (column_sums if product else column_sums_by_bag)(grad_QO, ends_E), None
+        if not (grad_QO.is_cuda and _takes(grad_QO, grad_QO.shape[1])):
+            return grad_QO, column_sums_by_bag(grad_QO, ends_E), None
+        return grad_QO, (opaque_column_sums if torch.compiler.is_compiling() else column_sums)(grad_QO, ends_E), None
 
 
-def column_sums(y_QO: Tensor, ends_E: Tensor) -> Tensor:
-    """Sums (E, O) over each expert's rows, as a product with ones: a GPU sums with its matrix units."""
+def column_sums(y_QO: Tensor, ends_E: Tensor, weight_Q: Tensor | None = None) -> Tensor:
+    """(Weighted) sums (E, O) over each expert's rows, as a product with ones: a GPU sums with its matrix units."""
     step = 16 // y_QO.element_size()
     ones_QS = y_QO.new_ones(y_QO.shape[0], step)
-    return F.grouped_mm(ones_QS.T, y_QO, offs=ends_E)[:, 0]
+    if weight_Q is not None:
+        ones_QS = weight_Q.to(y_QO.dtype).unsqueeze(1) * ones_QS
+    return F.grouped_mm(ones_QS.mT, y_QO, offs=ends_E)[:, 0]
+
+
+@torch.library.custom_op("moe_study::column_sums", mutates_args=())
+def opaque_column_sums(y_QO: Tensor, ends_E: Tensor) -> Tensor:
+    """`column_sums` as torch.compile sees it; see `opaque_product`."""
+    return column_sums(y_QO.contiguous(), ends_E).contiguous()
+
+
+@opaque_column_sums.register_fake
+def _(y_QO: Tensor, ends_E: Tensor) -> Tensor:
+    return y_QO.new_empty(ends_E.shape[0], y_QO.shape[1])
 
 
 def column_sums_by_bag(y_QO: Tensor, ends_E: Tensor) -> Tensor:
@@ -67,9 +122,12 @@ def column_sums_by_bag(y_QO: Tensor, ends_E: Tensor) -> Tensor:
     return sum_rows(y_QO, rows_Q, F.pad(ends_E.long(), (1, 0)))
 
 
-def _grouped_mm_takes(x_QI: Tensor, *sizes: int) -> bool:
+def _takes(x_QI: Tensor, *sizes: int) -> bool:
     """torch's grouped product wants no float64, rows of a multiple of 16 bytes, and at least one row."""
-    step = 16 // x_QI.element_size()
-    aligned = all(size % step == 0 for size in sizes)
     # How many rows a threshold keeps is not known while a graph is compiled; it cannot depend on there being any.
-    return x_QI.dtype is not torch.float64 and aligned and (torch.compiler.is_compiling() or x_QI.shape[0] > 0)
+    return aligned(x_QI.dtype, *sizes) and (torch.compiler.is_compiling() or x_QI.shape[0] > 0)
+
+
+def aligned(dtype: torch.dtype, *sizes: int) -> bool:
+    """Whether torch's grouped product takes rows of these lengths."""
+    return dtype is not torch.float64 and all(size % (16 // dtype.itemsize) == 0 for size in sizes)

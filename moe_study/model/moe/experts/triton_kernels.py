@@ -100,7 +100,7 @@ def _product(
 
 
 @triton.jit
-def _gelu(h):
+def gelu(h):
     """GELU and its derivative, by the error function."""
     share = 0.5 + 0.5 * tl.math.erf(h * 0.7071067811865476)
     density = 0.3989422804014327 * tl.exp(-0.5 * h * h)
@@ -132,7 +132,7 @@ def product_kernel(
         h = out.to(out_QO.dtype.element_ty)
         if before_QO is not None:
             tl.store(before_QO + first * outer + cell, h, mask=in_cells)
-        out, _ = _gelu(h.to(tl.float32))
+        out, _ = gelu(h.to(tl.float32))
     if weight_P is not None:
         out *= _weight(weight_P, first + row, in_rows, BLOCK)[:, None]
     tl.store(out_QO + first * outer + cell, out.to(out_QO.dtype.element_ty), mask=in_cells)
@@ -159,7 +159,7 @@ def _through_gelu(
     in_cells = in_rows[:, None] & (column < outer)[None, :]
     weight = _weight(weight_P, first + row, in_rows, BLOCK)[:, None]
     h = tl.load(h_QF + first * outer + cell, mask=in_cells, other=0.0).to(tl.float32)
-    active, slope = _gelu(h)
+    active, slope = gelu(h)
     tl.store(active_QF + first * outer + cell, (weight * active).to(active_QF.dtype.element_ty), mask=in_cells)
     tl.store(grad_h_QF + first * outer + cell, (weight * u * slope).to(grad_h_QF.dtype.element_ty), mask=in_cells)
     return tl.sum(u * active, 1)  # columns out of range add nothing: gelu(0) = 0

@@ -35,6 +35,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 }
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
 EXPERTS, WIDTH, HIDDEN = 5, 8, 12
+EIGHT = Experts(8, 8, 8, bias=False)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -251,19 +252,20 @@ def test_gathering_and_combining_are_each_other_s_transpose() -> None:
 
 def test_the_cpu_s_own_implementation_is_left_under_autocast() -> None:
     x_ND = torch.zeros(1, 1)
-    assert dispatch.implementation(x_ND, "auto") is chunked_ffn
-    assert dispatch.implementation(x_ND.bfloat16(), "auto") is grouped_ffn
+    assert dispatch.implementation(x_ND, EIGHT, "auto") is chunked_ffn
+    assert dispatch.implementation(x_ND.bfloat16(), EIGHT, "auto") is grouped_ffn
     with torch.autocast("cpu", torch.bfloat16):
-        assert dispatch.implementation(x_ND, "auto") is grouped_ffn
+        assert dispatch.implementation(x_ND, EIGHT, "auto") is grouped_ffn
 
 
 def test_a_choice_holds_where_it_can_run() -> None:
     x_ND = torch.zeros(1, 1)
-    assert dispatch.implementation(x_ND, "grouped") is grouped_ffn
-    assert dispatch.implementation(x_ND, "triton") is chunked_ffn  # the kernels are for GPUs
+    assert dispatch.implementation(x_ND, EIGHT, "grouped") is grouped_ffn
+    assert dispatch.implementation(x_ND, EIGHT, "triton") is chunked_ffn  # the kernels are for GPUs
 
 
 def test_a_choice_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"run\.dispatch=triton needs the package triton"):
-        dispatch.check_installed("triton")
+    monkeypatch.setattr(dispatch, "_has_triton", lambda: False)
+    for choice in dispatch.ON_GPUS:
+        with pytest.raises(ConfigError, match=rf"run\.dispatch={choice} needs the package triton"):
+            dispatch.check_installed(choice)

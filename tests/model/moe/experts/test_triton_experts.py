@@ -37,8 +37,8 @@ BACKWARD = [
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(VERSION < (3, 7), reason="the interpreter of Triton before 3.7 does not work with NumPy 2.4")
 def test_the_cases_hold_in_the_interpreter() -> None:
-    cases = "tests/model/moe/experts/triton_cases.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cases]
+    cases = [f"tests/model/moe/experts/{name}_cases.py" for name in ("triton", "fused")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *cases]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
@@ -46,8 +46,8 @@ def test_the_cases_hold_in_the_interpreter() -> None:
 
 @pytest.mark.long
 def test_training_does_not_import_the_kernels_unasked() -> None:
-    kernels = "moe_study.model.moe.experts.triton_kernels"
-    code = f"import sys, moe_study.training.run, moe_study.model.moe.layer; assert {kernels!r} not in sys.modules"
+    kernels = {f"moe_study.model.moe.experts.{name}_kernels" for name in ("fused", "triton")}
+    code = f"import sys, moe_study.training.run, moe_study.model.moe.layer; assert not {kernels} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
 
 
@@ -123,3 +123,25 @@ def test_every_launch_compiles_for_hopper_within_its_shared_memory(
         if is_product and dtype is torch.bfloat16 and width % 16 == 0:
             assert "wgmma.mma_async" in kernel.asm["ptx"], name  # Hopper's own tensor instructions
             assert "cp.async.c" in kernel.asm["ptx"], name  # loads ahead of use, the gathered ones too
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("bias", "block"), [(True, 1), (False, 64)])
+def test_every_kernel_between_grouped_products_compiles_for_hopper(
+    launched: list[tuple[str, Any]], bias: bool, block: int
+) -> None:
+    from moe_study.model.moe.experts.fused import fused_ffn
+
+    blocks, experts, k = 4, 16, 2
+    expert_RK = torch.rand(blocks, experts).topk(k).indices
+    plan = make_dispatch_plan(RoutingDecision(expert_RK, torch.rand(blocks, k, requires_grad=True)), experts, block)
+    x_ND = torch.zeros(blocks * block, 768, dtype=torch.bfloat16, requires_grad=True)
+    y_ND = fused_ffn(x_ND, plan, Experts(experts, 768, 384, bias).to(torch.bfloat16))
+    y_ND.backward(torch.zeros_like(y_ND))
+    assert [name for name, _ in launched] == [
+        "bias_gelu_kernel",
+        "combine_kernel",
+        "hidden_gradient_kernel",
+        "combine_kernel",
+    ]
+    assert all(kernel.metadata.shared <= HOPPER_SHARED_MEMORY for _, kernel in launched)
