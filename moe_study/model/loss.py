@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_study.model.precision import product_dtype
+from moe_study.model.precision import has_triton, product_dtype
 
 IGNORED = -1  # target that the loss leaves out
 CPU_LOGITS = 1 << 25  # logits at a time: 134 MB, and as much for their gradient
@@ -70,47 +70,70 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         compute = product_dtype(x_ND)
         wants_x, wants_head = (with_grad and wanted for wanted in ctx.needs_input_grad[:2])
         with torch.autocast(x_ND.device.type, enabled=False):
-            loss_N, grad_x_ND, grad_head_VD = _chunks(
+            chunks = _opaque_chunks if torch.compiler.is_compiling() else _chunks
+            loss_N, grad_x_ND, grad_head_VD = chunks(
                 x_ND.to(compute), head_VD.to(compute), targets_N, chunk, wants_x, wants_head
             )
         count = (targets_N != IGNORED).sum()
         ctx.save_for_backward(grad_x_ND, grad_head_VD, count)
-        ctx.dtypes = x_ND.dtype, head_VD.dtype
+        ctx.wants, ctx.dtypes = (wants_x, wants_head), (x_ND.dtype, head_VD.dtype)
         ctx.mark_non_differentiable(loss_N)
         return loss_N.sum() / count, loss_N
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad_x_ND, grad_head_VD, count = ctx.saved_tensors
-        scale = grad_loss / count
-        grad_x_ND = None if grad_x_ND is None else (grad_x_ND * scale).to(ctx.dtypes[0])
-        grad_head_VD = None if grad_head_VD is None else (grad_head_VD * scale).to(ctx.dtypes[1])
-        return grad_x_ND, grad_head_VD, None, None, None
+        *grads, count = ctx.saved_tensors
+        scaled = [
+            (grad * (grad_loss / count)).to(dtype) if wanted else None
+            for grad, dtype, wanted in zip(grads, ctx.dtypes, ctx.wants, strict=True)
+        ]
+        return *scaled, None, None, None
 
 
 def _chunks(
     x_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk: int, wants_x: bool, wants_head: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss of each row, and the gradients of their sum by x and by the head."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of each row, and the gradients of their sum by x and by the head; without rows where not wanted."""
     rows = x_ND.shape[0]
     precise = _accumulator(x_ND.dtype)
+    loss_of = _by_kernel if x_ND.is_cuda and precise is torch.float32 and has_triton() else _by_operators
     loss_N = x_ND.new_empty(rows, dtype=precise)
-    grad_x_ND = torch.empty_like(x_ND) if wants_x else None
-    grad_head_VD = torch.zeros_like(head_VD, dtype=precise) if wants_head else None
+    grad_x_ND = torch.empty_like(x_ND[: rows if wants_x else 0])
+    grad_head_VD = torch.zeros_like(head_VD[: head_VD.shape[0] if wants_head else 0], dtype=precise)
     for start in range(0, rows, chunk):
         part = slice(start, start + chunk)
         x_CD, kept_C1 = x_ND[part], (targets_N[part] != IGNORED).unsqueeze(1)
-        loss_C1, grad_CV = _loss_and_logit_gradient(
-            x_CD @ head_VD.mT, targets_N[part].clamp(min=0).unsqueeze(1), precise
-        )
-        loss_N[part] = (loss_C1 * kept_C1).squeeze(1)
+        loss_C, grad_CV = loss_of(x_CD @ head_VD.mT, targets_N[part].clamp(min=0), precise, wants_x or wants_head)
+        loss_N[part] = loss_C * kept_C1.squeeze(1)
         # Ignored rows are left out where rows have D entries, not V.
-        if grad_x_ND is not None:
+        if wants_x:
             grad_x_ND[part] = grad_CV.to(x_ND.dtype) @ head_VD * kept_C1
-        if grad_head_VD is not None:
+        if wants_head:
             _add_product(grad_head_VD, grad_CV.to(x_ND.dtype).mT, x_CD * kept_C1)
     return loss_N, grad_x_ND, grad_head_VD
+
+
+@torch.library.custom_op("moe_study::cross_entropy_chunks", mutates_args=())
+def _opaque_chunks(
+    x_ND: Tensor, head_VD: Tensor, targets_N: Tensor, chunk: int, wants_x: bool, wants_head: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_chunks` as torch.compile sees it: one operator, not as many copies of its operators as there are chunks.
+
+    On an H100 what inductor (torch 2.11) made of these read where it must not.
+    """
+    return _chunks(x_ND, head_VD, targets_N, chunk, wants_x, wants_head)
+
+
+@_opaque_chunks.register_fake
+def _(x_ND, head_VD, targets_N, chunk, wants_x, wants_head):  # type: ignore[no-untyped-def]
+    precise = _accumulator(x_ND.dtype)
+    rows, symbols = x_ND.shape[0] if wants_x else 0, head_VD.shape[0] if wants_head else 0
+    return (
+        x_ND.new_empty(x_ND.shape[0], dtype=precise),
+        x_ND.new_empty(rows, x_ND.shape[1]),
+        head_VD.new_empty(symbols, head_VD.shape[1], dtype=precise),
+    )
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -121,16 +144,21 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += a @ b
 
 
-def _loss_and_logit_gradient(logits_CV: Tensor, targets_C1: Tensor, precise: torch.dtype) -> tuple[Tensor, Tensor]:
+def _by_kernel(logits_CV: Tensor, targets_C: Tensor, precise: torch.dtype, with_grad: bool) -> tuple[Tensor, Tensor]:
+    """`_by_operators` by a kernel of our own, the gradient in the precision of the logits and in their place."""
+    from moe_study.model.loss_kernels import loss_and_logit_gradient_
+
+    return loss_and_logit_gradient_(logits_CV, targets_C, with_grad), logits_CV
+
+
+def _by_operators(logits_CV: Tensor, targets_C: Tensor, precise: torch.dtype, with_grad: bool) -> tuple[Tensor, Tensor]:
     """-log p(target), and p - onehot(target).
 
     One pass of exponentials gives both: since the largest probability is exp(largest logit) over the normaliser,
     and never small, the normaliser's logarithm follows from it without loss of accuracy.
     """
+    targets_C1 = targets_C.unsqueeze(1)
     p_CV = logits_CV.softmax(-1, dtype=precise)
     log_normaliser_C1 = logits_CV.amax(-1, keepdim=True).to(precise) - p_CV.amax(-1, keepdim=True).log()
     loss_C1 = log_normaliser_C1 - logits_CV.gather(1, targets_C1)
-    if torch.compiler.is_compiling():  # one more term of the pass that makes p, where adding in place would be another
-        symbol_V = torch.arange(logits_CV.shape[1], device=logits_CV.device)
-        return loss_C1, torch.where(symbol_V == targets_C1, p_CV - 1, p_CV)
-    return loss_C1, p_CV.scatter_add_(1, targets_C1, -torch.ones_like(loss_C1))
+    return loss_C1.squeeze(1), p_CV.scatter_add_(1, targets_C1, -torch.ones_like(loss_C1))

@@ -238,9 +238,10 @@ def test_a_mixture_in_bfloat16_compiles_into_one_graph(name: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("dispatch", ["auto", "grouped"])
 def test_a_mixture_in_float32_compiles_around_its_experts_with_the_same_bits(dispatch: str) -> None:
-    """The graph ends at what the compiler is kept from: the chunked experts, and the grouped product in float32."""
+    """The graph ends at the chunked experts, which the compiler is kept from; grouped products are operators in it."""
     gpt = GPT(dataclasses.replace(SMALL, width=16), MIXTURES["token"], VOCABULARY, dispatch=dispatch)
     torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
     compiled = torch.compile(gpt, backend="eager")
     gradients = []
     for model in (gpt, compiled):
@@ -248,7 +249,7 @@ def test_a_mixture_in_float32_compiles_around_its_experts_with_the_same_bits(dis
         gradients.append(torch.autograd.grad(output.loss + output.aux_loss, list(gpt.parameters())))
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
     counted = torch._dynamo.utils.counters["graph_break"]
-    assert any("uncompiled" in reason or "disable" in reason for reason in counted), counted
+    assert any("uncompiled" in reason or "disable" in reason for reason in counted) == (dispatch == "auto"), counted
 
 
 def test_bfloat16_autocast_stays_near_float32() -> None:

@@ -41,12 +41,13 @@ def make_dispatch_plan(decision: RoutingDecision, experts: int, block: int) -> D
     expert_P, weight_P = decision.expert_RK.flatten(), decision.weight_RK.flatten()
     if decision.keep_RK is None:
         expert_P, order_P = _sorted(expert_P, experts)
-        block_P, weight_P = order_P // k, weight_P[order_P]
+        block_P, weight_P = order_P // k, weight_P.gather(0, order_P)
         starts_R1 = torch.arange(0, decisions * k + 1, k, device=expert_P.device)
     else:
         kept_P = decision.keep_RK.flatten().nonzero().squeeze(1)  # the one place that waits: how many pairs are there?
         expert_P, order_P = _sorted(expert_P[kept_P], experts)
-        block_P, weight_P = kept_P[order_P] // k, weight_P[kept_P[order_P]]
+        kept_P = kept_P[order_P]
+        block_P, weight_P = kept_P // k, weight_P.gather(0, kept_P)
         starts_R1 = torch.zeros(decisions + 1, dtype=torch.long, device=expert_P.device)
         starts_R1[1:] = decision.keep_RK.sum(1).cumsum(0)
     end_E = torch.searchsorted(expert_P, torch.arange(experts, device=expert_P.device), right=True)

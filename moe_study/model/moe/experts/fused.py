@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
-from moe_study.model.moe.experts.fused_kernels import bias_gelu, combine, hidden_gradient
+from moe_study.model.moe.experts.fused_kernels import bias_gelu, combine, gather, hidden_gradient
 from moe_study.model.moe.experts.grouped_linear import column_sums
 from moe_study.model.precision import product_dtype
 
@@ -82,11 +82,6 @@ class _FusedFFN(torch.autograd.Function):
         return x, None, weight, None, None, None, None, None, up, up_bias, down, down_bias, None, None
 
 
-def _gather(x_ND: Tensor, block_P: Tensor, block: int) -> Tensor:
-    width = x_ND.shape[1]
-    return x_ND.view(-1, block * width).index_select(0, block_P).view(-1, width)
-
-
 @torch.library.custom_op("moe_study::fused_ffn", mutates_args=())
 def _forward(
     x_ND: Tensor,
@@ -106,7 +101,7 @@ def _forward(
     """Outputs (N, D); and for the backward pass the gathered rows (Q, D) and what `up` makes of them (Q, F), without
     `keep` no rows of either."""
     _, width, hidden = up_EDF.shape
-    x_QD = _gather(x_ND, block_P, block)
+    x_QD = gather(x_ND, block_P, block)
     if not len(x_QD):  # torch's grouped product takes no fewer than one
         return torch.zeros_like(x_ND), x_QD, x_ND.new_empty(0, hidden)
     h_QF = F.grouped_mm(x_QD, up_EDF, offs=ends_E)
@@ -152,7 +147,7 @@ def _backward(
         for grad in (*up, *down):
             grad.zero_()
         return torch.zeros_like(grad_ND, dtype=x_dtype), torch.zeros_like(weight_P), *up, *down
-    grad_QD = _gather(grad_ND, block_P, block)
+    grad_QD = gather(grad_ND, block_P, block)
     grad_h_QF = F.grouped_mm(grad_QD, down_EFD.mT, offs=ends_E)  # of gelu's output, until the next line
     active_QF, grad_weight_P = hidden_gradient(
         grad_h_QF, h_QF, up_bias_EF, grad_QD, down_bias_ED, weight_P, expert_P, block

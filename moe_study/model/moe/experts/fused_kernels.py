@@ -16,11 +16,12 @@ from torch import Tensor
 
 from moe_study.model.moe.experts.triton_kernels import gelu
 
-ROWS = 4  # of one program
-COLUMNS = 512  # that it works on at a time
+# Numbers that one program works on at a time, as rows by columns. On an H100 this many on one warp were fastest, of 128
+# to 2,048 on one to eight; all are about as fast as memory allows.
+CELLS = 512
 WIDEST = 1024  # columns of one program that sums over pairs
 if triton.knobs.runtime.interpret:  # small, so that tests have many
-    COLUMNS = WIDEST = 16
+    CELLS = WIDEST = 16
 
 
 @triton.jit
@@ -48,7 +49,7 @@ def _biased(h_QF, bias_EF, expert_P, q, f, rows, hidden, mask, BLOCK: tl.constex
 @triton.jit
 def hidden_gradient_kernel(
     u_QF, h_QF, bias_EF, grad_QD, down_bias_ED, weight_P, expert_P, active_QF, grad_weight_Q, rows, hidden, width,
-    BLOCK: tl.constexpr, BQ: tl.constexpr, BF: tl.constexpr,
+    BLOCK: tl.constexpr, BQ: tl.constexpr, BF: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """Back through the gate weight and GELU, with u = grad @ down.T: active = weight * gelu(h + bias), for the
     gradient of `down`; u becomes weight * u * gelu'(h + bias), the gradient of h; and a row's part of the weight's
@@ -68,8 +69,8 @@ def hidden_gradient_kernel(
         by_weight += tl.sum(u * out, 1)
     if down_bias_ED is not None:
         expert = tl.load(expert_P + q // BLOCK, mask=in_rows, other=0)
-        for first in range(0, width, BF):
-            d = first + tl.arange(0, BF)
+        for first in range(0, width, BD):
+            d = first + tl.arange(0, BD)
             mask = in_rows[:, None] & (d < width)[None, :]
             grad = tl.load(grad_QD + q[:, None] * width + d[None, :], mask=mask, other=0.0).to(tl.float32)
             bias = tl.load(down_bias_ED + expert[:, None] * width + d[None, :], mask=mask, other=0.0).to(tl.float32)
@@ -103,13 +104,46 @@ def combine_kernel(
     tl.store(out_ND + token * width + d, total.to(out_ND.dtype.element_ty), mask=d < width)
 
 
+@triton.jit
+def gather_kernel(x_ND, block_P, out_QD, rows, width, BLOCK: tl.constexpr, BQ: tl.constexpr, BD: tl.constexpr):
+    """out[q] = x[the token of row q]."""
+    q = tl.program_id(0).to(tl.int64) * BQ + tl.arange(0, BQ)
+    token = tl.load(block_P + q // BLOCK, mask=q < rows, other=0) * BLOCK + q % BLOCK
+    for first in range(0, width, BD):
+        d = first + tl.arange(0, BD)
+        mask = (q < rows)[:, None] & (d < width)[None, :]
+        x = tl.load(x_ND + token[:, None] * width + d[None, :], mask=mask, other=0.0)
+        tl.store(out_QD + q[:, None] * width + d[None, :], x, mask=mask)
+
+
+def _columns(size: int) -> int:
+    """Of one program: a power of two that divides rows of `size` evenly, if one of a quarter of CELLS or more does."""
+    columns = CELLS
+    while columns > CELLS // 4 and size % columns:
+        columns //= 2
+    return columns
+
+
+def gather(x_ND: Tensor, block_P: Tensor, block: int) -> Tensor:
+    """The tokens of each pair's block, (Q, D)."""
+    width = x_ND.shape[1]
+    out_QD = x_ND.new_empty(block_P.shape[0] * block, width)
+    rows, columns = out_QD.shape[0], _columns(width)
+    if rows:
+        gather_kernel[(triton.cdiv(rows, CELLS // columns),)](
+            x_ND, block_P, out_QD, rows, width, BLOCK=block, BQ=CELLS // columns, BD=columns, num_warps=1
+        )
+    return out_QD
+
+
 def bias_gelu(h_QF: Tensor, bias_EF: Tensor | None, expert_P: Tensor, block: int) -> Tensor:
     """gelu(h + the expert's bias), (Q, F)."""
     (rows, hidden), out_QF = h_QF.shape, torch.empty_like(h_QF)
-    columns = min(COLUMNS, triton.next_power_of_2(hidden))
-    bias_gelu_kernel[(triton.cdiv(rows, ROWS), triton.cdiv(hidden, columns))](
-        h_QF, bias_EF, expert_P, out_QF, rows, hidden, BLOCK=block, BQ=ROWS, BF=columns
-    )
+    columns = _columns(hidden)
+    bias_gelu_kernel[(triton.cdiv(rows, CELLS // columns), triton.cdiv(hidden, columns))](
+        h_QF, bias_EF, expert_P, out_QF, rows, hidden,
+        BLOCK=block, BQ=CELLS // columns, BF=columns, num_warps=1,
+    )  # fmt: skip
     return out_QF
 
 
@@ -126,9 +160,11 @@ def hidden_gradient(
     """weight * gelu(h) (Q, F), and d loss / d weight (P) in float32; u becomes d loss / d h. See the kernel."""
     (rows, hidden), width = h_QF.shape, grad_QD.shape[1]
     active_QF, grad_weight_Q = torch.empty_like(h_QF), h_QF.new_empty(rows, dtype=torch.float32)
-    hidden_gradient_kernel[(triton.cdiv(rows, ROWS),)](
+    columns = _columns(hidden)
+    at_once = CELLS // columns
+    hidden_gradient_kernel[(triton.cdiv(rows, at_once),)](
         u_QF, h_QF, bias_EF, grad_QD, down_bias_ED, weight_P, expert_P, active_QF, grad_weight_Q, rows, hidden, width,
-        BLOCK=block, BQ=ROWS, BF=min(COLUMNS, triton.next_power_of_2(hidden)),
+        BLOCK=block, BQ=at_once, BF=columns, BD=min(columns, _columns(width)), num_warps=1,
     )  # fmt: skip
     return active_QF, grad_weight_Q.view(-1, block).sum(1)
 

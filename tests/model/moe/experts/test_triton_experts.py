@@ -7,7 +7,6 @@ compiler refuses, and knows no limits of registers and memory, hence the compila
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +15,11 @@ import torch
 from moe_study.model.moe.experts.dispatch_plan import make_dispatch_plan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.routing.gate import RoutingDecision
+from tests.hopper import HOPPER_SHARED_MEMORY, INTERPRETER, ROOT, launched, run_in_interpreter
 
-triton = pytest.importorskip("triton", reason="Triton is not installed (it is there for Linux on x86-64 alone)")
+__all__ = ["launched"]
 
-ROOT = Path(__file__).resolve().parents[4]
-VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
-HOPPER_SHARED_MEMORY = 227 * 1024  # bytes that one program may have
+
 FORWARD = ["tile_map_kernel", "product_kernel", "product_kernel", "sum_pairs_kernel"]
 BACKWARD = [
     "tile_map_kernel",
@@ -35,13 +33,9 @@ BACKWARD = [
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(VERSION < (3, 7), reason="the interpreter of Triton before 3.7 does not work with NumPy 2.4")
+@INTERPRETER
 def test_the_cases_hold_in_the_interpreter() -> None:
-    cases = [f"tests/model/moe/experts/{name}_cases.py" for name in ("triton", "fused")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *cases]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    run_in_interpreter(*(f"tests/model/moe/experts/{name}_cases.py" for name in ("triton", "fused")))
 
 
 @pytest.mark.long
@@ -49,39 +43,6 @@ def test_training_does_not_import_the_kernels_unasked() -> None:
     kernels = {f"moe_study.model.moe.experts.{name}_kernels" for name in ("fused", "triton")}
     code = f"import sys, moe_study.training.run, moe_study.model.moe.layer; assert not {kernels} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
-
-
-class Hopper:
-    """What Triton asks of a driver before it launches a kernel, answered as on an H100 or H200."""
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, Any]]:
-    """Name and compiled form of each kernel that is launched; launches end with the compilation."""
-    from triton.runtime import driver, jit
-
-    kernels: list[tuple[str, Any]] = []
-    run = jit.JITFunction.run
-
-    def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        kernels.append((self.fn.__name__, run(self, *arguments, grid=grid, warmup=True, **options)))
-        return kernels[-1][1]
-
-    monkeypatch.setattr(jit.JITFunction, "run", compile_only)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(driver, "_active", Hopper())
-    return kernels
 
 
 @pytest.mark.long
@@ -139,8 +100,10 @@ def test_every_kernel_between_grouped_products_compiles_for_hopper(
     y_ND = fused_ffn(x_ND, plan, Experts(experts, 768, 384, bias).to(torch.bfloat16))
     y_ND.backward(torch.zeros_like(y_ND))
     assert [name for name, _ in launched] == [
+        "gather_kernel",
         "bias_gelu_kernel",
         "combine_kernel",
+        "gather_kernel",
         "hidden_gradient_kernel",
         "combine_kernel",
     ]
