@@ -86,7 +86,19 @@ def write_table(out: Path, name: str, frame: pd.DataFrame, cells: Cells) -> list
 
 def to_csv(frame: pd.DataFrame, cells: Cells | None = None) -> bytes:
     """Every column, all digits."""
-    return frame.to_csv(index=False).encode()
+    return csv_text(frame).encode()
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The columns without the index, each number by the shortest digits that give it back.
+
+    Of themselves pandas 3.0 and NumPy 2.5 together lose the last digits.
+    """
+    return frame.to_csv(index=False, float_format=_shortest)
+
+
+def _shortest(number: Any) -> str:
+    return float.__repr__(float(number))
 
 
 def to_parquet(frame: pd.DataFrame, cells: Cells | None = None) -> bytes:

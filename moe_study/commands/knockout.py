@@ -88,7 +88,7 @@ def _print_knocked_out(options: argparse.Namespace) -> None:
 
 def _print_lazy(options: argparse.Namespace) -> None:
     from moe_study.analysis.specialisation.lazy import lazy_cells, lazy_sentences
-    from moe_study.analysis.tables_out import markdown, plain_text
+    from moe_study.analysis.tables_out import csv_text, markdown, plain_text
     from moe_study.files import write_text_atomic
     from moe_study.posthoc.knockout.lazy_runs import lazy_over_runs
 
@@ -104,8 +104,8 @@ def _print_lazy(options: argparse.Namespace) -> None:
     for line in lines:
         print(line)
     texts = {
-        "lazy_experts.csv": found.experts.to_csv(index=False),
-        "lazy_drops.csv": found.drops.to_csv(index=False),
+        "lazy_experts.csv": csv_text(found.experts),
+        "lazy_drops.csv": csv_text(found.drops),
         "lazy.md": "\n".join([markdown(cells), *(f"- {line}" for line in lines)]) + "\n",
     }
     for name, text in texts.items():

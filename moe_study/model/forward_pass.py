@@ -78,9 +78,10 @@ class ForwardPass:
     label_B: Tensor | None = None  # index of each sequence's label, for context=label
     detail: bool = False  # collect per-sequence counts (evaluation)
     routes: bool = False  # collect every token's routes (traces)
-    dispatch: str = "auto"  # which implementation runs the experts (run.dispatch): auto | grouped | triton
+    dispatch: str = "auto"  # which implementation runs the experts (run.dispatch): auto | fused | grouped | triton
     interventions: Mapping[int, Intervention] = field(default_factory=dict)  # by the layer that decides; causal tests
-    reducer: Reducer = ONE_PROCESS  # in training on several ranks another
+    # In training on several ranks another. Made, not shared: torch 2.11 compiles no default that is an object.
+    reducer: Reducer = field(default_factory=Reducer)
     cache: Cache | None = None  # where a text is gone on with: `tokens_BT` are the new ones
     shared_decision: Any = None  # scope=global: set by the first mixture layer, followed by the others
     aux: dict[str, list[Tensor]] = field(default_factory=dict)  # unweighted balancing terms by name

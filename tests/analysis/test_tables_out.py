@@ -12,7 +12,7 @@ from moe_study.analysis import report
 from moe_study.analysis.frame import load_frame
 from moe_study.analysis.study import study_of
 from moe_study.analysis.table_text import marks_by_label, table_cells
-from moe_study.analysis.tables_out import FORMATS, Cells, cells_of, latex, latex_text, markdown, write_table
+from moe_study.analysis.tables_out import FORMATS, Cells, cells_of, latex, latex_text, markdown, to_csv, write_table
 from tests.analysis import planted
 
 HOSTILE = [
@@ -160,3 +160,19 @@ def test_pdflatex_sets_every_table(part, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert b"Missing character" not in done.stdout
+
+
+def test_a_csv_gives_every_number_back_whatever_pandas_itself_would_write(monkeypatch):
+    numbers = np.random.default_rng(0).standard_normal(200) * 10.0 ** np.arange(-100, 100)
+    frame = pd.DataFrame({"value": [*numbers, np.nan, np.inf, 1.0], "count": range(203)})
+    written = pd.DataFrame.to_csv
+
+    def without_the_last_digits(self, *arguments, **settings):
+        settings["float_format"] = settings.get("float_format") or "%.15g"
+        return written(self, *arguments, **settings)
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", without_the_last_digits)
+    lines = to_csv(frame).decode().splitlines()[1:]
+    read = [float(line.partition(",")[0] or "nan") for line in lines]
+    np.testing.assert_array_equal(read, frame["value"])
+    assert lines[-1] == "1.0,202"

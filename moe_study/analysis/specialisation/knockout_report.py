@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.specialisation.knockout_points import KnockedPoint
+from moe_study.analysis.tables_out import csv_text
 from moe_study.files import write_text_atomic
 
 
 def write_knockout_report(points: Sequence[KnockedPoint], lines: Sequence[str], out: Path) -> list[Path]:
     """knockout_runs.csv, knockout.csv (over seeds) and knockout.md (`lines`); what was written."""
     texts = {
-        "knockout_runs.csv": runs_frame(points).to_csv(index=False),
-        "knockout.csv": layers_frame(points).to_csv(index=False),
+        "knockout_runs.csv": csv_text(runs_frame(points)),
+        "knockout.csv": csv_text(layers_frame(points)),
         "knockout.md": "\n".join(_as_item(line) for line in lines) + "\n",
     }
     for name, text in texts.items():

@@ -15,6 +15,7 @@ from moe_study.analysis.format import NOTHING, number, with_leak_mark
 from moe_study.analysis.specialisation.over_runs import ENDS, OVER_SEEDS, RunFindings, by_run, over_seeds_of
 from moe_study.analysis.specialisation.points import Point, PointRow, to_frame
 from moe_study.analysis.specialisation.run_tables import COLUMNS, CONTROL
+from moe_study.analysis.tables_out import csv_text
 from moe_study.files import write_text_atomic
 
 HEADER = (
@@ -40,9 +41,9 @@ def write_report(points: Sequence[Point], runs: Sequence[RunFindings], lines: Se
     sections = (line for name, table in over_seeds.items() for line in _section(name, table))
     texts = {
         "specialisation.md": "\n".join([*map(_as_item, lines), "", *_information(points), *sections]) + "\n",
-        "specialisation.csv": to_frame(points).to_csv(index=False),
-        **{f"{name}.csv": table.to_csv(index=False) for name, table in over_seeds.items()},
-        **{f"by_run/{name}.csv": table.to_csv(index=False) for name, table in each_run.items()},
+        "specialisation.csv": csv_text(to_frame(points)),
+        **{f"{name}.csv": csv_text(table) for name, table in over_seeds.items()},
+        **{f"by_run/{name}.csv": csv_text(table) for name, table in each_run.items()},
     }
     for name, text in texts.items():
         write_text_atomic(out / name, text)

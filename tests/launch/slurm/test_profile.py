@@ -1,6 +1,7 @@
 """What a cluster wants: profiles in conf/cluster/, and the script and options that come of them."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -75,7 +76,8 @@ def test_set_up_runs_before_python_and_whatever_it_leaves_behind(runs_dir, tmp_p
     python.chmod(0o755)
     left = ["export SETTING='a b'", "set -eu", "cd /"]
     script = script_of(runs_dir, modules=["cuda/12.4", "gcc"], setup=left)
-    script = script.replace(next(word for word in script.split() if word.endswith("python")), str(python), 1)
+    real = next(word for word in script.split() if Path(word).name.startswith("python"))
+    script = script.replace(real, str(python), 1)
     module = 'module() { export LOADED="$*"; }\n'
     done = subprocess.run(
         ["bash"], input=module + script, env={"SLURM_ARRAY_TASK_ID": "0"}, capture_output=True, text=True, cwd=tmp_path
