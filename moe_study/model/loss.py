@@ -44,8 +44,8 @@ def chunk_rows(rows: int, vocabulary: int, device: str) -> int | None:
     """Rows whose logits are made at a time; None: all, by torch's own functions.
 
     On the CPU this is about memory: in time, chunks of these sizes take 0.95 to 1.01 of torch's own functions on one
-    thread (2,048 to 50,304 symbols, widths 96 and 384). On other devices, where nothing was measured, chunks only
-    bound the memory.
+    thread (2,048 to 50,304 symbols, widths 96 and 384). On other devices chunks bound the memory, and rows that fit
+    one go through torch's own functions.
     """
     if device == "cpu":
         limit = min(2048, max(512, CPU_LOGITS // vocabulary))

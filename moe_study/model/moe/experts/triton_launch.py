@@ -15,7 +15,7 @@ from torch import Tensor
 from moe_study.model.moe.experts import triton_kernels as kernels
 
 # By kernel and bytes of an element. Chosen by what the compiler says for Hopper (no register is spilled, two stages
-# are under way while one is worked on), not yet by measurement.
+# are under way while one is worked on), not by measurement.
 TILES = {
     ("product", 2): {"BO": 128, "BI": 64, "num_warps": 8, "num_stages": 3},
     ("product", 4): {"BO": 128, "BI": 32, "num_warps": 8, "num_stages": 3},
