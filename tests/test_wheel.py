@@ -40,6 +40,7 @@ def moe_study(installed: Path, folder: Path, *arguments: str) -> subprocess.Comp
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.long
 def test_the_wheel_holds_what_conf_and_sweeps_hold(installed: Path) -> None:
     for folder in ("conf", "sweeps"):
         ours = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / folder).rglob("*.yaml")}

@@ -65,6 +65,7 @@ def knockout(texts, tmp_path, capsys):
     return command
 
 
+@pytest.mark.long
 def test_runs_are_knocked_out_over_seeds_and_what_was_found_is_kept(runs, knockout, tmp_path):
     code, out, _ = knockout(runs, "--kinds", "remove,random_routes")
     assert code == 0

@@ -109,6 +109,7 @@ def test_the_final_model_is_kept_without_the_optimizer_and_wins_over_steps(tmp_p
     assert names(tmp_path) == ["final.pt"]
 
 
+@pytest.mark.long
 def test_a_process_killed_while_saving_leaves_the_checkpoint_before(tmp_path):
     checkpoint.save(tmp_path, state(5))
     code = (

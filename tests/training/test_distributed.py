@@ -218,6 +218,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_one_process_goes
     assert "ranks (2 before, 1 now)" in warning
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_leaves_a_run_that_can_be_resumed_by_any_number(
     tmp_path: Path, pairs: Pairs, data: Any
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_training_from_the_start_has_an_id_of_its_own_and_keeps_it_when_resume
 LATER = [pytest.param(broken, marks=pytest.mark.long) for broken in ("start", "finish")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", ["log", *LATER])
 def test_whatever_wandb_does_the_run_is_the_same(tmp_path, data, wandb, broken):
     wandb.broken = broken

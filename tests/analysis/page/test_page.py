@@ -166,6 +166,7 @@ def test_texts_without_a_tokenizer_are_left_out_and_said_to_be(tmp_path, plain_r
     assert "holds no tokenizer.json" in Read(html).text
 
 
+@pytest.mark.long
 def test_runs_whose_data_would_make_the_page_too_heavy_are_left_out_lowest_seeds_first(
     plain_root, plain, monkeypatch
 ) -> None:

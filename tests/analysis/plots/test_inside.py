@@ -103,6 +103,7 @@ def boxes_of(figure):
     return [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text() and text.get_visible()]
 
 
+@pytest.mark.long
 def test_no_words_lie_on_others_or_beyond_the_edge(drawn):
     for name, figure in drawn.items():
         boxes = boxes_of(figure)

@@ -72,6 +72,7 @@ def test_the_overview_has_a_line_for_each_sweep_that_was_run_again(out):
     assert f"- [{SWEEP}]({SWEEP}/replication/replication.md), seeds 5, 6, 7, 8, 9: 2 of 3 verdicts agree; where" in text
 
 
+@pytest.mark.long
 def test_a_first_result_that_is_written_again_keeps_what_stands_beside_it(out, tmp_path):
     keep(launch(tmp_path / "runs", CLAIMS), SWEEP, out, CLAIMS)
     (one,) = [answered(archive, CLAIMS) for archive in archives(out)]

@@ -78,6 +78,7 @@ def test_what_is_kept_gives_the_tables_and_verdicts_of_the_runs(runs, out):
         assert again.leaking == one.leaking and again.leaking
 
 
+@pytest.mark.long
 def test_what_is_kept_of_points_from_two_machines_answers_as_their_runs_do(tmp_path):
     twin = dataclasses.replace(planted.SEQUENCE_2, context=Context.FIRST_TOKEN)
     grid = [Routing(k=k, num_experts=n) for k in (1, 2) for n in (2, 4)]
@@ -128,6 +129,7 @@ def test_a_manifest_says_how_it_came_about(out):
     assert manifest["hours_by_the_clock"] > 0 and manifest["source"] == "a paper, Table 1"
 
 
+@pytest.mark.long
 def test_the_same_runs_give_the_same_bytes(runs, out, tmp_path):
     keep(runs, "mine/own@cpu", tmp_path, CLAIMS)
     for path in (out / "mine/own@cpu").iterdir():
@@ -221,6 +223,7 @@ def test_a_probe_that_cannot_be_is_one_sentence_and_not_one_for_every_run(runs, 
     assert said.err.count("\n") == 1 and not said.out
 
 
+@pytest.mark.long
 def test_a_sweep_whose_file_lies_elsewhere_is_kept_by_the_path_to_it(runs, tmp_path, capsys):
     keys = json.loads((runs / ".sweeps/mine/own@cpu.json").read_text())["launches"][0]["runs"][:8]
     pair = PlannedComparison("routing=token_top1", "routing=dense", tuple(keys[4:]), tuple(keys[:4]))

@@ -70,6 +70,7 @@ def test_one_failure_never_stops_the_others_and_every_reason_is_kept(runs_dir, c
     assert folders[0].provenance()["host"] == os.uname().nodename
 
 
+@pytest.mark.long
 def test_command_skips_done_and_failed_runs_and_retries_on_request(runs_dir):
     first = train("unlucky", runs_dir, "-m", SEEDS, "hydra.launcher.workers=2")
     assert first.returncode == 1
@@ -149,6 +150,7 @@ def test_killed_pool_takes_its_runs_along_and_the_next_one_resumes_them(runs_dir
     assert min(folder.result()["resumed_from"] for folder in list_runs(runs_dir)) > 2
 
 
+@pytest.mark.long
 def test_run_that_another_process_trains_is_left_to_it(runs_dir):
     first = start("patient", runs_dir, "run.seed=0")
     wait_until(lambda: State.RUNNING in states(runs_dir).values(), "the run to start")
