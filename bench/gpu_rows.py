@@ -23,6 +23,7 @@ from moe_study.training.loop import clip_gradients
 
 Rows = dict[str, Callable[[], Row]]
 MIXTURES = ("8x2", "64x8")
+OTHERS = tuple(name for name in IMPLEMENTATIONS if name != "fused")  # than what `dispatch` chooses in bfloat16
 # What the tiles of triton_launch.TILES are tried against, for two-byte values.
 ALTERNATIVES = {
     "product": [
@@ -48,17 +49,17 @@ ALTERNATIVES = {
 def all_rows(sizes: Sizes, nanogpt: Path | None) -> Rows:
     """Every row, the most important first: right, then the targets, then what explains them."""
     rows = check_rows(sizes)
-    for compiled in (False, True):
-        for name in MIXTURES:
-            for implementation in (None, *IMPLEMENTATIONS):
-                if implementation or not compiled:
-                    rows |= layer_row(name, implementation, compiled, sizes)
+    for name in MIXTURES:
+        for implementation in (None, *OTHERS):
+            rows |= layer_row(name, implementation, False, sizes)
     rows |= step_rows(sizes, compiled=False)
     rows["dense over nanogpt"] = partial(dense_over_nanogpt, nanogpt, sizes)
     for name in MIXTURES:
         rows[f"memory step {name}"] = partial(step_memory, name, sizes)
-    rows |= tile_rows(sizes)
+        for implementation in (None, *OTHERS):
+            rows |= layer_row(name, implementation, True, sizes)
     rows |= step_rows(sizes, compiled=True)
+    rows |= tile_rows(sizes)
     return rows
 
 
@@ -136,12 +137,11 @@ def step_rows(sizes: Sizes, *, compiled: bool) -> Rows:
     setting = sizes.step(compiled=compiled)
     hidden = setting.size.hidden
     for name in MIXTURES:
-        for implementation in (None, *IMPLEMENTATIONS):
-            if implementation or not compiled:
-                routing = routing_of(name, hidden)
-                twin = step.dense_twin(routing.k, routing)
-                row_name = f"step {name}{f', {implementation}' * bool(implementation)}{ending}"
-                rows[row_name] = partial(step_over, routing, twin, implementation, sizes, setting)
+        for implementation in (None, *OTHERS):
+            routing = routing_of(name, hidden)
+            twin = step.dense_twin(routing.k, routing)
+            row_name = f"step {name}{f', {implementation}' * bool(implementation)}{ending}"
+            rows[row_name] = partial(step_over, routing, twin, implementation, sizes, setting)
     if not compiled:
         many = routing_of("512x8", hidden)
         rows["step N512 over N8"] = partial(step_over, many, replace(many, num_experts=8), None, sizes, setting)
