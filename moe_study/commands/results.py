@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_study.errors import ConfigError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -65,6 +67,10 @@ def run(options: argparse.Namespace) -> None:
     from moe_study.sweeps.scales import joined, split
     from moe_study.sweeps.sweep_file import claims_of, launched_as, sweep_names
 
+    if options.only_overview and (asked_for := _what_runs_are_asked(options)):
+        raise ConfigError(
+            f"--only-overview reads no runs and writes of all that was kept: leave out {', '.join(asked_for)}, or it"
+        )
     root = project_root()
     committed = sweep_names(root)
     for probe in options.probe:
@@ -85,6 +91,12 @@ def run(options: argparse.Namespace) -> None:
     for path, text in overview_texts(options.out, root).items():
         write_text_atomic(path, text)
         print(path)
+
+
+def _what_runs_are_asked(options: argparse.Namespace) -> list[str]:
+    """The options given that say which runs to keep, or what to measure of them."""
+    names = ("sweep", "probe", "sparsify", "replicate", "gradients", "lazy")
+    return [f"--{name}" for name in names if getattr(options, name)]
 
 
 def _measure(options: argparse.Namespace, name: str) -> None:

@@ -77,9 +77,10 @@ def _what_was_run(sweeps: Sequence[Answered]) -> str:
     over = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0] if seeds else 0}"
     machines = "; ".join(sorted({name for one in sweeps for name in one.archive.manifest["hardware"]}))
     number = f"{len(sweeps)} sweep{'s' * (len(sweeps) > 1)}"
+    pairs = "paired seed" if over == "1" else "paired seeds"
     return (
         f"{number}, {len(runs):,} runs of {low} to {high} parameters, {hours:.1f} hours by the clock "
-        f"({machines}); each comparison over {over} paired seeds, in nats per token, with the interval of its test."
+        f"({machines}); each comparison over {over} {pairs}, in nats per token, with the interval of its test."
     )
 
 

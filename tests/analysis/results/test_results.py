@@ -244,6 +244,12 @@ def test_a_sweep_whose_file_lies_elsewhere_is_kept_by_the_path_to_it(runs, tmp_p
     assert "a file elsewhere is meant by its path" in capsys.readouterr().err
 
 
+def test_an_overview_alone_reads_no_runs_and_says_so(tmp_path, capsys):
+    command = ["results", "--only-overview", "--out", str(tmp_path), "--sweep", "open/gate@cpu", "--lazy"]
+    assert main(command) != 0
+    assert "leave out --sweep, --lazy, or it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("file", [QUESTIONS, HEADLINES])
 def test_a_sweep_that_there_is_not_is_not_called_one_that_was_not_run(tmp_path, file):
     text = (
