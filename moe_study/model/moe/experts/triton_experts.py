@@ -25,7 +25,8 @@ from torch.autograd.function import once_differentiable
 
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
-from moe_study.model.moe.experts.triton_launch import RowTiles, sum_pairs, weight_gradient
+from moe_study.model.moe.experts.fused_kernels import combine
+from moe_study.model.moe.experts.triton_launch import RowTiles, weight_gradient
 from moe_study.model.precision import product_dtype
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -130,7 +131,7 @@ def _forward(
     tiles.product(x_ND, up_EDF, active_QF, block_P=block_P, bias_EO=up_bias_EF, before_QO=h_QF, gelu=True)
     y_QD = x_ND.new_empty(rows, width)
     tiles.product(active_QF, down_EFD, y_QD, bias_EO=down_bias_ED, weight_P=weight_P)
-    y_ND = sum_pairs(y_QD, pair_P, starts_R1, block, x_ND.dtype)
+    y_ND = combine(y_QD, pair_P, starts_R1, block, x_ND.dtype)
     return y_ND, x_ND.new_empty(0, hidden) if h_QF is None else h_QF
 
 
@@ -171,7 +172,7 @@ def _backward(
     weight_gradient(x_ND, grad_h_QF, ends_E, up, up_bias, block, a_block_P=block_P)
     grad_x_QD = x_ND.new_empty(h_QF.shape[0], x_ND.shape[1])
     tiles.product(grad_h_QF, up_EDF.mT, grad_x_QD)
-    grad_x_ND = sum_pairs(grad_x_QD, pair_P, starts_R1, block, x_dtype)
+    grad_x_ND = combine(grad_x_QD, pair_P, starts_R1, block, x_dtype)
     return grad_x_ND, grad_weight_P, up, up_bias, down, down_bias
 
 

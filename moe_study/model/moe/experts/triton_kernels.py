@@ -11,9 +11,9 @@ there can be, ceil(Q / BM) + E; spare ones leave at once. So no count is ever re
 Masks are everywhere, sizes are free. Rows past an expert's end are computed from whatever is at hand and not stored,
 except where rows are summed over: there they are zero.
 
-Suffixes: R blocks, P pairs of a block and an expert, N = R * BLOCK tokens, Q = P * BLOCK rows, D width, F hidden
-units, E experts, M row tiles, S column tiles, I inner and O outer columns of a product whose rows X are tokens or
-rows, R1 = R + 1. Pointers carry the suffix of what they point to; None switches their part of a kernel off.
+Suffixes: P pairs of a block and an expert, N tokens, Q = P * BLOCK rows, D width, F hidden units, E experts, M row
+tiles, S column tiles, I inner and O outer columns of a product whose rows X are tokens or rows. Pointers carry the
+suffix of what they point to; None switches their part of a kernel off.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -253,21 +253,3 @@ def weight_gradient_kernel(
     cell = (expert.to(tl.int64) * inner + i[:, None]) * outer + o[None, :]
     in_cells = (i < inner)[:, None] & (o < outer)[None, :]
     tl.store(grad_EIO + cell, grad.to(grad_EIO.dtype.element_ty), mask=in_cells)
-
-
-@triton.jit
-def sum_pairs_kernel(
-    y_QD, pair_P, starts_R1, out_ND, width, BLOCK: tl.constexpr, PAIRS: tl.constexpr, BD: tl.constexpr
-):  # fmt: skip
-    """out[n] = sum of y over the pairs of token n's block, PAIRS of them read at a time."""
-    token = tl.program_id(0).to(tl.int64)
-    start = tl.load(starts_R1 + token // BLOCK)
-    end = tl.load(starts_R1 + token // BLOCK + 1)
-    d = tl.program_id(1) * BD + tl.arange(0, BD)
-    total = tl.zeros((BD,), tl.float32)
-    for first in range(start, end, PAIRS):
-        i = first + tl.arange(0, PAIRS)
-        row = tl.load(pair_P + i, mask=i < end, other=0).to(tl.int64) * BLOCK + token % BLOCK
-        mask = (i < end)[:, None] & (d < width)[None, :]
-        total += tl.sum(tl.load(y_QD + row[:, None] * width + d[None, :], mask=mask, other=0.0).to(tl.float32), 0)
-    tl.store(out_ND + token * width + d, total.to(out_ND.dtype.element_ty), mask=d < width)

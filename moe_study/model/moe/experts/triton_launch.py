@@ -3,9 +3,8 @@
 Tile sizes are fixed, not timed at first use: they decide in which order sums are taken, and a run that goes on in
 another process must compute the same bits. bench/gpu.py times the alternatives.
 
-Suffixes: R blocks, P pairs of a block and an expert, N = R * block tokens, Q = P * block rows, D width, F hidden
-units, E experts, M row tiles, S column tiles, I inner and O outer columns of a product whose rows X are tokens or
-rows, R1 = R + 1.
+Suffixes: P pairs of a block and an expert, N tokens, Q = P * block rows, D width, F hidden units, E experts, M row
+tiles, S column tiles, I inner and O outer columns of a product whose rows X are tokens or rows.
 """
 
 import torch
@@ -25,10 +24,9 @@ TILES = {
     ("weight gradient", 4): {"BI": 128, "BO": 128, "BQ": 32, "num_warps": 8, "num_stages": 3},
 }
 ROWS = 128  # of a row tile
-SUM_BLOCK = 1024  # columns of one program that sums over pairs
 if triton.knobs.runtime.interpret:  # small, so that tests have many
     TILES = {key: {size: 16 for size in tiles if size.startswith("B")} for key, tiles in TILES.items()}
-    ROWS = SUM_BLOCK = 16
+    ROWS = 16
 
 
 class RowTiles:
@@ -158,19 +156,6 @@ def weight_gradient(
         PRECISION=_precision(),
         **tiles,
     )
-
-
-def sum_pairs(y_QD: Tensor, pair_P: Tensor, starts_R1: Tensor, block: int, dtype: torch.dtype) -> Tensor:
-    """Each token's sum over its block's pairs, (N, D), in float32 and then rounded to `dtype`."""
-    (rows, width), tokens = y_QD.shape, (starts_R1.shape[0] - 1) * block
-    out_ND = y_QD.new_empty(tokens, width, dtype=dtype)
-    columns = min(SUM_BLOCK, triton.next_power_of_2(width))
-    at_once = min(8, triton.next_power_of_2(max(1, round(rows / max(1, tokens)))))
-    if tokens:
-        kernels.sum_pairs_kernel[(tokens, triton.cdiv(width, columns))](
-            y_QD, pair_P, starts_R1, out_ND, width, BLOCK=block, PAIRS=at_once, BD=columns
-        )
-    return out_ND
 
 
 def _precision() -> str:

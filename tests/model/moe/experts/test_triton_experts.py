@@ -20,14 +20,14 @@ from tests.hopper import HOPPER_SHARED_MEMORY, INTERPRETER, ROOT, launched, run_
 __all__ = ["launched"]
 
 
-FORWARD = ["tile_map_kernel", "product_kernel", "product_kernel", "sum_pairs_kernel"]
+FORWARD = ["tile_map_kernel", "product_kernel", "product_kernel", "combine_kernel"]
 BACKWARD = [
     "tile_map_kernel",
     "hidden_gradient_kernel",
     "weight_gradient_kernel",
     "weight_gradient_kernel",
     "product_kernel",
-    "sum_pairs_kernel",
+    "combine_kernel",
 ]
 
 
@@ -35,7 +35,7 @@ BACKWARD = [
 @pytest.mark.timeout(600)
 @INTERPRETER
 def test_the_cases_hold_in_the_interpreter() -> None:
-    run_in_interpreter(*(f"tests/model/moe/experts/{name}_cases.py" for name in ("triton", "fused")))
+    run_in_interpreter("tests/model/moe/experts/triton_cases.py")
 
 
 @pytest.mark.long
@@ -80,7 +80,7 @@ def test_every_launch_compiles_for_hopper_within_its_shared_memory(
     assert [name for name, _ in launched] == FORWARD + BACKWARD
     for name, kernel in launched:
         assert kernel.metadata.shared <= HOPPER_SHARED_MEMORY, name
-        is_product = name not in ("tile_map_kernel", "sum_pairs_kernel")
+        is_product = name not in ("tile_map_kernel", "combine_kernel")
         if is_product and dtype is torch.bfloat16 and width % 16 == 0:
             assert "wgmma.mma_async" in kernel.asm["ptx"], name  # Hopper's own tensor instructions
             assert "cp.async.c" in kernel.asm["ptx"], name  # loads ahead of use, the gathered ones too

@@ -1,4 +1,5 @@
-"""What the Triton kernels must do. Run by test_triton_experts.py in Triton's interpreter, in a process of its own.
+"""What implementations with Triton kernels must do. Run by test_triton_experts.py in Triton's interpreter, in a process
+of its own.
 
 On a machine with a GPU the same cases run compiled: python -m pytest tests/model/moe/experts/triton_cases.py
 
@@ -15,13 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from moe_study.model.moe.experts import triton_experts
+from moe_study.model.moe.experts import fused, triton_experts
 from moe_study.model.moe.experts.dispatch import Implementation
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.experts.fused import fused_ffn
 from moe_study.model.moe.experts.triton_experts import triton_ffn
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BOTH = pytest.mark.parametrize("function", [triton_ffn, fused_ffn])
 
 
 def plan_of(takes_RE: Tensor, weight_P: Tensor, block: int) -> DispatchPlan:
@@ -75,7 +78,7 @@ class Problem:
     def leaves(self) -> list[Tensor]:
         return [self.x_ND, self.plan.weight_P, *self.experts.parameters()]
 
-    def results(self, function: Implementation = triton_ffn) -> list[Tensor]:
+    def results(self, function: Implementation) -> list[Tensor]:
         """The output, then the gradient of each leaf."""
         y_ND = function(self.x_ND, self.plan, self.experts)
         return [y_ND.detach(), *torch.autograd.grad(y_ND, self.leaves(), self.grad_ND.to(y_ND.dtype))]
@@ -101,10 +104,11 @@ class Problem:
         )
         return [y_ND.detach(), *grads]
 
-    def operands(self) -> list[Any]:
-        """What the operator of the forward pass takes, up to `keep`."""
+    def operands(self, module: Any) -> list[Any]:
+        """What the operator of the forward pass of `module` takes, up to `keep`."""
         plan, experts = self.plan, self.experts
-        values = [self.x_ND, plan.block_P, plan.weight_P, plan.ends_E, plan.pair_P, plan.starts_R1]
+        values = [self.x_ND, plan.block_P, plan.weight_P, *[plan.expert_P] * (module is fused)]
+        values += [plan.ends_E, plan.pair_P, plan.starts_R1]
         values += [experts.up_EDF, experts.up_bias_EF, experts.down_EFD, experts.down_bias_ED]
         return [*(value if value is None else value.detach() for value in values), plan.block]
 
@@ -116,68 +120,92 @@ def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float)
         assert difference.numel() == 0 or difference.max() <= tolerance * right.abs().max(), f"result {number}"
 
 
-@pytest.mark.parametrize(("width", "hidden", "bias", "block"), [(33, 7, True, 1), (16, 20, False, 3)])
+@pytest.mark.parametrize(
+    ("function", "width", "hidden", "bias", "block"),
+    [
+        (triton_ffn, 33, 7, True, 1),
+        (triton_ffn, 16, 20, False, 3),
+        (fused_ffn, 40, 8, True, 1),
+        (fused_ffn, 16, 20, False, 3),
+        (fused_ffn, 8, 36, True, 3),
+    ],
+)
 @pytest.mark.parametrize("mask", MASKS)
-def test_values_and_gradients_are_those_of_a_loop_over_tokens_and_experts(mask, width, hidden, bias, block):
+def test_values_and_gradients_are_those_of_a_loop_over_tokens_and_experts(mask, function, width, hidden, bias, block):
     problem = Problem(MASKS[mask], width, hidden, bias, block, torch.float32)
-    assert_close(problem.results(), problem.expected(), 2e-6)
+    assert_close(problem.results(function), problem.expected(), 2e-6)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("width", "hidden"), [(1, 1), (16, 32), (24, 20), (5, 40)])
 def test_any_width_and_number_of_hidden_units(width, hidden, bias):
     problem = Problem(takes(0, 18, 5), width, hidden, bias, 1, torch.float32)
-    assert_close(problem.results(), problem.expected(), 2e-6)
+    assert_close(problem.results(triton_ffn), problem.expected(), 2e-6)
 
 
+@BOTH
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
-def test_narrow_values_are_summed_in_float32(dtype, tolerance):
+def test_narrow_values_are_summed_in_float32(function, dtype, tolerance):
     problem = Problem(takes(16, 15, 40, 0), 32, 40, True, 1, dtype)
-    results = problem.results()
+    results = problem.results(function)
     assert [result.dtype for result in results] == [dtype, dtype, torch.float32, *[dtype] * 4]
     assert_close(results, problem.expected(), tolerance)
 
 
-def test_under_autocast_products_are_narrow_and_gradients_as_precise_as_the_parameters():
+@BOTH
+def test_under_autocast_products_are_narrow_and_gradients_as_precise_as_the_parameters(function):
     problem = Problem(random(20, 4, 0.5), 32, 24, True, 1, torch.float32)
     with torch.autocast(DEVICE, torch.bfloat16):
-        results = problem.results()
+        results = problem.results(function)
     assert results[0].dtype == torch.bfloat16
     assert {result.dtype for result in results[1:]} == {torch.float32}
     assert_close(results, problem.expected(), 2e-2)
-    grad_up_EDF = results[3]  # not rounded on its way out: almost none of the values has a bfloat16 form
-    assert (grad_up_EDF != grad_up_EDF.bfloat16().float()).float().mean() > 0.9
+    if function is triton_ffn:
+        grad_up_EDF = results[3]  # not rounded on its way out: almost none of the values has a bfloat16 form
+        assert (grad_up_EDF != grad_up_EDF.bfloat16().float()).float().mean() > 0.9
 
 
-def test_the_same_inputs_give_the_same_bits():
-    problem = Problem(random(40, 5, 0.5), 33, 20, True, 1, torch.float32)
-    for first, second in zip(problem.results(), problem.results(), strict=True):
+@BOTH
+def test_the_same_inputs_give_the_same_bits(function):
+    problem = Problem(random(40, 5, 0.5), 32, 20, True, 1, torch.float32)
+    for first, second in zip(problem.results(function), problem.results(function), strict=True):
         assert torch.equal(first, second)
 
 
-def test_inputs_may_lie_in_memory_in_any_order():
+@BOTH
+def test_a_second_backward_pass_through_the_same_graph_gives_the_same_gradients(function):
+    problem = Problem(takes(3, 5), 16, 20, True, 2, torch.float32)
+    y_ND = function(problem.x_ND, problem.plan, problem.experts)
+    first, second = (torch.autograd.grad(y_ND, problem.leaves(), problem.grad_ND, retain_graph=True) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+@BOTH
+def test_inputs_may_lie_in_memory_in_any_order(function):
     problem = Problem(random(20, 3, 0.5), 24, 16, True, 1, torch.float32)
-    expected = problem.results()
+    expected = problem.results(function)
     problem.x_ND = problem.x_ND.detach().mT.contiguous().mT.requires_grad_()
     for parameter in problem.experts.parameters():
         parameter.data = parameter.data.mT.contiguous().mT
-    for value, right in zip(problem.results(), expected, strict=True):
+    for value, right in zip(problem.results(function), expected, strict=True):
         assert torch.equal(value, right)
 
 
-def test_without_gradients_nothing_is_kept():
+@pytest.mark.parametrize(("module", "function"), [(triton_experts, triton_ffn), (fused, fused_ffn)])
+def test_without_gradients_nothing_is_kept(module, function):
     problem = Problem(takes(3, 5), 16, 20, True, 2, torch.float32)
-    kept, not_kept = (triton_experts._forward(*problem.operands(), keep) for keep in (True, False))
-    assert kept[1].shape == (16, 20) and not_kept[1].shape == (0, 20)
+    kept, not_kept = (module._forward(*problem.operands(module), keep) for keep in (True, False))
+    assert {len(rows) for rows in kept[1:]} == {16} and {len(rows) for rows in not_kept[1:]} == {0}
     assert torch.equal(kept[0], not_kept[0])
     with torch.no_grad():
-        assert torch.equal(triton_ffn(problem.x_ND, problem.plan, problem.experts), kept[0])
+        assert torch.equal(function(problem.x_ND, problem.plan, problem.experts), kept[0])
 
 
 def test_float64_is_refused():
     problem = Problem(takes(3, 5), 16, 20, True, 1, torch.float64)
     with pytest.raises(ValueError, match="float64"):
-        problem.results()
+        problem.results(triton_ffn)
 
 
 class NoReading(TorchDispatchMode):
@@ -191,7 +219,7 @@ class NoReading(TorchDispatchMode):
 def test_no_value_is_read_by_the_host():
     problem = Problem(random(20, 3, 0.5), 16, 16, True, 1, torch.float32)
     forward, backward = triton_experts._forward._init_fn, triton_experts._backward._init_fn  # what the operators run
-    operands = problem.operands()
+    operands = problem.operands(triton_experts)
     with NoReading():
         _, h_QF = forward(*operands, True)
         backward(problem.grad_ND, *operands[:-1], h_QF, operands[-1], torch.float32, torch.float32)
@@ -199,37 +227,42 @@ def test_no_value_is_read_by_the_host():
             h_QF.sum().item()
 
 
-def test_torch_compile_makes_one_graph_with_the_same_results():
+@BOTH
+def test_torch_compile_makes_one_graph_with_the_same_results(function):
     problem = Problem(random(20, 3, 0.5), 16, 20, True, 1, torch.float32)
 
-    def function(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
-        return triton_ffn(x_ND.cos(), plan, experts).sin()
+    def between(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
+        return function(x_ND.cos(), plan, experts).sin()
 
-    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
-    for value, right in zip(problem.results(compiled), problem.results(function), strict=True):
+    compiled = torch.compile(between, backend="aot_eager", fullgraph=True)
+    for value, right in zip(problem.results(compiled), problem.results(between), strict=True):
         assert torch.equal(value, right)
 
 
-def test_the_number_of_pairs_may_change_without_compiling_again():
+@BOTH
+def test_the_number_of_pairs_may_change_without_compiling_again(function):
+    torch.compiler.reset()
     graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(triton_ffn, backend=graphs, fullgraph=True)
+    compiled = torch.compile(function, backend=graphs, fullgraph=True)
     problem = Problem(random(20, 3, 0.5), 16, 20, True, 1, torch.float32)
     for share in (0.5, 0.3, 0.7, 0.4):
         takes_RE = random(20, 3, share)
         weight_P = torch.rand(int(takes_RE.sum())).to(DEVICE).requires_grad_()
         problem.plan = plan_of(takes_RE.to(DEVICE), weight_P, 1)
-        for value in (problem.plan.block_P, problem.plan.weight_P, problem.plan.pair_P):
+        for value in (problem.plan.block_P, problem.plan.weight_P, problem.plan.expert_P, problem.plan.pair_P):
             torch._dynamo.mark_dynamic(value, 0)
         assert_close(problem.results(compiled), problem.expected(), 2e-6)
     assert graphs.frame_count == 1
 
 
+@pytest.mark.parametrize("module", [triton_experts, fused])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_operators_are_what_they_are_registered_as(bias):
+def test_the_operators_are_what_they_are_registered_as(module, bias):
     problem = Problem(random(12, 3, 0.5), 16, 20, bias, 3, torch.float32)
     checks = ("test_schema", "test_faketensor")
-    *operands, block = problem.operands()
-    torch.library.opcheck(triton_experts._forward, (*operands, block, True), test_utils=checks)
-    _, h_QF = triton_experts._forward(*operands, block, True)
-    backward = (problem.grad_ND, *operands, h_QF, block, torch.float32, torch.float32)
-    torch.library.opcheck(triton_experts._backward, backward, test_utils=checks)
+    *operands, block = problem.operands(module)
+    torch.library.opcheck(module._forward, (*operands, block, True), test_utils=checks)
+    _, *kept = module._forward(*operands, block, True)
+    read = operands[1:] if module is fused else operands  # the rows that it kept are the tokens
+    backward = (problem.grad_ND, *read, *kept, block, torch.float32, torch.float32)
+    torch.library.opcheck(module._backward, backward, test_utils=checks)
