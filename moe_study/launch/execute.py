@@ -25,6 +25,7 @@ class Job:
 
     run: Callable[[RunConfig, RunFolder], Mapping[str, Any] | None]
     preload: tuple[str, ...] = ()  # modules that it needs, which the pool imports once for all runs
+    preload_on_gpus: tuple[str, ...] = ()  # and these, where runs have GPUs; what cannot be imported is left out
     reads_data: bool = True  # whether its data must be there before anything starts
 
 
@@ -43,6 +44,11 @@ TRAINING = Job(
         "pyarrow.parquet",
         "torch._dynamo",
         "moe_study.model.moe.experts.uncompiled",
+    ),
+    preload_on_gpus=(
+        "moe_study.model.loss_kernels",
+        "moe_study.model.moe.experts.fused",
+        "moe_study.model.moe.experts.triton_experts",
     ),
 )
 

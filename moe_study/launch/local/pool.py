@@ -54,7 +54,8 @@ def run_pool(runs: Sequence[PlannedRun], settings: PoolSettings, job: Job = TRAI
     steps = {run.key: _step(run.folder) for run in runs}
     progress = Progress(sum(run.config.total_steps for run in runs), sum(steps.values()))
     with contextlib.closing(progress), mps.shared(slots, settings.mps) as slots:
-        pool = _Pool(start_server(job.preload, _compiling(runs, slots)), job, settings.grace, slots, deque(runs), steps)
+        preload = job.preload + job.preload_on_gpus * any(slot.gpu for slot in slots)
+        pool = _Pool(start_server(preload, _compiling(runs, slots)), job, settings.grace, slots, deque(runs), steps)
         try:
             with _stop_signals(pool):
                 _train_all(pool, progress)
