@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from moe_study.errors import ConfigError
+from moe_study.launch.local import pool
 from moe_study.launch.local.pool import run_pool
 from moe_study.launch.local.processes import SERVER_ENVIRONMENT
 from moe_study.launch.local.settings import PoolSettings
@@ -234,6 +235,22 @@ def test_fork_server_holds_every_module_that_a_run_can_come_to_need():
     loaded, known = set(done.stdout.split()), modules(ROOT)
     lacking = {needed for name in loaded for needed in imports(name, known[name], known)} - loaded
     assert not lacking
+
+
+@pytest.mark.parametrize(("gpus", "more"), [("4", ("kernels",)), ("", ())])
+def test_kernels_are_imported_beforehand_where_runs_have_gpus(runs_dir, monkeypatch, gpus, more):
+    asked = []
+
+    def only_asked(preload, environment):
+        asked.append(preload)
+        raise ConfigError("no server")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(pool, "start_server", only_asked)
+    job = dataclasses.replace(toy.job("quick"), preload_on_gpus=("kernels",))
+    with pytest.raises(ConfigError, match="no server"):
+        run_pool(planned(runs_dir, [0], device="auto"), pool_settings(), job)
+    assert asked == [(*job.preload, *more)]
 
 
 def test_missing_gpu_is_one_sentence_before_anything_starts(runs_dir, monkeypatch):
