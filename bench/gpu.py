@@ -30,6 +30,7 @@ from bench.gpu_rows import Rows, all_rows
 from bench.gpu_setting import sizes
 from bench.machine import ROOT
 from bench.sides import PURE_BF16
+from bench.targets import GPU
 
 LEAST_SECONDS = 25  # for a row to be begun
 TO_END = 5  # seconds that are kept for ending what runs
@@ -40,7 +41,7 @@ FAILED = 3  # exit code of a child whose last row failed
 
 def prefix(device: str) -> str:
     """How rows are named: a GPU's as in bench/targets.py; which GPU it is, the results' folder says."""
-    return "trial" if device == "cpu" else "gpu"
+    return "trial " if device == "cpu" else GPU
 
 
 class Parent:
@@ -183,12 +184,12 @@ def main() -> None:
         sys.exit("bench.gpu needs a CUDA GPU, and torch sees none here; --trial runs it at toy sizes on the CPU")
     setting = sizes()
     results, machine = open_results(arguments, setting.device), prefix(setting.device)
-    rows = {f"{machine} {name}": row for name, row in all_rows(setting, arguments.nanogpt).items()}
+    rows = {f"{machine}{name}": row for name, row in all_rows(setting, arguments.nanogpt).items()}
     if arguments.begun is not None:
         prepare_process()
         measure_rows(rows, results, arguments.begun, arguments.rows, arguments.limit_seconds)
         return
-    names = [f"{machine} {name}" for name in arguments.rows] if arguments.rows else list(rows)
+    names = [f"{machine}{name}" for name in arguments.rows] if arguments.rows else list(rows)
     if unknown := sorted(set(names) - set(rows)):
         parser.error(f"no rows are named {', '.join(unknown)}; choose from {', '.join(rows)}")
     names.sort(key=lambda name: "skipped" in results.rows.get(name, {}))  # what failed before comes last

@@ -26,6 +26,7 @@ from bench.gpu_setting import IMPLEMENTATIONS, Sizes, implementation_of
 from bench.sides import mixture
 from bench.tiny_runs import Size, TinyRuns
 from moe_study.design.routing import Gate, Routing, Selection
+from moe_study.model.moe.experts.dispatch import ON_GPUS
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan, make_dispatch_plan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.routing.gate import RoutingDecision
@@ -205,7 +206,7 @@ def resumption(name: str, sizes: Sizes) -> Row:
     None may with attention by plain products. On a GPU the gradients of fused attention may add up in another order
     each time: how many differ with the usual attention is kept beside.
     """
-    if name in ("fused", "triton") and sizes.device == "cpu":
+    if name in ON_GPUS and sizes.device == "cpu":
         raise Skipped("Triton's interpreter is too slow for it")
     usual = weights_that_differ(name, sizes)
     with sdpa_kernel(SDPBackend.MATH):

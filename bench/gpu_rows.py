@@ -18,6 +18,7 @@ from bench.gpu_checks import check_rows
 from bench.gpu_setting import IMPLEMENTATIONS, Sizes, implementation_of
 from bench.sides import Side, dense, kept_in_last_pass, mixture, twin_hidden
 from moe_study.design.routing import Gate, Routing
+from moe_study.model.moe.experts.dispatch import ON_GPUS
 from moe_study.training.device import autocast
 from moe_study.training.loop import clip_gradients
 
@@ -77,7 +78,7 @@ def routing_of(name: str, hidden: int) -> Routing:
 @contextlib.contextmanager
 def chosen(implementation: str | None, sizes: Sizes) -> Iterator[None]:
     """Through that implementation, or, None, through whatever `dispatch` chooses."""
-    if implementation in ("fused", "triton") and sizes.device == "cpu":
+    if implementation in ON_GPUS and sizes.device == "cpu":
         raise Skipped("Triton's interpreter is too slow for it")
     with implementation_of(implementation) if implementation else contextlib.nullcontext():
         yield

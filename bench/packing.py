@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from bench.common import Results, Row, Skipped, open_results, options, ratio, spread
+from bench.targets import GPU
 from bench.tiny_runs import CommandFailed, Size, TinyRuns
 from moe_study.launch.local.slots import available_cores
 
@@ -78,7 +79,7 @@ def take_turns(tiny: TinyRuns, sides: Mapping[str, tuple[str, ...]], runs: int, 
 
 def gpu_rows(results: Results, tiny: TinyRuns, runs: int, rounds: int, sharing: Sequence[int]) -> None:
     """Seconds of one run at a time; of many at a time, and how the best of these compares; then of fewer at a time."""
-    name = f"gpu packing {runs} tiny runs"
+    name = f"{GPU}packing {runs} tiny runs"
 
     def seconds(number: int, mps: str) -> tuple[str, Row]:
         way = f"{number} at a time{', MPS' * (mps == 'on')}"

@@ -38,6 +38,7 @@ from bench.common import (
 from bench.peer_layers import CPU_PEERS, GPU_PEERS, Peer, Shape
 from bench.peer_transformers import TRANSFORMERS
 from bench.sides import PRECISIONS, Setting, Side, dense, mixture, random_input
+from bench.targets import GPU
 
 
 class FirstOutput(nn.Module):
@@ -131,7 +132,7 @@ def main() -> None:
     sizes = {name: (chosen[name], getattr(Setting, name)) for name in names if name != "device"}
     end = unusual(threads=(arguments.threads, 1), **sizes)
     results, rows = open_results(arguments, setting.device), comparisons(setting)
-    prefix = "gpu " if setting.device == "cuda" else ""
+    prefix = GPU if setting.device == "cuda" else ""
     for name in arguments.rows:
         if name in rows:
             results.measure(f"{prefix}peer {name}{end}", partial(compare, *rows[name], arguments.rounds, setting))

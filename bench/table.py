@@ -17,12 +17,11 @@ from typing import Any
 
 from bench.common import RESULTS
 from bench.machine import CHANGED, ROOT
-from bench.targets import TARGETS, target_of
+from bench.targets import GPU, TARGETS, target_of
 from moe_study.files import write_text_atomic
 
 OVER, WORSE, MISSING = "✗", "▲", "–"
 LEAST_CHANGE = 0.01  # of the older median; less is not a change even where nothing spreads (bytes)
-GPU_ROWS = "gpu "
 HEAD = f"""# Benchmark results
 
 Drawn by `python -m bench.table` from the JSON files in the folders beside it; `make bench` measures and draws.
@@ -91,7 +90,7 @@ def quartiles(name: str, newest: Measured) -> str:
 
 def rows_of(results: list[Measured], machine: str) -> list[str]:
     """The machine's targets in their order, measured or not, then everything else that was measured."""
-    wanted = [name for name in TARGETS if name.startswith(GPU_ROWS) != machine.startswith("cpu-")]
+    wanted = [name for name in TARGETS if name.startswith(GPU) != machine.startswith("cpu-")]
     found = [name for each in results for name in each.rows]
     return list(dict.fromkeys([*wanted, *found]))
 

@@ -10,6 +10,7 @@ class Target:
     what: str  # the ratio, or the seconds, in words
 
 
+GPU = "gpu "  # what the names of a GPU's rows begin with
 LAYER = "layer over its dense twin of equal active FLOPs"
 SEQUENCE = "layer with one decision a sequence over its dense twin"
 SKEW = "layer whose busiest experts take 4 times the mean load over one with even load"
@@ -75,11 +76,11 @@ def target_of(row: str) -> Target | None:
     Layers have to be cheap by either clock. Peers are judged by the clock on both cores, as people run them (on a
     GPU: by its clock); one thread's CPU seconds beside them are only looked at.
     """
-    timed_as_run = row.endswith(TWO_THREADS) or row.startswith("gpu ")
+    timed_as_run = row.endswith(TWO_THREADS) or row.startswith(GPU)
     name = row.removesuffix(TWO_THREADS)
-    if (peer := name.removeprefix("gpu ")).startswith("peer "):
+    if (peer := name.removeprefix(GPU)).startswith("peer "):
         chosen = SOFT_PEER if peer.startswith("peer soft-moe-pytorch soft 8x1") else PEER
         return chosen if timed_as_run else None
-    if name.startswith("gpu memory step "):
+    if name.startswith(f"{GPU}memory step "):
         return Target(1.50, 1.20, MEMORY)
     return TARGETS.get(name)

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
+from moe_study.model.moe.experts.operands import weights_of
 from moe_study.model.moe.experts.rows import by_block, sum_rows
 from moe_study.model.moe.experts.threads import in_threads
 
@@ -70,8 +71,8 @@ def chunked_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
 
 
 def _chunked_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
-    weights = experts.up_EDF, experts.up_bias_EF, experts.down_EFD, experts.down_bias_ED
-    y_ND: Tensor = _ChunkedFFN.apply(x_ND, plan.weight_P.to(x_ND.dtype), *weights, plan)  # type: ignore[no-untyped-call]
+    weight_P = plan.weight_P.to(x_ND.dtype)
+    y_ND: Tensor = _ChunkedFFN.apply(x_ND, weight_P, *weights_of(experts), plan)  # type: ignore[no-untyped-call]
     return y_ND
 
 

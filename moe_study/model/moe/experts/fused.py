@@ -14,7 +14,7 @@ Both passes are custom operators, opaque to torch.compile, which therefore does 
 needs Triton and is imported only where it is wanted; in Triton's interpreter it runs on the CPU.
 
 Shape suffixes: R blocks, P pairs of a block and an expert, N = R * block tokens, Q = P * block rows of expert input,
-D width, F hidden units, E experts, R1 = R + 1, S columns of ones.
+D width, F hidden units, E experts, R1 = R + 1.
 """
 
 from typing import Any
@@ -28,15 +28,15 @@ from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.fused_kernels import bias_gelu, combine, gather, hidden_gradient
 from moe_study.model.moe.experts.grouped_linear import column_sums
+from moe_study.model.moe.experts.operands import compact, present, room_for_gradients, weights_of
 from moe_study.model.precision import product_dtype
 
 
 def fused_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
     """See `dispatch.expert_ffn`. The sizes must be what torch's grouped product takes (`grouped_linear.aligned`)."""
     indices = plan.block_P, plan.weight_P.float(), plan.expert_P, plan.ends_E, plan.pair_P, plan.starts_R1
-    weights = experts.up_EDF, experts.up_bias_EF, experts.down_EFD, experts.down_bias_ED
     dtype = product_dtype(x_ND)
-    return _FusedFFN.apply(x_ND, *indices, plan.block, *weights, dtype, torch.is_grad_enabled())  # type: ignore
+    return _FusedFFN.apply(x_ND, *indices, plan.block, *weights_of(experts), dtype, torch.is_grad_enabled())  # type: ignore
 
 
 class _FusedFFN(torch.autograd.Function):
@@ -61,13 +61,9 @@ class _FusedFFN(torch.autograd.Function):
         keep: bool,
     ) -> Tensor:
         ctx.block, ctx.dtypes = block, (x_ND.dtype, up_EDF.dtype)
-        x_ND, up_EDF, down_EFD = (value.to(dtype).contiguous() for value in (x_ND, up_EDF, down_EFD))
-        up_bias_EF, down_bias_ED = (
-            value if value is None else value.contiguous() for value in (up_bias_EF, down_bias_ED)
-        )
         plan = block_P, weight_P.contiguous(), expert_P, ends_E, pair_P, starts_R1
-        experts = up_EDF, up_bias_EF, down_EFD, down_bias_ED
-        y_ND, x_QD, h_QF = _forward(x_ND, *plan, *experts, block, keep)
+        experts = compact((up_EDF, up_bias_EF, down_EFD, down_bias_ED), dtype)
+        y_ND, x_QD, h_QF = _forward(x_ND.to(dtype).contiguous(), *plan, *experts, block, keep)
         ctx.save_for_backward(*plan, *experts, x_QD, h_QF)
         return y_ND
 
@@ -77,9 +73,8 @@ class _FusedFFN(torch.autograd.Function):
         *plan_and_experts, x_QD, h_QF = ctx.saved_tensors
         grad_ND = grad_ND.to(x_QD.dtype).contiguous()
         x, weight, *experts = _backward(grad_ND, *plan_and_experts, x_QD, h_QF, ctx.block, *ctx.dtypes)
-        present = (value is not None for value in plan_and_experts[-4:])
-        up, up_bias, down, down_bias = (grad if there else None for grad, there in zip(experts, present, strict=True))
-        return x, None, weight, None, None, None, None, None, up, up_bias, down, down_bias, None, None
+        grads = present(experts, plan_and_experts[-4:])
+        return x, None, weight, None, None, None, None, None, *grads, None, None
 
 
 @torch.library.custom_op("moe_study::fused_ffn", mutates_args=())
@@ -143,7 +138,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, weight, up, up_bias, down and down_bias, the biases' without elements where there are none."""
     if not len(h_QF):
-        up, down = _room(up_EDF, up_bias_EF, experts_dtype), _room(down_EFD, down_bias_ED, experts_dtype)
+        up = room_for_gradients(up_EDF, up_bias_EF, experts_dtype)
+        down = room_for_gradients(down_EFD, down_bias_ED, experts_dtype)
         for grad in (*up, *down):
             grad.zero_()
         return torch.zeros_like(grad_ND, dtype=x_dtype), torch.zeros_like(weight_P), *up, *down
@@ -167,13 +163,9 @@ def _(  # type: ignore[no-untyped-def]
     grad_ND, block_P, weight_P, expert_P, ends_E, pair_P, starts_R1, up_EDF, up_bias_EF, down_EFD, down_bias_ED,
     x_QD, h_QF, block, x_dtype, experts_dtype,
 ):  # fmt: skip
-    up, down = _room(up_EDF, up_bias_EF, experts_dtype), _room(down_EFD, down_bias_ED, experts_dtype)
+    up = room_for_gradients(up_EDF, up_bias_EF, experts_dtype)
+    down = room_for_gradients(down_EFD, down_bias_ED, experts_dtype)
     return torch.empty_like(grad_ND, dtype=x_dtype), torch.empty_like(weight_P), *up, *down
-
-
-def _room(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """For the gradients of a weight and its bias, the latter without elements where there is none."""
-    return torch.empty_like(weight, dtype=dtype), weight.new_empty(0 if bias is None else bias.shape, dtype=dtype)
 
 
 def _bias_gradient(

@@ -19,7 +19,7 @@ def grouped_linear(x_QI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None, end
     dtype = product_dtype(x_QI)
     x_QI, weight_EIO = x_QI.to(dtype), weight_EIO.to(dtype)
     if _takes(x_QI, *weight_EIO.shape[1:]):
-        product = opaque_product if torch.compiler.is_compiling() else _product
+        product = _opaque_product if torch.compiler.is_compiling() else _product
         y_QO = product(x_QI, weight_EIO, ends_E)
     else:
         starts = [0, *ends_E.tolist()]
@@ -35,7 +35,7 @@ def _product(x_QI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("moe_study::grouped_product", mutates_args=())
-def opaque_product(x_QI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+def _opaque_product(x_QI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     """The grouped product as torch.compile sees it: one operator, whose operands keep their layout.
 
     Left to itself the compiler lays out the rows of a weight's gradient as it likes, and the product over groups of
@@ -44,7 +44,7 @@ def opaque_product(x_QI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     return _product(x_QI, weight_EIO, ends_E)
 
 
-@opaque_product.register_fake
+@_opaque_product.register_fake
 def _(x_QI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     return x_QI.new_empty(x_QI.shape[0], weight_EIO.shape[2])
 
@@ -68,13 +68,13 @@ def _backward(ctx: Any, grad_QO: Tensor) -> tuple[Tensor | None, Tensor | None, 
     wants_x, wants_weight, _ = ctx.needs_input_grad
     grad_QO = grad_QO.contiguous()
     return (
-        opaque_product(grad_QO, weight_EIO.mT, ends_E) if wants_x else None,
+        _opaque_product(grad_QO, weight_EIO.mT, ends_E) if wants_x else None,
         _opaque_weight_gradient(x_QI, grad_QO, ends_E) if wants_weight else None,
         None,
     )
 
 
-opaque_product.register_autograd(_backward, setup_context=_keep)
+_opaque_product.register_autograd(_backward, setup_context=_keep)
 
 
 class _AddBias(torch.autograd.Function):
@@ -93,7 +93,7 @@ class _AddBias(torch.autograd.Function):
         (ends_E,) = ctx.saved_tensors
         if not (grad_QO.is_cuda and _takes(grad_QO, grad_QO.shape[1])):
             return grad_QO, column_sums_by_bag(grad_QO, ends_E), None
-        return grad_QO, (opaque_column_sums if torch.compiler.is_compiling() else column_sums)(grad_QO, ends_E), None
+        return grad_QO, (_opaque_column_sums if torch.compiler.is_compiling() else column_sums)(grad_QO, ends_E), None
 
 
 def column_sums(y_QO: Tensor, ends_E: Tensor, weight_Q: Tensor | None = None) -> Tensor:
@@ -106,12 +106,12 @@ def column_sums(y_QO: Tensor, ends_E: Tensor, weight_Q: Tensor | None = None) ->
 
 
 @torch.library.custom_op("moe_study::column_sums", mutates_args=())
-def opaque_column_sums(y_QO: Tensor, ends_E: Tensor) -> Tensor:
-    """`column_sums` as torch.compile sees it; see `opaque_product`."""
+def _opaque_column_sums(y_QO: Tensor, ends_E: Tensor) -> Tensor:
+    """`column_sums` as torch.compile sees it; see `_opaque_product`."""
     return column_sums(y_QO.contiguous(), ends_E).contiguous()
 
 
-@opaque_column_sums.register_fake
+@_opaque_column_sums.register_fake
 def _(y_QO: Tensor, ends_E: Tensor) -> Tensor:
     return y_QO.new_empty(ends_E.shape[0], y_QO.shape[1])
 

@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.fused_kernels import combine
+from moe_study.model.moe.experts.operands import compact, present, room_for_gradients, weights_of
 from moe_study.model.moe.experts.triton_launch import RowTiles, weight_gradient
 from moe_study.model.precision import product_dtype
 
@@ -33,37 +34,17 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def triton_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts) -> Tensor:
-    """See `dispatch.expert_ffn`."""
-    inverse = plan.pair_P, plan.starts_R1
-    weights = experts.up_EDF, experts.up_bias_EF, experts.down_EFD, experts.down_bias_ED
-    return expert_ffn(x_ND, plan.block_P, plan.weight_P, plan.ends_E, *inverse, plan.block, *weights)
+    """See `dispatch.expert_ffn`.
 
-
-def expert_ffn(
-    x_ND: Tensor,
-    block_P: Tensor,
-    weight_P: Tensor,
-    ends_E: Tensor,
-    pair_P: Tensor,
-    starts_R1: Tensor,
-    block: int,
-    up_EDF: Tensor,
-    up_bias_EF: Tensor | None,
-    down_EFD: Tensor,
-    down_bias_ED: Tensor | None,
-) -> Tensor:
-    """Outputs (N, D), in autocast's precision where it is on; a token without pairs gets 0.
-
-    The plan is a `DispatchPlan`, field by field; its gate weights carry a gradient. Products are of bfloat16, float16
-    or float32 values (ValueError for others), summed in float32; float32 values are rounded to TF32 only
-    where torch.get_float32_matmul_precision() says so. Gradients come in the precision of what they belong to.
+    Products are of bfloat16, float16 or float32 values (ValueError for others), summed in float32; float32 values are
+    rounded to TF32 only where torch.get_float32_matmul_precision() says so. Gradients come in the precision of what
+    they belong to.
     """
     dtype = product_dtype(x_ND)
     if dtype not in DTYPES:
         raise ValueError(f"the Triton kernels take bfloat16, float16 or float32, not {dtype}")
-    plan = block_P, weight_P.float(), ends_E, pair_P, starts_R1, block
-    experts = up_EDF, up_bias_EF, down_EFD, down_bias_ED
-    return _ExpertFFN.apply(x_ND, *plan, *experts, dtype, torch.is_grad_enabled())  # type: ignore
+    indices = plan.block_P, plan.weight_P.float(), plan.ends_E, plan.pair_P, plan.starts_R1
+    return _ExpertFFN.apply(x_ND, *indices, plan.block, *weights_of(experts), dtype, torch.is_grad_enabled())  # type: ignore
 
 
 class _ExpertFFN(torch.autograd.Function):
@@ -87,12 +68,9 @@ class _ExpertFFN(torch.autograd.Function):
         keep: bool,
     ) -> Tensor:
         ctx.block, ctx.dtypes = block, (x_ND.dtype, up_EDF.dtype)
-        x_ND, up_EDF, down_EFD = (value.to(dtype).contiguous() for value in (x_ND, up_EDF, down_EFD))
-        up_bias_EF, down_bias_ED = (
-            value if value is None else value.contiguous() for value in (up_bias_EF, down_bias_ED)
-        )
+        x_ND = x_ND.to(dtype).contiguous()
         plan = block_P, weight_P.contiguous(), ends_E, pair_P, starts_R1
-        experts = up_EDF, up_bias_EF, down_EFD, down_bias_ED
+        experts = compact((up_EDF, up_bias_EF, down_EFD, down_bias_ED), dtype)
         y_ND, h_QF = _forward(x_ND, *plan, *experts, block, keep)
         ctx.save_for_backward(x_ND, *plan, *experts, h_QF)
         return y_ND
@@ -103,9 +81,8 @@ class _ExpertFFN(torch.autograd.Function):
         x_ND, *plan_and_experts, h_QF = ctx.saved_tensors
         grad_ND = grad_ND.to(x_ND.dtype).contiguous()
         x, weight, *experts = _backward(grad_ND, x_ND, *plan_and_experts, h_QF, ctx.block, *ctx.dtypes)
-        present = (value is not None for value in plan_and_experts[-4:])
-        up, up_bias, down, down_bias = (grad if there else None for grad, there in zip(experts, present, strict=True))
-        return x, None, weight, None, None, None, None, up, up_bias, down, down_bias, None, None
+        grads = present(experts, plan_and_experts[-4:])
+        return x, None, weight, None, None, None, None, *grads, None, None
 
 
 @torch.library.custom_op("moe_study::expert_ffn", mutates_args=())
@@ -165,10 +142,10 @@ def _backward(
     active_QF, grad_h_QF, grad_weight_P = tiles.hidden_gradient(
         grad_ND, block_P, down_EFD, down_bias_ED, weight_P, h_QF
     )
-    down, down_bias = _gradients(down_EFD, down_bias_ED, experts_dtype)
+    down, down_bias = room_for_gradients(down_EFD, down_bias_ED, experts_dtype)
     weight_gradient(active_QF, grad_ND, ends_E, down, down_bias, block, b_block_P=block_P, weight_P=weight_P)
     del active_QF
-    up, up_bias = _gradients(up_EDF, up_bias_EF, experts_dtype)
+    up, up_bias = room_for_gradients(up_EDF, up_bias_EF, experts_dtype)
     weight_gradient(x_ND, grad_h_QF, ends_E, up, up_bias, block, a_block_P=block_P)
     grad_x_QD = x_ND.new_empty(h_QF.shape[0], x_ND.shape[1])
     tiles.product(grad_h_QF, up_EDF.mT, grad_x_QD)
@@ -181,10 +158,6 @@ def _(  # type: ignore[no-untyped-def]
     grad_ND, x_ND, block_P, weight_P, ends_E, pair_P, starts_R1, up_EDF, up_bias_EF, down_EFD, down_bias_ED,
     h_QF, block, x_dtype, experts_dtype,
 ):  # fmt: skip
-    up, down = _gradients(up_EDF, up_bias_EF, experts_dtype), _gradients(down_EFD, down_bias_ED, experts_dtype)
+    up = room_for_gradients(up_EDF, up_bias_EF, experts_dtype)
+    down = room_for_gradients(down_EFD, down_bias_ED, experts_dtype)
     return torch.empty_like(x_ND, dtype=x_dtype), torch.empty_like(weight_P), *up, *down
-
-
-def _gradients(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Room for the gradients of a weight and its bias, the latter without elements where there is none."""
-    return torch.empty_like(weight, dtype=dtype), weight.new_empty(0 if bias is None else bias.shape, dtype=dtype)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -242,7 +243,7 @@ def test_torch_compile_makes_one_graph_with_the_same_results(function):
 @BOTH
 def test_the_number_of_pairs_may_change_without_compiling_again(function):
     torch.compiler.reset()
-    graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    graphs = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(function, backend=graphs, fullgraph=True)
     problem = Problem(random(20, 3, 0.5), 16, 20, True, 1, torch.float32)
     for share in (0.5, 0.3, 0.7, 0.4):
