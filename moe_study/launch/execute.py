@@ -49,6 +49,7 @@ TRAINING = Job(
         "moe_study.model.loss_kernels",
         "moe_study.model.moe.experts.fused",
         "moe_study.model.moe.experts.triton_experts",
+        "moe_study.model.moe.routing.top_k_kernel",
     ),
 )
 

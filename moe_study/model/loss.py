@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_study.model.precision import has_triton, product_dtype
+from moe_study.model.precision import HAS_TRITON, product_dtype
 
 IGNORED = -1  # target that the loss leaves out
 CPU_LOGITS = 1 << 25  # logits at a time: 134 MB, and as much for their gradient
@@ -97,7 +97,7 @@ def _chunks(
     """Loss of each row, and the gradients of their sum by x and by the head; without rows where not wanted."""
     rows = x_ND.shape[0]
     precise = _accumulator(x_ND.dtype)
-    loss_of = _by_kernel if x_ND.is_cuda and precise is torch.float32 and has_triton() else _by_operators
+    loss_of = _by_kernel if x_ND.is_cuda and precise is torch.float32 and HAS_TRITON else _by_operators
     loss_N = x_ND.new_empty(rows, dtype=precise)
     grad_x_ND = torch.empty_like(x_ND[: rows if wants_x else 0])
     grad_head_VD = torch.zeros_like(head_VD[: head_VD.shape[0] if wants_head else 0], dtype=precise)

@@ -22,7 +22,7 @@ from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.grouped import grouped_ffn
 from moe_study.model.moe.experts.grouped_linear import aligned
-from moe_study.model.precision import has_triton, product_dtype
+from moe_study.model.precision import HAS_TRITON, product_dtype
 
 ON_GPUS = ("fused", "triton")  # written in Triton
 Implementation = Callable[[Tensor, DispatchPlan, Experts], Tensor]
@@ -38,7 +38,7 @@ def expert_ffn(x_ND: Tensor, plan: DispatchPlan, experts: Experts, choice: str) 
 
 def check_installed(choice: str) -> None:
     """ConfigError if the implementation that `choice` names is not to be had."""
-    if choice in ON_GPUS and not has_triton():
+    if choice in ON_GPUS and not HAS_TRITON:
         raise ConfigError(
             f"run.dispatch={choice} needs the package triton, which is not installed; use auto or grouped"
         )
@@ -54,7 +54,7 @@ def implementation(x_ND: Tensor, experts: Experts, choice: str) -> Implementatio
             return triton_ffn
         # Of other precisions torch has no kernel that takes all groups at once.
         at_once = dtype is torch.bfloat16 and aligned(dtype, *experts.up_EDF.shape[1:])
-        if choice != "grouped" and at_once and has_triton():
+        if choice != "grouped" and at_once and HAS_TRITON:
             from moe_study.model.moe.experts.fused import fused_ffn
 
             return fused_ffn

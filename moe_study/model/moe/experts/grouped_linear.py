@@ -96,12 +96,9 @@ class _AddBias(torch.autograd.Function):
         return grad_QO, (_opaque_column_sums if torch.compiler.is_compiling() else column_sums)(grad_QO, ends_E), None
 
 
-def column_sums(y_QO: Tensor, ends_E: Tensor, weight_Q: Tensor | None = None) -> Tensor:
-    """(Weighted) sums (E, O) over each expert's rows, as a product with ones: a GPU sums with its matrix units."""
-    step = 16 // y_QO.element_size()
-    ones_QS = y_QO.new_ones(y_QO.shape[0], step)
-    if weight_Q is not None:
-        ones_QS = weight_Q.to(y_QO.dtype).unsqueeze(1) * ones_QS
+def column_sums(y_QO: Tensor, ends_E: Tensor) -> Tensor:
+    """Sums (E, O) over each expert's rows, as a product with ones: a GPU sums with its matrix units."""
+    ones_QS = y_QO.new_ones(y_QO.shape[0], 16 // y_QO.element_size())
     return F.grouped_mm(ones_QS.mT, y_QO, offs=ends_E)[:, 0]
 
 

@@ -13,6 +13,7 @@ from moe_study.design.routing import BY_PROBABILITY, ChoiceScope, Gate, Routing,
 from moe_study.design.selections import choice_slots
 from moe_study.model.forward_pass import ONE_PROCESS, Reducer
 from moe_study.model.moe.routing.gate import RoutingDecision, gate_weights
+from moe_study.model.moe.routing.top_k import top_k
 
 
 class Rule(nn.Module):
@@ -49,7 +50,7 @@ class TopK(Rule):
 
     def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
         logits_RE = logits_BJE.flatten(0, 1)
-        return self.decide(logits_RE, self.scores(logits_RE, bias_E).topk(self.k, 1).indices)
+        return self.decide(logits_RE, top_k(self.scores(logits_RE, bias_E), self.k))
 
     def scores(self, logits_RE: Tensor, bias_E: Tensor | None) -> Tensor:
         """`bias_E` moves the choice and not the weights (loss-free balancing, 2408.15664, eq. 3)."""

@@ -265,7 +265,7 @@ def test_a_choice_holds_where_it_can_run() -> None:
 
 
 def test_a_choice_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "has_triton", lambda: False)
+    monkeypatch.setattr(dispatch, "HAS_TRITON", False)
     for choice in dispatch.ON_GPUS:
         with pytest.raises(ConfigError, match=rf"run\.dispatch={choice} needs the package triton"):
             dispatch.check_installed(choice)

@@ -100,10 +100,10 @@ def test_every_kernel_between_grouped_products_compiles_for_hopper(
     y_ND = fused_ffn(x_ND, plan, Experts(experts, 768, 384, bias).to(torch.bfloat16))
     y_ND.backward(torch.zeros_like(y_ND))
     assert [name for name, _ in launched] == [
-        "gather_kernel",
+        "spread_kernel",
         "bias_gelu_kernel",
         "combine_kernel",
-        "gather_kernel",
+        "spread_kernel",
         "hidden_gradient_kernel",
         "combine_kernel",
     ]

@@ -105,13 +105,14 @@ class Problem:
         )
         return [y_ND.detach(), *grads]
 
-    def operands(self, module: Any) -> list[Any]:
-        """What the operator of the forward pass of `module` takes, up to `keep`."""
+    def operands(self, module: Any) -> tuple[list[Tensor | None], list[Any]]:
+        """The tensors that the operator of the forward pass of `module` takes, and what follows them up to `keep`."""
         plan, experts = self.plan, self.experts
         values = [self.x_ND, plan.block_P, plan.weight_P, *[plan.expert_P] * (module is fused)]
         values += [plan.ends_E, plan.pair_P, plan.starts_R1]
         values += [experts.up_EDF, experts.up_bias_EF, experts.down_EFD, experts.down_bias_ED]
-        return [*(value if value is None else value.detach() for value in values), plan.block]
+        tensors = [value if value is None else value.detach() for value in values]
+        return tensors, [plan.block, *[self.x_ND.dtype] * (module is fused)]
 
 
 def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
@@ -196,7 +197,8 @@ def test_inputs_may_lie_in_memory_in_any_order(function):
 @pytest.mark.parametrize(("module", "function"), [(triton_experts, triton_ffn), (fused, fused_ffn)])
 def test_without_gradients_nothing_is_kept(module, function):
     problem = Problem(takes(3, 5), 16, 20, True, 2, torch.float32)
-    kept, not_kept = (module._forward(*problem.operands(module), keep) for keep in (True, False))
+    tensors, others = problem.operands(module)
+    kept, not_kept = (module._forward(*tensors, *others, keep) for keep in (True, False))
     assert {len(rows) for rows in kept[1:]} == {16} and {len(rows) for rows in not_kept[1:]} == {0}
     assert torch.equal(kept[0], not_kept[0])
     with torch.no_grad():
@@ -220,10 +222,10 @@ class NoReading(TorchDispatchMode):
 def test_no_value_is_read_by_the_host():
     problem = Problem(random(20, 3, 0.5), 16, 16, True, 1, torch.float32)
     forward, backward = triton_experts._forward._init_fn, triton_experts._backward._init_fn  # what the operators run
-    operands = problem.operands(triton_experts)
+    tensors, (block,) = problem.operands(triton_experts)
     with NoReading():
-        _, h_QF = forward(*operands, True)
-        backward(problem.grad_ND, *operands[:-1], h_QF, operands[-1], torch.float32, torch.float32)
+        _, h_QF = forward(*tensors, block, True)
+        backward(problem.grad_ND, *tensors, h_QF, block, torch.float32, torch.float32)
         with pytest.raises(AssertionError):
             h_QF.sum().item()
 
@@ -261,9 +263,9 @@ def test_the_number_of_pairs_may_change_without_compiling_again(function):
 def test_the_operators_are_what_they_are_registered_as(module, bias):
     problem = Problem(random(12, 3, 0.5), 16, 20, bias, 3, torch.float32)
     checks = ("test_schema", "test_faketensor")
-    *operands, block = problem.operands(module)
-    torch.library.opcheck(module._forward, (*operands, block, True), test_utils=checks)
-    _, *kept = module._forward(*operands, block, True)
-    read = operands[1:] if module is fused else operands  # the rows that it kept are the tokens
-    backward = (problem.grad_ND, *read, *kept, block, torch.float32, torch.float32)
+    tensors, others = problem.operands(module)
+    torch.library.opcheck(module._forward, (*tensors, *others, True), test_utils=checks)
+    _, *kept = module._forward(*tensors, *others, True)
+    read = tensors[1:] if module is fused else tensors  # the rows that it kept are the tokens
+    backward = (problem.grad_ND, *read, *kept, others[0], torch.float32, torch.float32)
     torch.library.opcheck(module._backward, backward, test_utils=checks)
