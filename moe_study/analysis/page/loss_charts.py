@@ -22,12 +22,10 @@ from moe_study.analysis.page.charts import (
     quantity,
     zoom,
 )
-from moe_study.analysis.plots.loss import one_kind
+from moe_study.analysis.plots.loss import EARLY, LATE, minus_reference, one_kind, run_lengths
 from moe_study.analysis.study import Part
 
 MOST_STEPS = 200  # of one curve
-EARLY = 0.15  # of training, whose losses would make the rest flat
-LATE = 0.2  # of training, after which differences are drawn
 
 
 def add_loss_charts(charts: Charts, part: Part) -> None:
@@ -46,12 +44,11 @@ def _add_curves(charts: Charts, part: Part) -> None:
     kind, long = one_kind(part.curves)
     most = int(long.groupby("key").size().max())
     names = dict(zip([look.label for look in charts.looks], charts.names, strict=True))
-    thin = _thinned(long.dropna(subset="loss"))
+    thin = _thinned(long.dropna(subset="loss").assign(gap=lambda told: minus_reference(told, part.reference)))
     rows = pd.DataFrame({"name": thin["label"].map(names), "seed": thin["seed"].astype(int)})
     rows = rows.assign(tokens=thin["tokens"].astype(float), loss=thin["loss"].astype(float))
-    base = thin[thin["label"] == part.reference].set_index(["seed", "step"])["loss"]
-    of_base = base.reindex(pd.MultiIndex.from_frame(thin[["seed", "step"]])).to_numpy()
-    rows["gap"] = np.where(rows["tokens"] >= LATE * rows["tokens"].max(), rows["loss"] - of_base, np.nan)
+    paired = rows["tokens"][thin["gap"].notna() & (thin["label"] != part.reference)].max()
+    rows["gap"] = thin["gap"].where(rows["tokens"] >= LATE * paired)
     notes = [f"{kind} loss", "thick: mean over the seeds shown; thin: seeds" if len(charts.seeds) > 1 else "one seed"]
     if most > MOST_STEPS:
         notes.append(f"{MOST_STEPS} of up to {most} logged steps of each run, evenly spread")
@@ -59,7 +56,7 @@ def _add_curves(charts: Charts, part: Part) -> None:
         Chart(
             f"{charts.prefix}curves",
             "Loss over training",
-            _curves(charts, "loss", f"loss, {NATS}", _span(rows)),
+            _curves(charts, "loss", f"loss, {NATS}", _span(thin)),
             f"Lines: {kind} loss of every point over training tokens. Its last values stand in the table of points.",
             notes,
         ),
@@ -71,8 +68,9 @@ def _add_curves(charts: Charts, part: Part) -> None:
                 f"{charts.prefix}gaps",
                 "Loss over training, minus that of the reference",
                 _curves(charts, "gap", f"minus {names[part.reference]}, {NATS}", None),
-                f"Lines: {kind} loss of every point minus that of {names[part.reference]} at the same seed and step.",
-                [f"paired with {names[part.reference]} by seed and step; after the first fifth of training"],
+                f"Lines: {kind} loss of every point minus that of {names[part.reference]}, of the same seed after as"
+                " many tokens.",
+                [f"paired with {names[part.reference]} by seed and tokens; after the first fifth of what both saw"],
             )
         )
 
@@ -86,10 +84,9 @@ def _thinned(long: pd.DataFrame) -> pd.DataFrame:
     return long[(last - place) % step == 0]
 
 
-def _span(rows: pd.DataFrame) -> tuple[float, float]:
-    """What is seen first of the losses: the early ones lie beyond."""
-    late = rows[rows["tokens"] >= EARLY * rows["tokens"].max()]["loss"]
-    low, high = float(rows["loss"].min()), float(late.max() if len(late) else rows["loss"].max())
+def _span(long: pd.DataFrame) -> tuple[float, float]:
+    """What is seen first of the losses: each run's early ones may lie beyond."""
+    low, high = float(long["loss"].min()), float(long["loss"][long["tokens"] >= EARLY * run_lengths(long)].max())
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 

@@ -27,6 +27,8 @@ COST_NAMES = {
     "executed_flops_per_token": "forward FLOPs per token",
     "train_seconds": "training time, seconds",
 }
+EARLY = 0.15  # of a run, whose losses would make the rest flat
+LATE = 0.2  # of training, after which differences over training are drawn
 WIDE = 3  # seeds from which on a t interval is drawn; below it, the seeds themselves
 CROWDED = 10  # points beyond which perplexities are drawn without their spread
 LANE = 10  # printer's points between points of one cost
@@ -229,30 +231,28 @@ def _draw_bar(axes: Axes, bar: _Bar, y: float) -> None:
 def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
     """Left: loss over training, mean over seeds (band: from the lowest seed to the highest).
 
-    Right: the same minus the reference's, seed by seed, after the first fifth of training. Validation loss where
-    it was measured at least four times, else the training loss, smoothed.
+    Right: the same minus the reference's, seed by seed, after the first fifth of what both were trained on. Validation
+    loss where it was measured at least four times, else the training loss, smoothed.
     """
     reference = part.reference
     kind, long = one_kind(part.curves)
+    long = long.assign(gap=minus_reference(long, reference))
+    paired = long[long["label"] != reference].dropna(subset="gap")["tokens"].max()  # NaN where nothing is paired
     with house_style():
         figure = new_figure(8.6, _height(len(styles)))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1))
         last = long["tokens"].max()
-        base = long[long["label"] == reference].set_index(["seed", "step"])["loss"]
         ends: dict[str, float] = {}
         for name, style in styles.items():
             own = long[long["label"] == name]
             if not len(own):
                 continue
             _curve(left, own, "loss", style)
-            joined = own.assign(gap=own["loss"].to_numpy() - base.reindex(_seed_steps(own)).to_numpy())
-            late = joined.dropna(subset="gap")
-            late = late[late["tokens"] >= 0.2 * last]
+            late = own[own["tokens"] >= LATE * paired].dropna(subset="gap")
             if len(late):
                 _curve(right, late, "gap", style)
-                ends[name] = late[late["step"] == late["step"].max()]["gap"].mean()
-        early = long[(long["tokens"] >= 0.15 * last)]["loss"]
-        floor, top = long["loss"].min(), early.max() if len(early) else long["loss"].max()
+                ends[name] = late[late["tokens"] == late["tokens"].max()]["gap"].mean()
+        floor, top = long["loss"].min(), long["loss"][long["tokens"] >= EARLY * run_lengths(long)].max()
         left.set_ylim(floor - 0.06 * (top - floor), top + 0.04 * (top - floor))
         left.set_ylabel(f"{kind} loss, nats per token")
         right.set_ylabel(f"minus that of {reference}, nats")
@@ -262,7 +262,8 @@ def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
         left.set_xlim(0, last)
-        right.set_xlim(0.2 * last, last)
+        if paired > 0:
+            right.set_xlim(LATE * paired, paired)
         band = "bands: from the lowest seed to the highest" if long["seed"].nunique() > 1 else "one seed"
         title(figure, "Loss over training", band + mark_note(part.table))
         labels_at_right(right, ends, styles)
@@ -279,15 +280,32 @@ def one_kind(curves: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     return "training (smoothed)", train.assign(loss=smooth)
 
 
+def run_lengths(long: pd.DataFrame) -> pd.Series:
+    """Tokens at the last row of each row's run."""
+    return long.groupby("key")["tokens"].transform("max")
+
+
+def minus_reference(long: pd.DataFrame, reference: str) -> np.ndarray:
+    """Loss minus the reference's of the same seed after as many tokens, for each row of curves of one kind.
+
+    Between tokens at which the reference was logged its loss is taken on a straight line (points may differ in their
+    batch); NaN before and after those, and for a seed that the reference has not.
+    """
+    gap_L = np.full(len(long), np.nan)
+    known = long[(long["label"] == reference) & long["loss"].notna()].sort_values("tokens")
+    seed_L, tokens_L = long["seed"].to_numpy(), long["tokens"].to_numpy(dtype=float)
+    for seed, base in known.groupby("seed"):
+        own_L = seed_L == seed
+        there = np.interp(tokens_L[own_L], base["tokens"], base["loss"], left=np.nan, right=np.nan)
+        gap_L[own_L] = long["loss"].to_numpy()[own_L] - there
+    return gap_L
+
+
 def _curve(axes: Axes, long: pd.DataFrame, column: str, style: PointStyle) -> None:
     by_step = long.groupby("tokens")[column]
     mean, low, high = by_step.mean(), by_step.min(), by_step.max()
     axes.fill_between(mean.index, low, high, color=style.colour, alpha=0.13, lw=0)
     axes.plot(mean.index, mean, color=style.colour, ls=style.line)
-
-
-def _seed_steps(long: pd.DataFrame) -> pd.MultiIndex:
-    return pd.MultiIndex.from_frame(long[["seed", "step"]])
 
 
 def _height(labels: int) -> float:
