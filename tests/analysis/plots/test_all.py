@@ -1,7 +1,6 @@
 import copy
 import dataclasses
 import itertools
-import math
 import warnings
 
 import matplotlib as mpl
@@ -16,7 +15,7 @@ from moe_study.analysis.frame import load_frame
 from moe_study.analysis.plots import all as all_plots
 from moe_study.analysis.plots.all import draw_all, figures
 from moe_study.analysis.plots.experts import share_by_domain, share_over_training
-from moe_study.analysis.plots.loss import loss_curves, minus_reference, paired_differences, perplexity_against_cost
+from moe_study.analysis.plots.loss import loss_curves, paired_differences, perplexity_against_cost
 from moe_study.analysis.plots.style import COLOURS, EXPERTS, GREYS, chosen_layers, point_styles, spread
 from moe_study.analysis.study import study_of
 from moe_study.design.routing import Routing
@@ -219,21 +218,6 @@ def test_loss_curves_end_at_the_losses_and_differences_of_the_table(part, styles
         gap = lines_of(right, styles[name].colour)[0]
         assert gap.get_ydata()[-1] == pytest.approx(table.loc[name, "difference"])
     assert left.get_ylabel() == "validation loss, nats per token"
-
-
-def test_differences_over_training_are_paired_by_seed_and_tokens_whatever_the_batch():
-    """The reference logs every 100 tokens and ends at 400; the other every 150, on another line for each seed."""
-
-    def curve(label: str, seed: int, tokens: list[int], loss: list[float]) -> pd.DataFrame:
-        steps = range(1, len(tokens) + 1)
-        return pd.DataFrame({"label": label, "seed": seed, "step": steps, "tokens": tokens, "loss": loss})
-
-    reference = [curve("a", seed, [100, 200, 300, 400], [4 + seed, 3 + seed, 2.5, math.nan]) for seed in (0, 1)]
-    other = [curve("b", seed, [150, 300, 450], [3.0, 3.0, 3.0]) for seed in (0, 1, 2)]
-    long = pd.concat([*other, *reference])
-    gap_L = minus_reference(long, "a")
-    by_hand = [3 - 3.5, 3 - 2.5, math.nan, 3 - 4.5, 3 - 2.5, math.nan, *[math.nan] * 3, *[0, 0, 0, math.nan] * 2]
-    np.testing.assert_allclose(gap_L, by_hand)
 
 
 def test_curves_of_points_that_share_no_number_of_tokens_are_drawn_all_the_same(part, styles):
