@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench import step
 from bench.common import Row, Skipped
-from bench.gpu_setting import IMPLEMENTATIONS, Sizes, implementation_of
+from bench.gpu_setting import IMPLEMENTATIONS, Sizes, float32_products, implementation_of
 from bench.sides import mixture
 from bench.tiny_runs import Size, TinyRuns
 from moe_study.design.routing import Gate, Routing, Selection
@@ -91,15 +91,11 @@ def agreement(name: str, precision: str, sizes: Sizes) -> Row:
     """The largest difference from the loop in float64 over all plans, values and gradients, over the tolerance."""
     if precision == "tf32" and sizes.device == "cpu":
         raise Skipped("a CPU has no TF32")
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        errors = {}
+    errors = {}
+    with implementation_of(name) as function, float32_products(precision):
         for load, plan in plans(sizes.device, sizes.check_tokens).items():
             problem = Problem(plan, DTYPES[precision], sizes.device)
-            with implementation_of(name) as function:
-                errors[load] = distance(problem.results(function), problem.results_of_loop())
-    finally:
-        torch.set_float32_matmul_precision("highest")
+            errors[load] = distance(problem.results(function), problem.results_of_loop())
     return verdict(max(errors.values()), TOLERANCE[precision], errors=errors)
 
 

@@ -15,7 +15,7 @@ import torch
 from bench import memory, nanogpt_dense, step
 from bench.common import Row, Skipped, flanked, milliseconds, model_config, ratio, seconds_of, take_turns
 from bench.gpu_checks import check_rows
-from bench.gpu_setting import IMPLEMENTATIONS, Sizes, implementation_of
+from bench.gpu_setting import IMPLEMENTATIONS, Sizes, float32_products, implementation_of
 from bench.sides import Side, dense, kept_in_last_pass, mixture, twin_hidden
 from moe_study.design.routing import Gate, Routing
 from moe_study.model.moe.experts.dispatch import ON_GPUS
@@ -60,13 +60,18 @@ def all_rows(sizes: Sizes, nanogpt: Path | None) -> Rows:
         for implementation in (None, *OTHERS):
             rows |= layer_row(name, implementation, True, sizes)
     rows |= step_rows(sizes, compiled=True)
+    for name in MIXTURES:
+        for precision in ("tf32", "fp32"):
+            for implementation in (None, "grouped", "fused"):
+                rows |= layer_row(name, implementation, False, sizes, precision)
     rows |= tile_rows(sizes)
     return rows
 
 
-def layer_row(name: str, implementation: str | None, compiled: bool, sizes: Sizes) -> Rows:
+def layer_row(name: str, implementation: str | None, compiled: bool, sizes: Sizes, precision: str = "bf16") -> Rows:
     ending = f", {implementation}" * bool(implementation) + ", compiled" * compiled
-    return {f"layer {name}{ending}": partial(layer_over_dense, name, implementation, compiled, sizes)}
+    ending += f", {precision}" * (precision != "bf16")
+    return {f"layer {name}{ending}": partial(layer_over_dense, name, implementation, compiled, sizes, precision)}
 
 
 def routing_of(name: str, hidden: int) -> Routing:
@@ -84,12 +89,12 @@ def chosen(implementation: str | None, sizes: Sizes) -> Iterator[None]:
         yield
 
 
-def layer_over_dense(name: str, implementation: str | None, compiled: bool, sizes: Sizes) -> Row:
+def layer_over_dense(name: str, implementation: str | None, compiled: bool, sizes: Sizes, precision: str) -> Row:
     """A mixture layer over its dense twin, forward and backward."""
-    setting = sizes.layer()
+    setting = replace(sizes.layer(), precision="bf16" if precision == "bf16" else "fp32")
     routing = routing_of(name, setting.dense_hidden)
     hidden = twin_hidden(routing, setting)
-    with chosen(implementation, sizes):
+    with chosen(implementation, sizes), float32_products(precision):
         side, twin = mixture(routing, setting), dense(hidden, setting)
         if compiled:
             side.module.compile(backend=sizes.backend)

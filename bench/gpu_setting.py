@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from unittest import mock
 
+import torch
+
 from bench.sides import Setting as LayerSetting
 from bench.step import Setting as StepSetting
 from moe_study.model.moe.experts import dispatch
@@ -25,6 +27,17 @@ def implementation_of(name: str) -> Iterator[Implementation]:
         from moe_study.model.moe.experts.triton_experts import triton_ffn as function
     with mock.patch.object(dispatch, "implementation", lambda x_ND, experts, choice: function):
         yield function
+
+
+@contextlib.contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Within this context products of float32 values round their inputs if `precision` is tf32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ experts in float64:
 
 - chunked (CPU, float32 and float64): expert after expert, in pieces that stay in the cache.
 - fused (GPU, bfloat16): torch's grouped product, with kernels of our own between the products.
+- triton (GPU, other precisions and sizes): kernels of our own, with the gather fused into the products.
 - grouped (every device and precision): torch's grouped product between torch's other operators.
-- triton (GPU, if chosen): kernels of our own, with the gather fused into the products.
 
 Shape suffixes: N tokens, D width.
 """
@@ -47,16 +47,16 @@ def check_installed(choice: str) -> None:
 def implementation(x_ND: Tensor, experts: Experts, choice: str) -> Implementation:
     """What runs for this device, precision and size: the choice, or what is fastest as far as it was measured."""
     device, dtype = x_ND.device.type, product_dtype(x_ND)
-    if device == "cuda":
-        if choice == "triton" and dtype is not torch.float64:
-            from moe_study.model.moe.experts.triton_experts import triton_ffn
-
-            return triton_ffn
-        # Of other precisions torch has no kernel that takes all groups at once.
+    if choice == "grouped":
+        return grouped_ffn
+    if device == "cuda" and HAS_TRITON and dtype is not torch.float64:
+        # Of other precisions torch has no kernel that takes all groups at once: it waits, and loops over experts.
         at_once = dtype is torch.bfloat16 and aligned(dtype, *experts.up_EDF.shape[1:])
-        if choice != "grouped" and at_once and HAS_TRITON:
+        if at_once and choice != "triton":
             from moe_study.model.moe.experts.fused import fused_ffn
 
             return fused_ffn
-    is_full = dtype in (torch.float32, torch.float64)
-    return chunked_ffn if choice != "grouped" and device == "cpu" and is_full else grouped_ffn
+        from moe_study.model.moe.experts.triton_experts import triton_ffn
+
+        return triton_ffn
+    return chunked_ffn if device == "cpu" and dtype in (torch.float32, torch.float64) else grouped_ffn

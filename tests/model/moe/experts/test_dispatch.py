@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -256,6 +257,27 @@ def test_the_cpu_s_own_implementation_is_left_under_autocast() -> None:
     assert dispatch.implementation(x_ND.bfloat16(), EIGHT, "auto") is grouped_ffn
     with torch.autocast("cpu", torch.bfloat16):
         assert dispatch.implementation(x_ND, EIGHT, "auto") is grouped_ffn
+
+
+@pytest.mark.parametrize(
+    ("dtype", "choice", "hidden", "expected"),
+    [
+        (torch.bfloat16, "auto", 16, "fused_ffn"),
+        (torch.bfloat16, "auto", 12, "triton_ffn"),  # no multiple of 16 bytes
+        (torch.bfloat16, "triton", 16, "triton_ffn"),
+        (torch.bfloat16, "grouped", 16, "grouped_ffn"),
+        (torch.float32, "auto", 16, "triton_ffn"),
+        (torch.float32, "fused", 16, "triton_ffn"),
+        (torch.float16, "auto", 16, "triton_ffn"),
+        (torch.float64, "triton", 16, "grouped_ffn"),
+    ],
+)
+def test_what_a_gpu_runs_goes_by_precision_and_size(dtype, choice, hidden, expected, monkeypatch) -> None:
+    pytest.importorskip("triton")
+    x_ND = SimpleNamespace(device=torch.device("cuda"), dtype=dtype)  # all that is asked of a tensor
+    assert dispatch.implementation(x_ND, Experts(2, 16, hidden, bias=True), choice).__name__ == expected
+    monkeypatch.setattr(dispatch, "HAS_TRITON", False)
+    assert dispatch.implementation(x_ND, Experts(2, 16, hidden, bias=True), choice) is grouped_ffn
 
 
 def test_a_choice_holds_where_it_can_run() -> None:
