@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from moe_study.analysis.format import APART_MARK, LEAK_MARK
+from moe_study.analysis.format import APART_MARK, LEAK_MARK, natural
 from moe_study.analysis.frame import done, each
 from moe_study.files import atomic_file
 
@@ -86,7 +86,7 @@ def point_styles(frame: pd.DataFrame, apart: Collection[str] = ()) -> dict[str, 
     """One style for each label: dense points in greys by size, the others in colours by name; `apart` are marked."""
     points = done(frame).drop_duplicates("label")
     dense = points[points["routing.selection"] == "dense"].sort_values(["num_params", "label"])
-    routed = points[points["routing.selection"] != "dense"].sort_values("label")
+    routed = points[points["routing.selection"] != "dense"].sort_values("label", key=lambda label: label.map(natural))
     styles = {}
     for place, point in enumerate(each(dense)):
         # The largest is black; few points take the ends of the scale.

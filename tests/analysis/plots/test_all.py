@@ -304,6 +304,12 @@ def test_spread_keeps_order_and_gap_and_moves_nothing_without_need():
     assert moved[:3].mean() == pytest.approx(0.2 / 3)  # least squares keeps the mean of a block
 
 
+def test_points_stand_in_the_order_of_the_numbers_in_their_names(frame):
+    named = frame[frame["label"] == "token top-2"].iloc[[0] * 4]
+    named = named.assign(label=[f"token top-2, width {width}" for width in (128, 64, 1024, 256)])
+    assert [name.rsplit(" ", 1)[1] for name in point_styles(named)] == ["64", "128", "256", "1024"]
+
+
 def test_a_style_is_that_of_the_point_whatever_else_is_drawn_with_it(frame, styles):
     again = point_styles(frame.sample(frac=1, random_state=0))
     assert again == styles
