@@ -14,6 +14,7 @@ N(0, std / sqrt(2 * layers)), biases 0, LayerNorm 1; std is `ModelConfig.weight_
 
 import hashlib
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -53,13 +54,18 @@ def init_normal_(tensor: Tensor, std: float, name: str, seed: int, expert: int =
 
 
 def init_experts_(stack: Tensor, std: float, name: str, seed: int, transpose: bool = False) -> Tensor:
-    """Fill stacked weights (E, ...) in place, every expert from its own stream.
+    """Fill stacked weights (E, ...) in place, every expert from its own stream, on torch's number of threads.
 
     `name` is the dense weight's, such as blocks.0.ffn.up.weight. With `transpose`, each slice holds the
     transposed weight of nn.Linear, (inputs, outputs).
     """
-    for expert, weight in enumerate(stack.detach()):
-        init_normal_(weight.mT if transpose else weight, std, name, seed, expert)
+    weights = stack.detach()
+
+    def fill(expert: int) -> None:
+        init_normal_(weights[expert].mT if transpose else weights[expert], std, name, seed, expert)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # numpy lets go of the interpreter while it draws
+        list(threads.map(fill, range(len(stack))))
     return stack
 
 

@@ -131,6 +131,17 @@ def test_an_expert_starts_equal_whatever_their_number_and_the_first_is_the_dense
     assert torch.equal(untransposed, few.mT)
 
 
+def test_experts_are_drawn_alike_on_any_number_of_threads() -> None:
+    before, drawn = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            drawn.append(init_experts_(torch.empty(7, 8, 16), 0.1, "up", seed=1))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*drawn)
+
+
 def test_experts_that_are_parameters_can_be_filled() -> None:
     stack = nn.Parameter(torch.full((2, 3, 4), torch.nan))
     Initialiser(0, MODEL).experts_(stack, "blocks.0.ffn.down.weight", residual=True)
