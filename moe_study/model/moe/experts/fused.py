@@ -180,5 +180,5 @@ def _weight_by_token(
 ) -> Tensor:
     """Each token's gate weight of each expert, 0 of those that it does not go to: (N, E)."""
     weight_RE = weight_P.new_zeros(blocks, experts)
-    weight_RE.view(-1).scatter_(0, block_P * experts + expert_P, weight_P)
+    weight_RE.view(-1).scatter_add_(0, block_P * experts + expert_P, weight_P)
     return weight_RE.repeat_interleave(block, 0) if block > 1 else weight_RE

@@ -7,6 +7,7 @@ Shape suffixes: R blocks, P pairs of a block and an expert, N tokens, D width, F
 """
 
 import copy
+import dataclasses
 import math
 from typing import Any
 
@@ -19,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from moe_study.model.moe.experts import fused, triton_experts
 from moe_study.model.moe.experts.dispatch import Implementation
-from moe_study.model.moe.experts.dispatch_plan import DispatchPlan
+from moe_study.model.moe.experts.dispatch_plan import DispatchPlan, make_dispatch_plan
 from moe_study.model.moe.experts.experts import Experts
 from moe_study.model.moe.experts.fused import fused_ffn
 from moe_study.model.moe.experts.triton_experts import triton_ffn
+from moe_study.model.moe.routing.gate import RoutingDecision
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BOTH = pytest.mark.parametrize("function", [triton_ffn, fused_ffn])
@@ -135,6 +137,15 @@ def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float)
 @pytest.mark.parametrize("mask", MASKS)
 def test_values_and_gradients_are_those_of_a_loop_over_tokens_and_experts(mask, function, width, hidden, bias, block):
     problem = Problem(MASKS[mask], width, hidden, bias, block, torch.float32)
+    assert_close(problem.results(function), problem.expected(), 2e-6)
+
+
+@BOTH
+def test_a_block_may_go_to_one_expert_twice(function):
+    problem = Problem(takes(3, 5), 16, 20, True, 2, torch.float32)
+    expert_RK = torch.tensor([[1, 1], [0, 1], [1, 1], [0, 0], [1, 0]], device=DEVICE)
+    plan = make_dispatch_plan(RoutingDecision(expert_RK, torch.rand(5, 2).to(DEVICE)), 2, 2)
+    problem.plan = dataclasses.replace(plan, weight_P=plan.weight_P.requires_grad_())
     assert_close(problem.results(function), problem.expected(), 2e-6)
 
 
