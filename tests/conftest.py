@@ -59,6 +59,14 @@ def denormal_numbers_again() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Files of a test need not outlive a power cut; tens of thousands are written, each flushed to the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def few_trials() -> Iterator[None]:
     """Measuring a run's causality sixteen times would take most of a tiny run's time; tests/audit is about that."""
     with pytest.MonkeyPatch.context() as patch:

@@ -70,7 +70,8 @@ def execute(config: RunConfig, job: Job = TRAINING, threads: int = 1) -> Status:
         folder.start(config.total_steps)
         os.environ.update(compile_caches(folder))
         try:
-            folder.write_provenance()
+            if folder.result() is None:  # one that is there was made by the attempt that is recorded
+                folder.write_provenance()
             result = job.run(config, folder)
             if folder.status().state is State.RUNNING:
                 folder.finish(result or {})

@@ -71,11 +71,9 @@ def around(owner, name, *, before=False, when=lambda *arguments: True):
 
 
 @pytest.fixture(scope="module")
-def noisy(data, tmp_path_factory):
+def noisy(undisturbed):
     """What an undisturbed run of NOISY leaves behind."""
-    config = make_config(tmp_path_factory.mktemp("undisturbed"), data)
-    assert forked(config) == 0
-    return outcome(config)
+    return outcome(undisturbed)
 
 
 @pytest.mark.long
@@ -103,12 +101,12 @@ LATER = [pytest.param(routing, marks=pytest.mark.long) for routing in (REDRAWN, 
 
 @pytest.mark.parametrize("routing", [NOISY, *LATER], ids=["noisy", "redrawn", "biased"])
 def test_killed_at_three_steps_with_every_kind_of_state(tmp_path, data, noisy, routing):
-    undisturbed, config = (make_config(tmp_path / name, data, routing) for name in "ab")
-    assert routing is NOISY or forked(undisturbed) == 0
+    plain, config = (make_config(tmp_path / name, data, routing) for name in "ab")
+    assert routing is NOISY or forked(plain) == 0
     for step in (2, 11, 16):  # before the first checkpoint, between two, right after one
         assert forked(config, at_step(step)) == -9
     assert forked(config) == 0
-    assert_same(outcome(config), noisy if routing is NOISY else outcome(undisturbed))
+    assert_same(outcome(config), noisy if routing is NOISY else outcome(plain))
 
 
 MOMENTS = {
@@ -144,16 +142,14 @@ def test_how_often_a_run_is_logged_or_saved_does_not_change_it(tmp_path, data, n
     assert all(torch.equal(value, noisy[3][name]) for name, value in weights.items())
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path, data):
-    config = make_config(tmp_path, data)
-    assert forked(config) == 0
-    before = outcome(config)
-
+def test_a_finished_run_is_not_trained_again(undisturbed, noisy):
     def forbid():
         run.Session.run = kill
 
-    assert forked(config, forbid) == 0
-    assert_same(outcome(config), before)
+    before = RunFolder.of(undisturbed).provenance()
+    assert forked(undisturbed, forbid) == 0
+    assert_same(outcome(undisturbed), noisy)
+    assert RunFolder.of(undisturbed).provenance() == before  # of the attempt that trained it
 
 
 def test_data_that_changed_under_a_half_trained_run_is_refused(tmp_path, data):

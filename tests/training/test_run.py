@@ -35,10 +35,9 @@ def lines(config, kind):
     return [record for record in RunFolder.of(config).metrics() if record["kind"] == kind]
 
 
-def test_a_run_leaves_its_curve_result_table_and_model(tmp_path, data):
-    config = make_config(tmp_path, data)
-    assert execute(config).state is State.DONE
-    folder, corpus = RunFolder.of(config), open_corpus(data)
+def test_a_run_leaves_its_curve_result_table_and_model(undisturbed, data):
+    config, folder, corpus = undisturbed, RunFolder.of(undisturbed), open_corpus(data)
+    assert folder.state() is State.DONE
     assert [r["step"] for r in lines(config, "train")] == [3, 6, 9, 12, 15, 18, 20]
     assert [r["step"] for r in lines(config, "validation")] == [7, 14, 20]
     assert [(r["step"], r["layer"]) for r in lines(config, "routing")] == [
@@ -83,11 +82,10 @@ def test_the_folder_of_a_run_stands_alone(tmp_path):
     assert torch.equal(load_model(copied)(inputs_BT).logits_BTV, before)
 
 
-def test_the_saved_model_gives_the_reported_loss_by_an_independent_path(tmp_path, data):
+def test_the_saved_model_gives_the_reported_loss_by_an_independent_path(undisturbed, data):
     """Logits of the reloaded model, one sequence at a time, float64 cross-entropy, plain means."""
-    config = make_config(tmp_path, data)
-    execute(config)
-    result, corpus, model = RunFolder.of(config).result(), open_corpus(data), load_model(RunFolder.of(config))
+    config, folder = undisturbed, RunFolder.of(undisturbed)
+    result, corpus, model = folder.result(), open_corpus(data), load_model(folder)
     losses, by_language, size = [], {name: [] for name in corpus.languages}, 0
     for batch in validation_batches(corpus.validation, 16, 1, config.run.eval_tokens):
         logits_TV = model(torch.from_numpy(batch.inputs_BT.copy())).logits_BTV[0].double()
@@ -124,16 +122,16 @@ def test_a_token_budget_is_rounded_up_to_whole_steps(tmp_path, data):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR2, marks=pytest.mark.long)])
-def test_a_stop_signal_saves_at_the_end_of_the_step_and_the_next_start_goes_on(tmp_path, data, number):
-    undisturbed, config = (make_config(tmp_path / name, data, log={"checkpoint_every": 0}) for name in "ab")
-    execute(undisturbed)
+def test_a_stop_signal_saves_at_the_end_of_the_step_and_the_next_start_goes_on(tmp_path, data, undisturbed, number):
+    config = make_config(tmp_path, data, log={"checkpoint_every": 0})
 
     def child():
         original = Trainer.train_step
 
         def slow(self):
             original(self)
-            time.sleep(0.05)
+            if self.step >= 6:  # two lines of the curve: the signal comes
+                time.sleep(0.05)
 
         Trainer.train_step = slow
         execute(config)
@@ -218,9 +216,8 @@ def test_a_validation_loss_that_is_not_finite_is_diverged_too(tmp_path, data, mo
     assert lines(config, "train")[-1]["step"] == 7
 
 
-def test_a_defect_is_recorded_with_its_traceback_and_the_next_start_goes_on(tmp_path, data, monkeypatch):
-    undisturbed, config = (make_config(tmp_path / name, data) for name in "ab")
-    execute(undisturbed)
+def test_a_defect_is_recorded_with_its_traceback_and_the_next_start_goes_on(tmp_path, data, undisturbed, monkeypatch):
+    config = make_config(tmp_path, data)
     original = Trainer.train_step
 
     def broken(self):

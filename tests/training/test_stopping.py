@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+from itertools import product
 
 import pytest
 
@@ -14,6 +15,7 @@ from moe_study.runs.folder import RunFolder, State
 from moe_study.training import checkpoint
 from moe_study.training.loop import Trainer
 from moe_study.training.signals import StopRequest
+from tests.part import every
 from tests.training.harness import assert_same, forked, make_config, outcome
 
 
@@ -31,9 +33,15 @@ def dead_stderr(kind):
         sys.stderr = os.fdopen(2, "w", buffering=1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-@pytest.mark.parametrize("kind", ["pipe", "closed", "none"])
-def test_a_signal_with_a_dead_terminal_saves_a_checkpoint(tmp_path, data, monkeypatch, number, kind):
+SIGNALS = {  # every fourth has each signal once and each kind of standard error once
+    f"{kind}-{number.name}": (kind, number)
+    for kind, number in product(("pipe", "closed", "none"), (signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
+}
+
+
+@pytest.mark.parametrize("name", every(4, SIGNALS))
+def test_a_signal_with_a_dead_terminal_saves_a_checkpoint(tmp_path, data, monkeypatch, name):
+    kind, number = SIGNALS[name]
     config = make_config(tmp_path / "a", data, log={"checkpoint_every": 0, "log_every": 1})
 
     def patch():
@@ -85,8 +93,8 @@ LATER = [pytest.param(number, marks=pytest.mark.long) for number in (errno.EDQUO
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, *LATER])
-def test_a_run_that_a_full_disk_ended_is_resumed_by_the_same_command(tmp_path, data, monkeypatch, number):
-    config = make_config(tmp_path / "a", data, log={"log_every": 1})
+def test_a_run_that_a_full_disk_ended_is_resumed_by_the_same_command(tmp_path, data, undisturbed, monkeypatch, number):
+    config = make_config(tmp_path, data)
     folder = RunFolder.of(config)
     with monkeypatch.context() as patch:
         append = RunFolder.append_metrics
@@ -104,9 +112,7 @@ def test_a_run_that_a_full_disk_ended_is_resumed_by_the_same_command(tmp_path, d
     assert status.message.startswith(f"cannot write {folder.metrics_file}: the ")
     assert checkpoint.step_checkpoints(folder.checkpoint_folder)
     assert execute(config).state is State.DONE
-    plain = make_config(tmp_path / "b", data, log={"log_every": 1})
-    execute(plain)
-    assert_same(outcome(config), outcome(plain))
+    assert_same(outcome(config), outcome(undisturbed))
 
 
 def test_an_error_of_the_run_itself_waits_to_be_asked_for(tmp_path, data, monkeypatch):

@@ -1,6 +1,5 @@
 """What tests with a scripted scheduler share."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.setenv(name, "")  # put back at the end
     monkeypatch.setattr(task, "ASK_AGAIN", 0.0)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # thousands of small files, and no power cut to fear
     monkeypatch.setattr(submit, "take_snapshot", lambda runs_dir: Path("no-copy"))  # 300 files for each array
     scripted.ended.clear()
     scripted.in_training.clear()
