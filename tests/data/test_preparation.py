@@ -1,11 +1,5 @@
 import dataclasses
 import json
-import multiprocessing
-import os
-import signal
-import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moe_study.data import PreparedCorpus, corpus_folder, open_corpus, preparation, prepare
+from moe_study.data import PreparedCorpus, open_corpus, preparation, prepare
 from moe_study.data.buckets import HashedDocument, bucket_path, read_bucket, scatter
 from moe_study.data.documents import Document, is_validation, text_hash
 from moe_study.design.config import DataConfig, TokenizerConfig
@@ -120,86 +114,6 @@ def test_the_number_of_buckets_leaves_no_trace(
     assert cut.train.documents().equals(whole.train.documents())
 
 
-STAGES = ["scatter", "encode_bucket", "assemble", "fingerprint_of"]
-KILLED = """
-import json, os, signal, sys
-from moe_study.design.config import DataConfig
-from moe_study.design.plain import from_plain
-from moe_study.data import preparation
-config = from_plain(DataConfig, json.loads(sys.argv[1]))
-stage, calls = sys.argv[2], 0
-whole = getattr(preparation, stage)
-def dies(*arguments, **named):
-    global calls
-    calls += 1
-    if stage == "encode_bucket" and calls < 3:
-        return whole(*arguments, **named)
-    whole(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-setattr(preparation, stage, dies)
-preparation.bucket_count = lambda size: 4
-preparation.prepare(config, progress=False)
-"""
-
-
-def kill_while_preparing(config: DataConfig, stage: str) -> None:
-    """Prepare in another process that is killed at the end of `stage` (of its third bucket when encoding)."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    plain = json.dumps(dataclasses.asdict(config))
-    result = subprocess.run([sys.executable, "-c", KILLED, plain, stage], env=environment)
-    assert result.returncode == -signal.SIGKILL
-
-
-LATER_STAGES = [pytest.param(stage, marks=pytest.mark.long) for stage in STAGES[1:]]
-
-
-@pytest.mark.parametrize("stage", [STAGES[0], *LATER_STAGES])
-def test_killed_at_any_stage_it_is_not_taken_for_whole_and_ends_the_same(tmp_path: Path, stage: str) -> None:
-    config = tiny_data_config(tmp_path, tokenizer=BPE)
-    kill_while_preparing(config, stage)
-    with pytest.raises(DataError, match="not prepared"):
-        open_corpus(config)
-    resumed = prepare(config, progress=False)
-    undisturbed = prepare(dataclasses.replace(config, root=str(tmp_path / "other")), progress=False)
-    assert resumed.fingerprint == undisturbed.fingerprint
-    assert ids_of(open_corpus(config, verify=True)) == ids_of(undisturbed)
-
-
-def test_finished_stages_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_data_config(tmp_path, tokenizer=BPE)
-    kill_while_preparing(config, "encode_bucket")
-    done: list[str] = []
-    for stage in ("scatter", "train_bpe", "encode_bucket"):
-        whole = getattr(preparation, stage)
-
-        def counted(*arguments: Any, _stage: str = stage, _whole: Any = whole, **named: Any) -> Any:
-            done.append(_stage)
-            return _whole(*arguments, **named)
-
-        monkeypatch.setattr(preparation, stage, counted)
-    prepare(config, progress=False)
-    assert done == ["encode_bucket"]  # three of four buckets were there
-
-
-def test_what_was_begun_from_other_sources_is_thrown_away(tmp_path: Path) -> None:
-    config = tiny_data_config(tmp_path)
-    kill_while_preparing(config, "encode_bucket")
-    (tmp_path / "texts" / "de-news.jsonl").unlink()
-    corpus = prepare(config, progress=False)
-    assert corpus.train.shards[0].path.name == "000-de-parliament.bin"
-
-
-def test_what_an_older_version_began_is_thrown_away(tmp_path: Path) -> None:
-    config = tiny_data_config(tmp_path)
-    kill_while_preparing(config, "encode_bucket")
-    work = corpus_folder(config) / "work"
-    begun = json.loads((work / "begun.json").read_text())
-    (work / "begun.json").write_text(json.dumps({"stamp": begun["stamp"]}))  # which knew no groups
-    for bucket in (work / "documents").iterdir():
-        bucket.write_bytes(b"of another layout")
-    assert prepare(config, progress=False).train.tokens > 0
-
-
 def test_what_belongs_together_is_on_one_side_whatever_its_texts(tmp_path: Path) -> None:
     documents = [Document(f"text {n} of {group}", "en", "x", group) for n in range(4) for group in map(str, range(60))]
     hashed = [HashedDocument(text_hash(document.text), document) for document in documents]
@@ -225,66 +139,6 @@ def test_changed_sources_are_prepared_again_and_lost_ones_do_not_matter(tmp_path
     assert still_open.tolist() == ids, "a run that has the old corpus open must not see the new one"
     (tmp_path / "texts").rename(tmp_path / "gone")
     assert prepare(config, progress=False).fingerprint == after.fingerprint
-
-
-def test_a_damaged_corpus_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tiny_data_config(tmp_path)
-    corpus = prepare(config, progress=False)
-    for path in (corpus.train.shards[1].path, corpus.folder / "manifest.json"):
-        path.write_bytes(b"?")
-        assert prepare(config, progress=True).fingerprint == corpus.fingerprint
-        assert f"{path} is damaged" in capsys.readouterr().err
-    open_corpus(config, verify=True)
-
-
-def _prepare_in_process(config: DataConfig) -> str:
-    return prepare(config, progress=False).fingerprint
-
-
-def test_processes_that_start_at_once_share_the_work(tmp_path: Path) -> None:
-    config = tiny_data_config(tmp_path, tokenizer=BPE)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        fingerprints = pool.map(_prepare_in_process, [config] * 2, chunksize=1)
-    assert set(fingerprints) == {open_corpus(config, verify=True).fingerprint}
-
-
-LIMITED = """
-import json, resource, signal, sys
-from moe_study.design.config import DataConfig
-from moe_study.design.plain import from_plain
-from moe_study.data import prepare
-from moe_study.errors import DataError
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    prepare(from_plain(DataConfig, json.loads(sys.argv[1])), progress=False)
-except DataError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize("limit", [2_000, pytest.param(9_000, marks=pytest.mark.long)])
-def test_a_disk_without_room_is_one_sentence_and_loses_nothing(tmp_path: Path, limit: int) -> None:
-    """Files may not grow beyond the limit: the same errors, at other places, as on a disk that fills up."""
-    config = tiny_data_config(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", LIMITED, json.dumps(dataclasses.asdict(config)), str(limit)]
-    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert said.stdout.startswith("cannot write") and said.stdout.count("\n") == 1
-    with pytest.raises(DataError, match="not prepared"):
-        open_corpus(config)
-    prepare(config, progress=False)
-
-
-def test_a_read_only_folder_is_one_sentence_and_still_serves_what_it_has(tmp_path: Path) -> None:
-    config = tiny_data_config(tmp_path)
-    corpus = prepare(config, progress=False)
-    (tmp_path / "data").chmod(stat.S_IRUSR | stat.S_IXUSR)
-    if os.access(tmp_path / "data", os.W_OK):
-        pytest.skip("this user may write into read-only folders")
-    assert prepare(config, progress=False).fingerprint == corpus.fingerprint
-    with pytest.raises(DataError, match=r"cannot write .*permission denied"):
-        prepare(dataclasses.replace(config, tokenizer=BPE), progress=False)
 
 
 def test_a_root_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
