@@ -1,7 +1,5 @@
 """The mixture layer against loops over tokens and experts, and against the dense network it generalises."""
 
-import dataclasses
-from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moe_study.design.config import ModelConfig
-from moe_study.design.routing import Context, Gate, RouterKind, RouterState, Routing, Scope, Selection, Unit
+from moe_study.design.routing import Context, RouterKind, Routing, Selection, Unit
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.gpt import GPT
 from moe_study.model.initialisation import Initialiser
@@ -18,63 +16,10 @@ from moe_study.model.mlp import MLP
 from moe_study.model.moe.experts import dispatch
 from moe_study.model.moe.experts.grouped import grouped_ffn
 from moe_study.model.moe.layer import MixtureLayer
-from tests.design.points import MIXTRAL, TOP_K, VOCABULARY
-from tests.model.moe import oracle
+from tests.design.points import TOP_K, VOCABULARY
 from tests.model.moe.doubles import a_pass, layers_of, router_weight, states
+from tests.model.moe.layer_cases import POINTS, by_loops, gradients, run, run_oracle
 from tests.part import every
-
-GATES = {
-    f"{gate}, K={k}{', renormalised' if renormalise else ''}": Routing(
-        gate=gate, k=k, renormalise=renormalise, num_experts=5, router_state=RouterState.FROZEN
-    )
-    for gate, k, renormalise in product(Gate, (1, 3), (False, True))
-}
-THRESHOLDS = {
-    f"threshold {t}, {gate}{', renormalised' if renormalise else ''}": Routing(
-        selection=Selection.THRESHOLD, threshold=t, gate=gate, renormalise=renormalise, num_experts=6
-    )
-    for t, gate, renormalise in product((0.3, 0.8), Gate, (False, True))
-} | {
-    "threshold 0": Routing(selection=Selection.THRESHOLD, threshold=0.0),
-    "threshold 1": Routing(selection=Selection.THRESHOLD, threshold=1.0),
-    "threshold global": Routing(selection=Selection.THRESHOLD, threshold=0.6, scope=Scope.GLOBAL),
-    "threshold by segment": dataclasses.replace(TOP_K["segment mean"], selection=Selection.THRESHOLD, threshold=0.6),
-}
-POINTS = {k: v for k, v in TOP_K.items() if not v.shuffle} | GATES | THRESHOLDS
-
-
-def run(layers: list[MixtureLayer], inputs: list[Tensor], forward_pass: ForwardPass) -> list[Tensor]:
-    return [layer(x_BTD, forward_pass) for layer, x_BTD in zip(layers, inputs, strict=True)]
-
-
-def run_oracle(
-    layers: list[MixtureLayer], routing: Routing, inputs: list[Tensor], forward_pass: ForwardPass
-) -> tuple[list[Tensor], list[oracle.Decisions]]:
-    outputs: list[Tensor] = []
-    decided: list[oracle.Decisions] = []
-    for layer, x_BTD in zip(layers, inputs, strict=True):
-        if routing.scope is Scope.GLOBAL and decided:
-            decided.append(decided[0])
-        else:
-            decided.append(oracle.decisions(layer, routing, x_BTD, forward_pass.tokens_BT, forward_pass.label_B))
-        outputs.append(oracle.outputs(layer, x_BTD, decided[-1]))
-    return outputs, decided
-
-
-def gradients(outputs: list[Tensor], layers: list[MixtureLayer], inputs: list[Tensor]) -> dict[str, Tensor]:
-    """Of a random projection of all outputs; zero where something is not used."""
-    generator = torch.Generator().manual_seed(7)
-    total = sum((y * torch.randn(y.shape, generator=generator, dtype=torch.float64)).sum() for y in outputs)
-    leaves = {f"input {i}": x for i, x in enumerate(inputs)} | {
-        f"{i}.{name}": p for i, layer in enumerate(layers) for name, p in layer.named_parameters() if p.requires_grad
-    }
-    assert isinstance(total, Tensor)
-    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    return {
-        name: torch.zeros_like(leaf) if gradient is None else gradient
-        for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
-    }
-
 
 SOME = list(POINTS)[::6]  # of every kind of selection and gate
 
@@ -85,10 +30,7 @@ SOME = list(POINTS)[::6]  # of every kind of selection and gate
     + [pytest.param(point, False, marks=() if point in SOME else pytest.mark.long) for point in POINTS],
 )
 def test_outputs_and_gradients_equal_loops_over_tokens_and_experts(point: str, bias: bool) -> None:
-    routing = POINTS[point]
-    layers = layers_of(routing, bias=bias)
-    inputs = [states(2, 9, 8, seed=i) for i in range(len(layers))]
-    expected, _ = run_oracle(layers, routing, inputs, a_pass(2, 9))
+    layers, inputs, expected, _ = by_loops(point, bias)
     outputs = run(layers, inputs, a_pass(2, 9))
     torch.testing.assert_close(outputs, expected, rtol=1e-11, atol=1e-12)
     wanted = gradients(expected, layers, inputs)
@@ -231,86 +173,6 @@ def test_a_token_s_output_does_not_depend_on_the_tokens_beside_it(point: str) ->
         torch.testing.assert_close(alone[0, 0], together[b, t], rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_statistics_count_what_the_loops_count(point: str) -> None:
-    routing = POINTS[point]
-    layers = layers_of(routing)
-    inputs = [states(3, 10, 8, seed=i) for i in range(len(layers))]
-    forward_pass = a_pass(detail=True)
-    run(layers, inputs, forward_pass)
-    _, decided = run_oracle(layers, routing, inputs, a_pass())
-    assert [stats.layer for stats in forward_pass.stats] == [layer.layer for layer in layers]
-    for layer, stats, sequences in zip(layers, forward_pass.stats, decided, strict=True):
-        kept = torch.zeros(3, layer.num_experts, dtype=torch.int64)
-        weight = torch.zeros(3, layer.num_experts, dtype=torch.float64)
-        for b, sequence in enumerate(sequences):
-            for picked in sequence:
-                for expert, gate_weight in picked:
-                    kept[b, expert] += 1
-                    weight[b, expert] += gate_weight.item()
-        assert stats.kept_BE is not None and stats.weight_BE is not None
-        assert torch.equal(stats.kept_BE, kept)
-        assert torch.equal(stats.kept_E, kept.sum(0))
-        torch.testing.assert_close(stats.weight_BE, weight)
-        assert stats.wanted == stats.executed == kept.sum()  # nothing is dropped, and nothing run in vain
-        assert stats.tokens == 30
-
-
-@pytest.mark.parametrize("point", ["top1", "segment mean", "sequence prefix", "previous segment, prior", "all experts"])
-def test_entropy_is_the_mean_over_tokens_of_their_decision_s(point: str) -> None:
-    routing = POINTS[point]
-    layer, x_BTD, forward_pass = layers_of(routing)[0], states(3, 10, 8), a_pass(detail=True)
-    layer(x_BTD, forward_pass)
-    entropies = []
-    for x_TD in x_BTD:
-        for t in range(10):
-            p = oracle.probabilities(oracle.logits(layer, routing, x_TD, t).tolist())
-            entropies.append(-sum(q * torch.tensor(q).log().item() for q in p))
-    assert forward_pass.stats[0].entropy.item() == pytest.approx(sum(entropies) / 30, rel=1e-6)
-
-
-def test_there_is_no_entropy_without_scores_and_no_detail_unless_asked_for() -> None:
-    forward_pass = a_pass(detail=True)
-    layers_of(TOP_K["hash"])[0](states(3, 10, 8), forward_pass)
-    assert forward_pass.stats[0].entropy.isnan()
-    forward_pass = a_pass()
-    layers_of(TOP_K["top1"])[0](states(3, 10, 8), forward_pass)
-    stats = forward_pass.stats[0]
-    assert stats.kept_BE is None and stats.weight_BE is None and stats.entropy.isnan()
-
-
-@pytest.mark.parametrize("point", ["sequence global", "token global", "label global", "threshold global"])
-def test_a_global_scope_shares_one_decision(point: str) -> None:
-    routing = POINTS[point]
-    layers = layers_of(routing)
-    assert [layer.decider is None for layer in layers] == [False, True, True]
-    forward_pass = a_pass(detail=True)
-    run(layers, [states(3, 10, 8, seed=i) for i in range(3)], forward_pass)
-    first, *others = forward_pass.stats
-    for stats in others:
-        assert first.kept_BE is not None and stats.kept_BE is not None
-        assert torch.equal(stats.kept_BE, first.kept_BE) and torch.equal(stats.kept_E, first.kept_E)
-
-
-@pytest.mark.parametrize("last", [0, 1, 2])
-def test_a_global_router_learns_from_every_layer(last: int) -> None:
-    layers = layers_of(Routing(**MIXTRAL, scope=Scope.GLOBAL))
-    outputs = run(layers, [states(3, 10, 8, seed=i) for i in range(3)], a_pass())
-    outputs[last].square().sum().backward()
-    gradient = router_weight(layers[0]).grad
-    assert gradient is not None and gradient.abs().max() > 1e-3
-
-
-def test_a_global_router_gets_a_gradient_from_the_language_model_loss() -> None:
-    model = ModelConfig(layers=3, heads=2, width=8, context=10)
-    gpt = GPT(model, Routing(**MIXTRAL, scope=Scope.GLOBAL), VOCABULARY)
-    tokens_BT = a_pass().tokens_BT
-    gpt(tokens_BT, tokens_BT).loss.backward()
-    routers = {name: p for name, p in gpt.named_parameters() if "router" in name}
-    assert [name.split(".")[1] for name in routers] == ["0"]
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in routers.values())
-
-
 def test_dropout_acts_on_the_layer_s_output_in_training_only() -> None:
     layer = layers_of(Routing(k=2, shared_experts=1), dropout=0.5)[0]
     x_BTD = states(3, 10, 8)
@@ -347,19 +209,3 @@ def test_shuffled_picks_keep_the_usage_and_change_the_owners(router: RouterKind)
     assert torch.equal(outputs[1], outputs[2])  # evaluation has no chance in it
 
 
-@pytest.mark.parametrize("point", ["sigmoid, K=3", "threshold 0.3, sigmoid", "segment mean"])
-def test_positive_hidden_units_are_counted_over_every_pair_of_token_and_expert(point: str) -> None:
-    routing = POINTS[point]
-    layer, forward_pass = layers_of(routing)[0], a_pass(detail=True)
-    x_BTD = states(3, 10, layer.experts.up_EDF.shape[1]).detach()
-    layer(x_BTD, forward_pass)
-    decided = oracle.decisions(layer, routing, x_BTD, forward_pass.tokens_BT, forward_pass.label_B)
-    up_EDF, bias_EF = layer.experts.up_EDF, layer.experts.up_bias_EF
-    assert bias_EF is not None
-    expected = 0.0
-    for b, t in product(range(3), range(10)):
-        for expert, _ in decided[b][t]:
-            h_F = x_BTD[b, t] @ up_EDF[expert] + bias_EF[expert]
-            expected += float((h_F > 0).double().mean())
-    assert forward_pass.stats[0].positive is not None
-    assert float(forward_pass.stats[0].positive) == pytest.approx(expected)
