@@ -24,6 +24,7 @@ def ranked(frame: pd.DataFrame, rank_leaking: bool = False) -> pd.DataFrame:
 
 def default_reference(frame: pd.DataFrame) -> str:
     """The dense point with the fewest parameters; without one, the ranked point with the fewest."""
+    frame = frame[["state", "leaks", "routing.selection", "num_params", "label"]]  # of a hundred columns
     points = ranked(frame)
     dense = points[points["routing.selection"] == "dense"]
     chosen = dense if len(dense) else points if len(points) else done(frame)
@@ -51,6 +52,7 @@ def default_questions(frame: pd.DataFrame, reference: str, rank_leaking: bool = 
 
 
 def _twins(points: pd.DataFrame) -> list[Pair]:
+    points = points[["label", "routing.selection", "executed_active_params", "num_params"]]
     dense = points[points["routing.selection"] == "dense"]
     pairs = []
     for point in each(points[points["routing.selection"] != "dense"]):

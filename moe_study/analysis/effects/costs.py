@@ -24,6 +24,7 @@ from moe_study.design.plain import flatten, from_plain, to_plain
 from moe_study.design.routing import Routing, Selection
 from moe_study.errors import ConfigError
 
+PARTS = {"model": ModelConfig, "routing": Routing}  # of a configuration: what a network is built by
 PASSES = 3  # forward, and twice that backward
 
 
@@ -88,7 +89,9 @@ def _in_networks(runs: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[flo
     """FLOPs per token of each run (in all feed-forward networks, in experts), by the settings of its point and the
     expert rows that ran: a mean over mixtures, whose experts are of one size. NaN where the rows were not measured, or
     the settings are not there or of a later version."""
-    networks = {str(row["label"]): _network(row) for row in runs.drop_duplicates("label").to_dict("records")}
+    names = [name for name in runs if name == "label" or str(name).startswith(tuple(f"{part}." for part in PARTS))]
+    points = runs[names].drop_duplicates("label")
+    networks = {str(row["label"]): _network(row) for row in points.to_dict("records")}
     rows = runs["executed_per_token"] if "executed_per_token" in runs else [np.nan] * len(runs)
     found = [_flops_of(networks[str(label)], float(ran)) for label, ran in zip(runs["label"], rows, strict=True)]
     ffn, experts = (pd.Series([one[place] for one in found], runs.index, dtype=float) for place in (0, 1))
@@ -108,7 +111,7 @@ def _network(row: Mapping[Any, Any]) -> RunConfig | None:
     try:
         parts = {
             part: from_plain(cls, _nested({name: _value(row[f"{part}.{name}"]) for name in flatten(to_plain(cls()))}))
-            for part, cls in (("model", ModelConfig), ("routing", Routing))
+            for part, cls in PARTS.items()
         }
     except (KeyError, ConfigError):
         return None
