@@ -1,8 +1,12 @@
 """Planted runs of a sweep that was launched with comparisons: what is kept, told and replicated."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from moe_study.analysis.results import keep, measures
 from moe_study.analysis.study import Part
 from moe_study.analysis.tables_out import to_csv
 from moe_study.analysis.wording import to_frame
@@ -36,6 +40,15 @@ def launch(
     comparisons = tuple(PlannedComparison(*pair, *map(runs, pair), margin=MARGIN) for pair in pairs)
     record_launch(root, SWEEP, Launch(tuple(overrides), tuple(keys), comparisons, dict.fromkeys(keys, "a")))
     return root
+
+
+def keep_unpictured(runs: Path, sweep: str, out: Path, claims: Claims, drawn: str = "") -> None:
+    """Write out/SWEEP without its pictures, which take most of the time, but for that of the measure `drawn`."""
+    unpictured = [one if one.name == drawn else replace(one, draw=None) for one in measures.MEASURES]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keep, "_pictures", lambda part, out: iter(()))
+        patch.setattr(measures, "MEASURES", unpictured)
+        keep.keep(runs, sweep, out, claims)
 
 
 def comparisons_csv(part: Part) -> str:

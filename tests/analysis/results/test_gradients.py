@@ -8,7 +8,6 @@ from moe_study.analysis.results import keep as module
 from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import read_archive
 from moe_study.analysis.results.gradients import FINISHED, TRAINING, gradient_rows, gradients_text, sentences
-from moe_study.analysis.results.keep import keep
 from moe_study.analysis.results.measure import Kept
 from moe_study.analysis.results.overview import overview
 from moe_study.analysis.study import read_study
@@ -20,6 +19,7 @@ from moe_study.runs.members import Launch, PlannedComparison, record_launch
 from moe_study.runs.traces import TraceIdentity
 from moe_study.sweeps.claims import Claim, Claims
 from tests.analysis import planted
+from tests.analysis.results.launched import keep_unpictured
 
 CLAIMS = Claims("a paper", (7,), (Claim("the two", "the one", "Two or one?"), Claim("the two", "the dense", "Better?")))
 LEVELS = (1.0, 1.5, 4.0)  # of seeds: shared by all points, so that pairs have none of it
@@ -61,9 +61,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def out(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_pictures", lambda part, out: iter(()))  # of losses, which take their time
-        keep(runs, "mine", folder, CLAIMS)
+    keep_unpictured(runs, "mine", folder, CLAIMS, drawn="gradients")
     return folder
 
 

@@ -18,13 +18,12 @@ from moe_study.analysis.results.headlines import (
     told,
 )
 from moe_study.analysis.results.in_short import BEGIN, END, in_short, with_block
-from moe_study.analysis.results.keep import keep
 from moe_study.analysis.results.papers import by_paper, number_of
 from moe_study.errors import DataError
 from moe_study.sweeps.claims import Claim, Claims, Expected
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.sweep_file import claims_of, sweep_names
-from tests.analysis.results.launched import SWEEP, launch
+from tests.analysis.results.launched import SWEEP, keep_unpictured, launch
 
 SVG = "{http://www.w3.org/2000/svg}"
 CLAIMS = Claims(
@@ -50,7 +49,7 @@ AGAINST = Against("mine/own", "dense 1x", "Next to the dense model")
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory):
     root = tmp_path_factory.mktemp("short")
-    keep(launch(root / "runs", CLAIMS), SWEEP, root / "out", CLAIMS)
+    keep_unpictured(launch(root / "runs", CLAIMS), SWEEP, root / "out", CLAIMS)
     return [answered(archive, CLAIMS) for archive in archives(root / "out")]
 
 

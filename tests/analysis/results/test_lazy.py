@@ -5,10 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from moe_study.analysis.results import keep as module
 from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import read_archive
-from moe_study.analysis.results.keep import keep
 from moe_study.analysis.results.lazy import DROPS, EXPERTS, lazy_text
 from moe_study.analysis.results.measure import Kept
 from moe_study.analysis.results.overview import overview
@@ -19,6 +17,7 @@ from moe_study.runs.members import Launch, record_launch
 from moe_study.runs.traces import TraceIdentity
 from moe_study.sweeps.claims import Claims
 from tests.analysis import planted
+from tests.analysis.results.launched import keep_unpictured
 
 CLAIMS = Claims("a paper", (13,))
 NO_SLOTS = (math.nan, math.nan)
@@ -37,9 +36,7 @@ def out(tmp_path_factory):
             table = pd.DataFrame(rows, columns=list(columns))
             write_finding(folder.findings_folder, identity, name, table, {})
     record_launch(root, "mine", Launch((), tuple(folder.name for folder in folders)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_pictures", lambda part, out: iter(()))  # of losses, which take their time
-        keep(root, "mine", out, CLAIMS)
+    keep_unpictured(root, "mine", out, CLAIMS)
     return out
 
 

@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moe_study.analysis.results import keep as module
 from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import read_archive
-from moe_study.analysis.results.keep import keep
 from moe_study.analysis.results.load import evenness, load_text
 from moe_study.analysis.results.measure import Kept
 from moe_study.analysis.results.overview import overview
@@ -19,6 +17,7 @@ from moe_study.runs.folder import RunFolder
 from moe_study.runs.members import Launch, PlannedComparison, record_launch
 from moe_study.sweeps.claims import Claim, Claims
 from tests.analysis import planted
+from tests.analysis.results.launched import keep_unpictured
 
 CLAIMS = Claims("a paper", (11,), (Claim("with", "without", "Does the loss change the load?"),))
 MERGED = dataclasses.replace(planted.TOKEN_1, selection=Selection.MERGE, k=1)
@@ -62,9 +61,7 @@ def out(tmp_path_factory):
         without_room(folder)
     keys = tuple(folder.key for folder in folders)
     record_launch(root, "mine", Launch((), keys, (PlannedComparison("with", "without", keys[:2], keys[2:4], ""),)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_pictures", lambda part, out: iter(()))  # of losses, which take their time
-        keep(root, "mine", out, CLAIMS)
+    keep_unpictured(root, "mine", out, CLAIMS, drawn="load")
     return out
 
 
@@ -117,5 +114,5 @@ def test_the_overview_sets_both_sides_of_a_comparison_side_by_side(out, tmp_path
 def test_runs_without_a_router_have_no_file(tmp_path):
     folders = planted.plant(tmp_path / "runs", (planted.DENSE_1X,), (0.0,), seeds=(0, 1))
     record_launch(tmp_path / "runs", "mine", Launch((), tuple(folder.name for folder in folders)))
-    keep(tmp_path / "runs", "mine", tmp_path / "results", CLAIMS)
+    keep_unpictured(tmp_path / "runs", "mine", tmp_path / "results", CLAIMS, drawn="load")
     assert not list((tmp_path / "results").rglob("load*"))

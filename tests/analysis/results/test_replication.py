@@ -8,7 +8,6 @@ import pytest
 
 from moe_study.analysis.results.answered import answered
 from moe_study.analysis.results.archive import MANIFEST, archives, read_archive
-from moe_study.analysis.results.keep import keep
 from moe_study.analysis.results.overview import overview
 from moe_study.analysis.results.replication import (
     FOLDER,
@@ -24,7 +23,7 @@ from moe_study.errors import DataError, StudyError
 from moe_study.runs.members import Launch, record_launch
 from moe_study.sweeps.claims import Claim, Claims, Expected
 from tests.analysis import planted
-from tests.analysis.results.launched import SWEEP, launch
+from tests.analysis.results.launched import SWEEP, keep_unpictured, launch
 
 CLAIMS = Claims(
     "a paper, Table 1",
@@ -41,7 +40,7 @@ AGAIN = (*planted.EFFECTS[:5], -0.02)  # the sequence router, last, is worse tha
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("twice")
-    keep(launch(folder / "runs", CLAIMS), SWEEP, folder / "results", CLAIMS)
+    keep_unpictured(launch(folder / "runs", CLAIMS), SWEEP, folder / "results", CLAIMS)
     again = launch(folder / "again", CLAIMS, seeds=range(5, 10), effects=AGAIN, overrides=["run.seed=5,6,7,8,9"], rng=1)
     keep_replication(again, SWEEP, folder / "results", CLAIMS)
     return folder / "results"
@@ -74,7 +73,7 @@ def test_the_overview_has_a_line_for_each_sweep_that_was_run_again(out):
 
 @pytest.mark.long
 def test_a_first_result_that_is_written_again_keeps_what_stands_beside_it(out, tmp_path):
-    keep(launch(tmp_path / "runs", CLAIMS), SWEEP, out, CLAIMS)
+    keep_unpictured(launch(tmp_path / "runs", CLAIMS), SWEEP, out, CLAIMS)
     (one,) = [answered(archive, CLAIMS) for archive in archives(out)]
     assert one.replication is not None and len(one.replication.pairs) == 3
 
