@@ -6,8 +6,12 @@ from typing import Any
 import pytest
 
 
-def every(step: int, names: Iterable[str]) -> list[Any]:
-    """Values for pytest.mark.parametrize: the first of `names` and each `step`-th after it, and the others as long."""
+def every(step: int, cases: Iterable[Any]) -> list[Any]:
+    """Values for pytest.mark.parametrize: the first of `cases` and each `step`-th after it, and the others as long.
+
+    A tuple holds the values of several arguments.
+    """
+    values = [case if isinstance(case, tuple) else (case,) for case in cases]
     return [
-        pytest.param(name, marks=() if place % step == 0 else pytest.mark.long) for place, name in enumerate(names)
+        pytest.param(*own, marks=() if place % step == 0 else pytest.mark.long) for place, own in enumerate(values)
     ]

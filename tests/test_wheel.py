@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("moe_study", "hydra_plugins", "conf", "sweeps", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,6 @@ def moe_study(installed: Path, folder: Path, *arguments: str) -> subprocess.Comp
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.long
 def test_the_wheel_holds_what_conf_and_sweeps_hold(installed: Path) -> None:
     for folder in ("conf", "sweeps"):
         ours = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / folder).rglob("*.yaml")}
@@ -64,7 +63,6 @@ def test_the_wheel_holds_the_files_of_the_page(installed: Path) -> None:
     assert {path.name: path.read_bytes() for path in (installed / folder).iterdir()} == ours
 
 
-@pytest.mark.long
 def test_it_plans_and_trains_from_any_folder_and_finds_sweeps_of_that_folder(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text("of: another program\n")

@@ -37,8 +37,8 @@ def point(routing: Routing, **model: object) -> RunConfig:
 
 
 def few_or(many: int) -> pytest.MarkDecorator:
-    """Half the trials in `make test`, all of them in `make test-all`."""
-    return pytest.mark.parametrize("trials", [many // 2, pytest.param(many, marks=pytest.mark.long)])
+    """A third of the trials in `make test`, but three, and all of them in `make test-all`."""
+    return pytest.mark.parametrize("trials", [max(3, many // 3), pytest.param(many, marks=pytest.mark.long)])
 
 
 @few_or(6)
@@ -72,28 +72,28 @@ EXPERT_CHOICE = Routing(selection=Selection.EXPERT_CHOICE)
 FIRST_CHOICES, LIKELY = Priority.CHOICE_MAJOR, Priority.RANK_PROBABILITY
 
 
+NOTHING_TO_CARRY_IT = [
+    (Routing(num_experts=1, unit=Unit.SEQUENCE, context=Context.UNIT_MEAN), 128),
+    (Routing(unit=Unit.SEGMENT, segment_length=1, context=Context.UNIT_MEAN), 128),
+    (Routing(k=4, num_experts=4, capacity=Capacity(1.0)), 128),
+    (Routing(num_experts=1, shuffle=True), 128),
+    (Routing(router=RouterKind.HASH, k=4, num_experts=4, shuffle=True), 128),
+    (Routing(router=RouterKind.HASH, k=24, num_experts=24, shuffle=True), 128),
+    (sequence(Context.LABEL, router=RouterKind.LABEL, k=4, shuffle=True), 128),
+    (Routing(selection=Selection.THRESHOLD, threshold=0.0, capacity=Capacity(1.0, FIRST_CHOICES)), 128),
+    (Routing(selection=Selection.THRESHOLD, threshold=0.1, capacity=Capacity(1.0, FIRST_CHOICES)), 128),
+    (Routing(capacity=Capacity(0.5, LIKELY, minimum=128)), 128),
+    (Routing(capacity=Capacity(3.9, LIKELY)), 10),
+    (Routing(num_experts=1, capacity=Capacity(0.5, LIKELY)), 128),
+    (Routing(k=4, capacity=Capacity(0.5, group=Group.BATCH)), 128),
+    (dataclasses.replace(EXPERT_CHOICE, num_experts=16, k=15), 10),
+    (dataclasses.replace(EXPERT_CHOICE, num_experts=200, k=199), 128),
+    (sequence(Context.UNIT_MEAN), 1),
+]
+
+
 @few_or(6)
-@pytest.mark.parametrize(
-    ("routing", "context"),
-    [
-        (Routing(num_experts=1, unit=Unit.SEQUENCE, context=Context.UNIT_MEAN), 128),
-        (Routing(unit=Unit.SEGMENT, segment_length=1, context=Context.UNIT_MEAN), 128),
-        (Routing(k=4, num_experts=4, capacity=Capacity(1.0)), 128),
-        (Routing(num_experts=1, shuffle=True), 128),
-        (Routing(router=RouterKind.HASH, k=4, num_experts=4, shuffle=True), 128),
-        (Routing(router=RouterKind.HASH, k=24, num_experts=24, shuffle=True), 128),
-        (sequence(Context.LABEL, router=RouterKind.LABEL, k=4, shuffle=True), 128),
-        (Routing(selection=Selection.THRESHOLD, threshold=0.0, capacity=Capacity(1.0, FIRST_CHOICES)), 128),
-        (Routing(selection=Selection.THRESHOLD, threshold=0.1, capacity=Capacity(1.0, FIRST_CHOICES)), 128),
-        (Routing(capacity=Capacity(0.5, LIKELY, minimum=128)), 128),
-        (Routing(capacity=Capacity(3.9, LIKELY)), 10),
-        (Routing(num_experts=1, capacity=Capacity(0.5, LIKELY)), 128),
-        (Routing(k=4, capacity=Capacity(0.5, group=Group.BATCH)), 128),
-        (dataclasses.replace(EXPERT_CHOICE, num_experts=16, k=15), 10),
-        (dataclasses.replace(EXPERT_CHOICE, num_experts=200, k=199), 128),
-        (sequence(Context.UNIT_MEAN), 1),
-    ],
-)
+@pytest.mark.parametrize(("routing", "context"), every(2, NOTHING_TO_CARRY_IT))
 def test_a_leak_that_has_nothing_to_carry_it_is_none(routing: Routing, context: int, trials: int) -> None:
     config = point(routing, context=context)
     validate(config)
@@ -102,27 +102,27 @@ def test_a_leak_that_has_nothing_to_carry_it_is_none(routing: Routing, context: 
     assert result.measured.verdict == CAUSAL
 
 
+ALLOWED_BY_SIZES = [
+    (Routing(router=RouterKind.HASH, k=3, shuffle=True), 128, EVERYTHING),
+    (Routing(selection=Selection.THRESHOLD, threshold=0.3, capacity=Capacity(1.0, FIRST_CHOICES)), 128, OWN),
+    (
+        Routing(selection=Selection.THRESHOLD, threshold=0.1, num_experts=64, capacity=Capacity(8, FIRST_CHOICES)),
+        128,
+        OWN,
+    ),
+    (Routing(capacity=Capacity(0.5, LIKELY, minimum=9)), 10, OWN),
+    (Routing(capacity=Capacity(3.9, LIKELY)), 128, OWN),
+    (Routing(k=3, capacity=Capacity(0.5, group=Group.BATCH)), 128, OTHERS),
+    (dataclasses.replace(EXPERT_CHOICE, num_experts=16, k=15), 24, OWN),
+    (dataclasses.replace(EXPERT_CHOICE, num_experts=9, k=8, choice_scope=ChoiceScope.POSITION), 24, MIXES),
+    (sequence(Context.UNIT_MEAN, num_experts=(1, 1, 1, 4)), 128, OWN),
+    (sequence(Context.PREFIX, prefix_length=1, shuffle=True), 128, MIXES),
+    (sequence(Context.PREFIX, prefix_length=2, shuffle=True), 128, EVERYTHING),
+]
+
+
 @few_or(12)
-@pytest.mark.parametrize(
-    ("routing", "context", "expected"),
-    [
-        (Routing(router=RouterKind.HASH, k=3, shuffle=True), 128, EVERYTHING),
-        (Routing(selection=Selection.THRESHOLD, threshold=0.3, capacity=Capacity(1.0, FIRST_CHOICES)), 128, OWN),
-        (
-            Routing(selection=Selection.THRESHOLD, threshold=0.1, num_experts=64, capacity=Capacity(8, FIRST_CHOICES)),
-            128,
-            OWN,
-        ),
-        (Routing(capacity=Capacity(0.5, LIKELY, minimum=9)), 10, OWN),
-        (Routing(capacity=Capacity(3.9, LIKELY)), 128, OWN),
-        (Routing(k=3, capacity=Capacity(0.5, group=Group.BATCH)), 128, OTHERS),
-        (dataclasses.replace(EXPERT_CHOICE, num_experts=16, k=15), 24, OWN),
-        (dataclasses.replace(EXPERT_CHOICE, num_experts=9, k=8, choice_scope=ChoiceScope.POSITION), 24, MIXES),
-        (sequence(Context.UNIT_MEAN, num_experts=(1, 1, 1, 4)), 128, OWN),
-        (sequence(Context.PREFIX, prefix_length=1, shuffle=True), 128, MIXES),
-        (sequence(Context.PREFIX, prefix_length=2, shuffle=True), 128, EVERYTHING),
-    ],
-)
+@pytest.mark.parametrize(("routing", "context", "expected"), every(2, ALLOWED_BY_SIZES))
 def test_a_leak_that_sizes_allow_is_declared_and_measured(
     routing: Routing, context: int, expected: Verdict, trials: int
 ) -> None:

@@ -31,6 +31,7 @@ from moe_study.data.tokenizers import (
 from moe_study.design.config import TokenizerConfig
 from moe_study.errors import ConfigError, DataError
 from tests.fixtures import tiny_texts
+from tests.part import every
 
 TEXTS = tiny_texts("de", "news", 40) + tiny_texts("en", "parliament", 40)
 AWKWARD = ["", " ", "\n\n\t", "<|endoftext|>", "a<|endoftext|>b", "naïve – “ok” 🙂\r\n", "日本語", "\x00\ud7ff￿"]
@@ -148,13 +149,10 @@ def test_too_little_text_leaves_ids_without_use() -> None:
     assert sum(1 for piece in tokenizer.token_bytes() if piece) < 270
 
 
-RUNS = [" ", "\n", "\t \n", "a", "7", "-", "_", "日", "=!", "ab1"]
+RUNS = ["日", " ", "\n", "\t \n", "a", "7", "-", "_", "=!", "ab1"]  # the slowest first
 
 
-SLOWEST = ("-", "日")
-
-
-@pytest.mark.parametrize("run", [run if run in SLOWEST else pytest.param(run, marks=pytest.mark.long) for run in RUNS])
+@pytest.mark.parametrize("run", every(len(RUNS), RUNS))
 def test_a_million_of_anything_in_a_row_is_encoded_and_trained_on_in_seconds(run: str, gpt2: Gpt2Tokenizer) -> None:
     text = "before " + run * (1_000_000 // len(run)) + " after"
     started = time.process_time()

@@ -14,6 +14,7 @@ from moe_study.model.moe.routing.router import ScoringRouter
 from moe_study.model.transformer import Block
 from moe_study.posthoc.router_states import router_states, states_read
 from moe_study.posthoc.trace import Tracer, trace_run, windows
+from tests.part import every
 from tests.posthoc.runs import CONTEXT, small_probe, untrained_run
 
 POINTS: dict[str, dict[str, Any]] = {
@@ -62,7 +63,7 @@ def by_hand(x_LH: np.ndarray, name: str) -> np.ndarray:
     return read_LH
 
 
-@pytest.mark.parametrize("name", POINTS)
+@pytest.mark.parametrize("name", every(2, POINTS))
 def test_states_are_what_the_decision_of_each_token_reads(tmp_path, name):
     probe = small_probe()
     tracer, states = states_of(tmp_path, name, probe, tokens=10**6)

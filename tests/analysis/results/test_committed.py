@@ -16,6 +16,7 @@ from moe_study.analysis.tables_out import to_csv
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.sweep_file import claims_of, sweep_names
 from tests.analysis.results.launched import comparisons_csv
+from tests.part import every
 
 ROOT = project_root()
 RESULTS = ROOT / "results"
@@ -34,16 +35,14 @@ def archive(request) -> Archive:
     return one
 
 
-of_each_archive = pytest.mark.parametrize(
-    "archive", COMMITTED, indirect=True, ids=[path.relative_to(RESULTS).as_posix() for path in COMMITTED]
-)
+NAMES = [path.relative_to(RESULTS).as_posix() for path in COMMITTED]
 
 
 def test_every_committed_folder_holds_an_archive():
     assert sorted(one.folder for one in committed()) == COMMITTED != []
 
 
-@of_each_archive
+@pytest.mark.parametrize("archive", every(3, COMMITTED), indirect=True, ids=NAMES)
 def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
     study = archive.study()
     assert archive.folder == RESULTS / archive.name
@@ -65,13 +64,14 @@ def test_committed_questions_are_answered_from_committed_sweeps():
         assert question.read and set(question.read) <= set(sweep_names(ROOT)), question.number
 
 
-@of_each_archive
+@pytest.mark.parametrize("archive", COMMITTED, indirect=True, ids=NAMES)
 def test_committed_replications_are_computed_from_both_sets_of_committed_runs(archive):
     if (archive.folder / FOLDER).exists():
         text = replication_text(archive, read_archive(archive.folder / FOLDER), claims_of(archive.name, ROOT))
         assert text == (archive.folder / FOLDER / TEXT).read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_committed_overview_its_pictures_the_texts_of_measures_and_the_readme_are_those_of_the_committed_runs(
     monkeypatch,
 ):

@@ -34,8 +34,11 @@ def run_of(tmp_path: Path, name: str) -> RunFolder:
 
 @pytest.mark.parametrize(
     "name",
-    ["top-2 sigmoid", "expert choice", "merge by segment", "soft lagged", "label"]
-    + [pytest.param(name, marks=pytest.mark.long) for name in ("threshold with capacity", "global", "hash")],
+    ["top-2 sigmoid", "expert choice", "soft lagged"]
+    + [
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("merge by segment", "label", "threshold with capacity", "global", "hash")
+    ],
 )
 def test_what_a_document_loses_is_the_difference_of_two_plain_readings(tmp_path: Path, name: str) -> None:
     folder, probe = run_of(tmp_path, name), small_probe()

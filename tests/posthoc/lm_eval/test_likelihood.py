@@ -70,7 +70,7 @@ def run_of(tmp_path, routing):
     return untrained_run(tmp_path, from_plain(Routing, routing))
 
 
-@pytest.mark.parametrize("name", every(2, ALL))
+@pytest.mark.parametrize("name", every(3, ALL))
 def test_every_routing_gives_what_a_slow_loop_gives(tmp_path, name):
     folder = run_of(tmp_path, ALL[name])
     reader, slow, label = reader_of(folder), Slow.of_run(folder), int(name == "label")
