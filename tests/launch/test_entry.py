@@ -14,6 +14,7 @@ from moe_study.launch import entry
 from moe_study.launch.entry import headline
 from moe_study.runs.folder import RunFolder, State, list_runs
 from tests.launch.driving import command, start, train, train_from_a_shell, wait_until
+from tests.part import every
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_a_run_has_as_many_threads_by_itself_as_in_a_sweep_or_a_job(runs_dir, mo
     assert folder.result()["threads"] == threads
 
 
-@pytest.mark.parametrize(("job", "arguments"), [(None, ["--help"]), ("quick", ["-m", "run.seed=0,1"])])
+@pytest.mark.parametrize(("job", "arguments"), every(2, [("quick", ["-m", "run.seed=0,1"]), (None, ["--help"])]))
 def test_neither_help_nor_the_pool_itself_imports_torch_or_pandas(runs_dir, job, arguments):
     script = (
         "import runpy, sys\n"

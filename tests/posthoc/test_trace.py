@@ -128,7 +128,7 @@ def naive(folder: RunFolder) -> tuple[dict[int, np.ndarray], np.ndarray, dict[in
     return joined, np.array(losses), {layer: np.concatenate(parts, 1)[0] for layer, parts in logits.items()}
 
 
-@pytest.mark.parametrize("name", every(2, POINTS))
+@pytest.mark.parametrize("name", every(3, POINTS))
 def test_a_trace_holds_what_the_model_decides_for_every_token(tmp_path: Path, name: str) -> None:
     folder = run_of(tmp_path, name)
     trace = trace_run(folder, small_probe(), progress=False)

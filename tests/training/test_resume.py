@@ -125,7 +125,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", every(2, MOMENTS))
+@pytest.mark.parametrize("moment", every(3, MOMENTS))
 def test_killed_at_an_awkward_moment(tmp_path, data, noisy, moment):
     config = make_config(tmp_path, data)
     assert forked(config, MOMENTS[moment]) == -9

@@ -51,7 +51,7 @@ def outputs(model: GPT) -> tuple[torch.Tensor, list[float]]:
 
 SINGLE, DOUBLE = (torch.float32, 1e-5), (torch.float64, 1e-12)
 SPLITS = list(product((2, 8, 64), (True, False), (SINGLE, DOUBLE)))
-ENOUGH = [(2, True, SINGLE), (8, False, DOUBLE), (8, True, SINGLE), (64, True, DOUBLE)]
+ENOUGH = [(2, True, SINGLE), (8, False, DOUBLE), (64, True, DOUBLE)]
 
 
 @pytest.mark.parametrize(
