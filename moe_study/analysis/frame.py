@@ -7,13 +7,14 @@ state and the reason in `error`; `done` and `not_done` split a frame.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from moe_study.analysis.labels import add_labels
+from moe_study.analysis.records import records
 from moe_study.design.config import RunConfig
 from moe_study.design.identity import SEED, completed, described, is_of_point
 from moe_study.design.plain import flatten, from_plain
@@ -23,7 +24,7 @@ from moe_study.runs.folder import RunFolder
 from moe_study.runs.listing import find_runs
 from moe_study.runs.result import causality_of, executed_costs
 
-Row = Mapping[Hashable, Any]  # one row of a frame
+Row = Mapping[str, Any]  # one row of a frame
 RESULT_NUMBERS = (
     "validation_loss", "bits_per_byte", "accuracy", "tokens", "steps", "num_params", "num_active_params",
     "flops_per_token", "train_seconds", "tokens_per_second", "peak_memory_bytes",
@@ -155,7 +156,7 @@ def long_frame(
     A run for which it raises a StudyError is left out, and its sentence added to `problems`; without them it is raised.
     """
     parts, runs = [], []
-    for run in frame.to_dict("records"):
+    for run in records(frame):
         try:
             part = one(run)
         except StudyError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from moe_study.analysis.records import records
 from moe_study.design.differences import FOLLOWS
 from moe_study.design.identity import is_of_point
 from moe_study.design.routing import Selection
@@ -45,7 +46,7 @@ def add_labels(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(label=frame["key"], point=frame["key"])
     known = frame["point"].notna()
     points = frame[known & ~frame["point"].duplicated()]
-    labels = dict(zip(points["point"], shortest_labels(_records(points)), strict=True))
+    labels = dict(zip(points["point"], shortest_labels(records(points)), strict=True))
     frame["label"] = frame["point"].map(labels).where(known, frame["key"])
     return frame
 
@@ -253,10 +254,6 @@ def _plain_words(column: str, value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return f"{short} {'on' if value else 'off' if value is False else 'unset'}"
     return f"{short} {value:g}" if isinstance(value, int | float) else f"{short} {value}"
-
-
-def _records(frame: pd.DataFrame) -> list[Row]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _given(value: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from moe_study.analysis.frame import done, each
+from moe_study.analysis.records import records
 from moe_study.design.differences import differing
 from moe_study.design.identity import is_of_point
 from moe_study.errors import StudyError
@@ -77,7 +78,7 @@ def settings_of(runs: pd.DataFrame) -> Settings:
     """The settings of every point, without what is not part of it."""
     names = [str(column) for column in runs if is_of_point(str(column))]
     points = runs.loc[~runs["label"].duplicated(), ["label", *names]]
-    return {label: dict(zip(names, values, strict=True)) for label, *values in points.to_numpy()}
+    return {row.pop("label"): row for row in records(points)}
 
 
 def differing_settings(settings: Settings, point: str, other: str) -> tuple[str, ...]:

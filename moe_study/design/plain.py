@@ -16,33 +16,37 @@ from typing import Any
 from moe_study.errors import ConfigError
 
 _ATOMS = (int, float, str, bool)
+_PLAIN = frozenset((*_ATOMS, type(None)))  # nine settings of ten: told by their type, without a call
 
 
 def to_plain(value: Any) -> Any:
     """Dataclasses, enums and tuples as dicts, strings and lists, ready for YAML and JSON."""
-    if value is None or type(value) in _ATOMS:
+    kind: Any = type(value)
+    if kind in _PLAIN:
         return value
+    if (names := _field_names(kind)) is not None:
+        items = [(name, getattr(value, name)) for name in names]
+        return {name: item if type(item) in _PLAIN else to_plain(item) for name, item in items}
     if isinstance(value, list | tuple):
         return [to_plain(v) for v in value]
     if isinstance(value, enum.Enum):
         return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_plain(getattr(value, name)) for name in _field_names(type(value))}
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in value.items()}
     return value
 
 
 @functools.cache
-def _field_names(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cls))
+def _field_names(cls: Any) -> tuple[str, ...] | None:
+    """Of a dataclass; None for another type."""
+    return tuple(field.name for field in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names; lists become tuples, so that they can be compared."""
     flat: dict[str, Any] = {}
     for name, item in nested.items():
-        if type(item) not in _ATOMS and isinstance(item, Mapping):
+        if type(item) not in _PLAIN and isinstance(item, Mapping):
             flat.update(flatten(item, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = tuple(item) if isinstance(item, list) else item

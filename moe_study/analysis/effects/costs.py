@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.format import count, duration
+from moe_study.analysis.records import records
 from moe_study.design.accounting import expert_flops_per_token, ffn_flops_per_token
 from moe_study.design.config import ModelConfig, RunConfig
 from moe_study.design.plain import flatten, from_plain, to_plain
@@ -91,7 +92,7 @@ def _in_networks(runs: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[flo
     the settings are not there or of a later version."""
     names = [name for name in runs if name == "label" or str(name).startswith(tuple(f"{part}." for part in PARTS))]
     points = runs[names].drop_duplicates("label")
-    networks = {str(row["label"]): _network(row) for row in points.to_dict("records")}
+    networks = {str(row["label"]): _network(row) for row in records(points)}
     rows = runs["executed_per_token"] if "executed_per_token" in runs else [np.nan] * len(runs)
     found = [_flops_of(networks[str(label)], float(ran)) for label, ran in zip(runs["label"], rows, strict=True)]
     ffn, experts = (pd.Series([one[place] for one in found], runs.index, dtype=float) for place in (0, 1))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from moe_study.analysis.comparison import LEVEL, MARGIN, Asked, Comparison, measure
 from moe_study.analysis.pairs import settings_of
+from moe_study.analysis.records import records
 from moe_study.design.causal_relatives import causal_relatives, difference
 from moe_study.design.config import RunConfig
 from moe_study.design.differences import differing
@@ -73,7 +74,7 @@ def twins(runs: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
     leaks = points["leaks"].astype(bool)
     settings = settings_of(points)
     causal = [str(label) for label in points[~leaks]["label"]]
-    for run in points[leaks].to_dict("records"):
+    for run in records(points[leaks]):
         seen = set[str]()
         for relative, changed in _relatives(run):
             for label in causal:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moe_study.analysis.frame import CAUSALITY, EXECUTED, EXPERT_RATES, RESULT_NUMBERS
+from moe_study.analysis.records import records
 from moe_study.analysis.study import Study, study_of
 from moe_study.design.identity import ABSENT, is_outside
 from moe_study.design.plain import from_plain, to_plain
@@ -134,7 +135,7 @@ def archives(root: Path) -> list[Archive]:
 def _with_todays_settings(frame: pd.DataFrame) -> pd.DataFrame:
     """Settings that were added after the rows were written have the values that they had before (ABSENT)."""
     later = {name: value for name, value in ABSENT.items() if name not in frame and not is_outside(name)}
-    rows = [dict(zip(map(str, frame), row, strict=True)) for row in frame.itertuples(index=False)]
+    rows = records(frame)
     return frame.assign(**{name: pd.Series([of(row) for row in rows], dtype=object) for name, of in later.items()})
 
 

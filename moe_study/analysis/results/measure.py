@@ -29,6 +29,7 @@ from moe_study.analysis.frame import Row, done
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable
 from moe_study.analysis.plots.style import save_png
+from moe_study.analysis.records import records
 from moe_study.analysis.study import Part, Study
 from moe_study.errors import DataError
 from moe_study.files import write_bytes_atomic, write_text_atomic
@@ -69,7 +70,7 @@ class FinishedRun(NamedTuple):
 
 def finished_runs(parts: Iterable[Part]) -> Iterator[FinishedRun]:
     """Every run with a result, part by part."""
-    return (FinishedRun(row, part) for part in parts for row in done(part.frame).to_dict("records"))
+    return (FinishedRun(row, part) for part in parts for row in records(done(part.frame)))
 
 
 def any_run(_row: Row) -> bool:
