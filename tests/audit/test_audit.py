@@ -37,8 +37,8 @@ def point(routing: Routing, **model: object) -> RunConfig:
 
 
 def few_or(many: int) -> pytest.MarkDecorator:
-    """A third of the trials in `make test`, but three, and all of them in `make test-all`."""
-    return pytest.mark.parametrize("trials", [max(3, many // 3), pytest.param(many, marks=pytest.mark.long)])
+    """Half the trials in `make test`, all of them in `make test-all`."""
+    return pytest.mark.parametrize("trials", [many // 2, pytest.param(many, marks=pytest.mark.long)])
 
 
 @few_or(6)
