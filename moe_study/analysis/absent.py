@@ -44,7 +44,8 @@ class AbsentRun:
 
 def absent_runs(frame: pd.DataFrame) -> tuple[AbsentRun, ...]:
     """Every run of a frame (see load_frame) that has no result, by state, label and seed."""
-    return tuple(_absent(run) for run in each(not_done(frame).sort_values(["state", "label", "seed", "key"])))
+    runs = not_done(frame)
+    return tuple(_absent(run) for run in each(runs.sort_values(["state", "label", "seed", "key"]))) if len(runs) else ()
 
 
 def without(labels: Collection[str], absent: Iterable[AbsentRun]) -> str:

@@ -183,6 +183,8 @@ def measure(
             "these runs were evaluated on different data, context or amounts of text, so their losses cannot be "
             "compared; choose the runs of one evaluation set"
         )
+    if not (asked := list(asked)):
+        return []
     losses, settings = losses_by_seed(runs), settings_of(runs)
     return [_measured(losses, settings, one, one.margin or margin, level) for one in asked]
 

@@ -18,7 +18,9 @@ def evaluation_sets(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """
     runs, without = done(frame), not_done(frame)
     texts = _texts(frame)
-    sets = {str(key): part for key, part in runs.groupby("evaluation")}
+    keys = runs["evaluation"].dropna().unique()
+    one = len(keys) == 1 and runs["evaluation"].notna().all()
+    sets = {str(key): runs if one else runs[runs["evaluation"] == key] for key in keys}
     text_of = {key: set(texts[part.index]) for key, part in sets.items()}
     homeless = ~texts[without.index].isin(set().union(*text_of.values()))
     names = {key: str(part["data.name"].iloc[0]) for key, part in sets.items()}

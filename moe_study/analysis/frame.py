@@ -74,7 +74,8 @@ def done(frame: pd.DataFrame) -> pd.DataFrame:
 
 def not_done(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs without a result, whatever the reason."""
-    return frame[frame["state"] != "done"]
+    finished = frame["state"] == "done"
+    return frame.iloc[:0] if finished.all() else frame[~finished]
 
 
 def curves(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.DataFrame:

@@ -47,10 +47,11 @@ def perplexity_table(
     read has a row under its key, with is_point False.
     """
     reference = reference if reference is not None else default_reference(frame)
-    seeds = ranking_seeds(frame)
-    runs, complete = runs_in_table(frame, seeds)
-    points, none = dict(list(runs[OF_RUNS].groupby("label"))), runs.head(0)
-    losses = losses_by_seed(done(frame))
+    numbers = frame[[*OF_RUNS, "state", "seed"]]  # of a hundred columns
+    seeds = ranking_seeds(numbers)
+    runs, complete = runs_in_table(numbers, seeds)
+    points, none = dict(list(runs.groupby("label"))), runs.head(0)
+    losses = losses_by_seed(done(numbers))
     missing = _by_label(absent_runs(frame))
     rows = []
     for label in dict.fromkeys(frame["label"]):
