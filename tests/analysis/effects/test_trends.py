@@ -22,6 +22,7 @@ from moe_study.analysis.study import study_of
 from moe_study.runs.members import Launch, Members, PlannedRung, PlannedTrend
 from moe_study.sweeps.claims import Claim, Claims, Expected
 from tests.analysis import planted
+from tests.told import told
 
 SIZES = np.array([21_000.0, 46_000.0, 127_000.0])
 PAIRS = tuple((f"{width}", f"two {width}", f"dense {width}") for width in (16, 32, 64))
@@ -75,9 +76,8 @@ def test_the_slope_is_that_of_a_regression_with_a_level_for_each_seed(gap_MS):
 
 def test_sizes_go_by_their_size_and_not_by_the_file_s_order(gap_MS):
     turned = dataclasses.replace(ASKED, pairs=ASKED.pairs[::-1])
-    assert trends([turned], losses_of(gap_MS), sizes()) == [
-        dataclasses.replace(one, asked=turned) for one in trends([ASKED], losses_of(gap_MS), sizes())
-    ]
+    expected = [dataclasses.replace(one, asked=turned) for one in trends([ASKED], losses_of(gap_MS), sizes())]
+    assert told(trends([turned], losses_of(gap_MS), sizes())) == told(expected)
 
 
 def test_a_seed_that_lacks_a_run_has_no_slope(gap_MS):
