@@ -145,11 +145,12 @@ def _sections(bucket: EncodedBucket) -> Iterable[tuple[Key, _Section]]:
 
 
 def _check_domains(sections: dict[Key, list[_Section]]) -> None:
+    different = sum(section.index.num_rows for parts in sections.values() for section in parts)
     for split in SPLITS:
         if not any(key[0] == split for key in sections):
             raise DataError(
-                f"the {split} split has no document; change data.validation_fraction, or give more documents "
-                "(one long text can be cut by data.options.separator)"
+                f"the {split} split has no document of the {different} that differ; change data.validation_fraction, "
+                "or give more documents (one long text can be cut by data.options.separator)"
             )
     domains = {key[1:] for key in sections}
     if len(domains) > _MOST_DOMAINS:

@@ -145,7 +145,7 @@ def _gather(config: DataConfig, work: Path, progress: bool) -> dict[str, Any]:
     documents = _counted(source.documents(), source.approximate_bytes, config.name, progress)
     number, size = scatter(documents, work / "documents", count)
     if number == 0:
-        raise DataError(f"the corpus {config.name} has no text; check data.options")
+        raise DataError(f"the corpus {config.name} has no text{source.tally.in_brackets()}; check data.options")
     if source.attribution is not None:
         write_text_atomic(work / ATTRIBUTION, source.attribution())
     read = {**source.tally.plain(), "documents": number, "bytes": size}

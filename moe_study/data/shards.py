@@ -185,11 +185,12 @@ def open_corpus(config: DataConfig, *, verify: bool = False) -> PreparedCorpus:
     folder = corpus_folder(config)
     manifest = read_manifest(folder)
     again = f"run `moe-study prepare data={config.name}`"
+    settings = ", with the same data.* settings" if place_options(config) else ""  # else it would be another corpus
     if manifest is None:
-        raise DataError(f"the corpus {config.name} is not prepared in {config.root}; {again} first")
+        raise DataError(f"the corpus {config.name} is not prepared in {config.root}; {again} first{settings}")
     if manifest["identity"] != identity(config):
-        raise DataError(f"{folder / MANIFEST} is damaged: it belongs to another corpus; {again} to make it again")
-    check_files(folder, manifest["files"], f"{again} to make it again", again=verify)
+        raise DataError(f"{folder / MANIFEST} is damaged: it belongs to another corpus; {again} to make it again{settings}")
+    check_files(folder, manifest["files"], f"{again} to make it again{settings}", again=verify)
     return _corpus(config, folder, manifest)
 
 

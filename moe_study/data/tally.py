@@ -30,6 +30,11 @@ class Tally:
         if name and len(entry.examples) < EXAMPLES:
             entry.examples.append(name)
 
+    def in_brackets(self) -> str:
+        """What was left out, behind a sentence that names none of it; "" where nothing was."""
+        left_out = ", ".join(f"{entry.count:,} {reason}" for reason, entry in self.left_out.items())
+        return f" (left out: {left_out})" if left_out else ""
+
     def plain(self) -> dict[str, Any]:
         """As it stands in a manifest."""
         left_out = {reason: {"count": e.count, "examples": e.examples} for reason, e in self.left_out.items()}

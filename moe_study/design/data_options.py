@@ -159,9 +159,15 @@ def _names_a_place(value: Any) -> bool:
 
 
 def label_of(text: str) -> str:
-    """A label in its one spelling: composed characters, single blanks, none at its ends; "" where it is blank."""
-    composed = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
-    return " ".join(composed.replace("\ufeff", " ").split())
+    """A label in its one spelling: composed characters, single blanks, none at its ends; "" where it is blank.
+
+    Control characters count as blanks, and so, at its ends, do characters that nobody sees (a zero-width space).
+    """
+    composed = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode()).replace("\ufeff", " ")
+    kinds = {character: unicodedata.category(character) for character in composed}
+    visible = "".join(" " if kinds[character] == "Cc" else character for character in composed)
+    unseen = "".join(character for character, kind in kinds.items() if kind == "Cf")
+    return " ".join(visible.split()).strip(f" {unseen}")
 
 
 def _settle_parliament(read: ParliamentNewsOptions) -> ParliamentNewsOptions:

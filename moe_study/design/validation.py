@@ -12,6 +12,14 @@ from moe_study.design.routing_validation import routing_checks
 from moe_study.errors import ConfigError
 
 
+WITHOUT_EVERY = {  # of log: what 0 does
+    "log_every": "records the last step only",
+    "routing_every": "records shares of experts at the last step only",
+    "gradients_every": "records no gradient norms",
+    "checkpoint_every": "saves only at the end and on a signal",
+}
+
+
 def validate(config: RunConfig) -> None:
     """Raise ConfigError for the first thing that is wrong with `config`."""
     for problem in problems(config):
@@ -115,8 +123,9 @@ def _run(config: RunConfig) -> Iterator[str]:
         value = getattr(log, name)
         if value is not None and value < 1:
             yield f"log.{name}={value} must be at least 1"
-    if log.gradients_every < 0:
-        yield f"log.gradients_every={log.gradients_every} must not be negative; 0 records no gradient norms"
+    for name, zero in WITHOUT_EVERY.items():
+        if (value := getattr(log, name)) < 0:
+            yield f"log.{name}={value} must not be negative; 0 {zero}"
     if log.trace_every is not None and config.task == "images":
         yield f"log.trace_every={log.trace_every} keeps routes of text, and task=images has none; set it to null"
     if run.eval_every < 0:

@@ -33,7 +33,10 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         return _unreadable(error.override)
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found.group(1))
+        inner = next((cause.full_key for cause in _chain(error) if getattr(cause, "full_key", None)), None)
+        return _unknown_key(inner if inner and found.group(1) in groups() else found.group(1))  # of {...}, its own
+    if found := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"{found.group(1)} has a value already; write {found.group(1)}=VALUE, without +"
     if found := re.search(r"Could not (?:append to|delete from) config\. (.*)", text):
         return f"cannot apply the override: {found.group(1)}"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):

@@ -1,8 +1,10 @@
 """Reading overrides, and refusing those that Hydra takes without a word though they do nothing that can be meant."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, Sweep
 
@@ -12,7 +14,8 @@ from moe_study.sweeps.hydra_errors import dotted, hydra_errors_as_sentences, sug
 
 FOLDER = "a run lives in log.runs_dir/KEY whatever {key} says; set log.runs_dir instead"
 ENVIRONMENT = "{key} does not reach the runs; set the variables of the command itself"
-WITHOUT_EFFECT = {  # settings of Hydra, and what to do instead
+NOTHING = "{key} changes nothing here, neither what is trained nor where it lies; leave it out"
+WITHOUT_EFFECT = {  # settings of Hydra, and what to do instead; the first that fits
     "hydra.run.dir": FOLDER,
     "hydra.sweep.dir": FOLDER,
     "hydra.sweep.subdir": FOLDER,
@@ -20,6 +23,10 @@ WITHOUT_EFFECT = {  # settings of Hydra, and what to do instead
     "hydra.job.chdir": "a run does not change its working folder whatever {key} says; set log.runs_dir for its files",
     "hydra.job.env_set": ENVIRONMENT,
     "hydra.job.env_copy": ENVIRONMENT,
+    "hydra.job": NOTHING,  # what is not named above: its name, its number
+    "hydra.runtime": NOTHING,
+    "hydra.overrides": NOTHING,
+    "hydra.verbose": NOTHING,
 }
 
 
@@ -29,10 +36,16 @@ def parse(overrides: Sequence[str], parser: OverridesParser | None = None) -> li
         try:
             parsed: list[Override] = (parser or OverridesParser.create()).parse_overrides(list(overrides))
         except ValueError as error:  # a number of too many digits
-            raise ConfigError(f"cannot read the overrides: {error}") from error
+            raise ConfigError(_about_digits(overrides)) from error
     for override in parsed:
         _check(override)
     return parsed
+
+
+def _about_digits(overrides: Sequence[str]) -> str:
+    """Which of `overrides` holds a number that Python does not read."""
+    longest = max(overrides, key=len)
+    return f"{longest[:40]}... holds a number of more than 4300 digits; write a smaller one"
 
 
 def _check(override: Override) -> None:
@@ -44,13 +57,26 @@ def _check(override: Override) -> None:
         return
     value = override.value()
     for setting, advice in WITHOUT_EFFECT.items():
-        is_meant = key == setting or key.startswith(setting + ".")
-        if is_meant and not (setting == "hydra.job.chdir" and value is False):
+        if key == setting or key.startswith(setting + "."):
+            if setting == "hydra.job.chdir" and value is False:
+                break
             raise ConfigError(advice.format(key=key))
+    _check_hydras(override)
     if key in groups() and override.package is None:
         if override.is_add() or override.is_force_add():
             raise ConfigError(f"{override.input_line}: {key} has a choice already; write {key}=NAME, without +")
         _check_choice(key, value)
+
+
+def _check_hydras(override: Override) -> None:
+    """What a + adds to Hydra's own settings is taken without a word, though Hydra never looks at it."""
+    part, _, rest = override.key_or_group.removeprefix("hydra.").partition(".")
+    if not override.key_or_group.startswith("hydra.") or not (override.is_add() or override.is_force_add()):
+        return
+    if part not in {field.name for field in dataclasses.fields(HydraConf)} or (
+        rest and part in ("launcher", "sweeper") and override.is_add()
+    ):
+        raise ConfigError(f"unknown key {override.key_or_group}; --cfg hydra of train.py shows those of Hydra")
 
 
 def _check_deletion(key: str) -> None:

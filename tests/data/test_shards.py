@@ -92,7 +92,7 @@ def test_shards_cannot_be_written_to(corpus: PreparedCorpus) -> None:
 
 
 def test_a_corpus_that_was_not_prepared_names_the_command(config: DataConfig) -> None:
-    with pytest.raises(DataError, match=r"run `moe-study prepare data=tiny` first"):
+    with pytest.raises(DataError, match=r"run `moe-study prepare data=tiny` first, with the same data\.\* settings"):
         open_corpus(config)
 
 

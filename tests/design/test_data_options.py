@@ -130,6 +130,7 @@ def test_a_recipe_of_another_version_keeps_its_options_as_they_are() -> None:
 
 
 SPELLINGS = [("a", "a"), ("\u00a0 a\n b\t", "a b"), ("e\u0301", "\u00e9"), (" \ufeff", "")]
+SPELLINGS += [("\0", ""), ("a\x1b\x7f b", "a b"), ("\u200b \u2060", ""), ("\u200e a\u200db \u200b", "a\u200db")]
 
 
 @pytest.mark.parametrize(("text", "label"), SPELLINGS)

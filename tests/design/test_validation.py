@@ -195,6 +195,9 @@ BAD_LOG: list[tuple[dict[str, Any], str]] = [
     ({"trace_every": 0}, "log.trace_every=0 must be at least 1"),
     ({"trace_every": 5, "trace_tokens": -1}, "log.trace_tokens=-1 must be at least 1"),
     ({"gradients_every": -1}, "log.gradients_every=-1 must not be negative; 0 records no gradient norms"),
+    ({"log_every": -5}, "log.log_every=-5 must not be negative; 0 records the last step only"),
+    ({"routing_every": -1}, "log.routing_every=-1 must not be negative; 0 records shares of experts at the last"),
+    ({"checkpoint_every": -1}, "log.checkpoint_every=-1 must not be negative; 0 saves only at the end"),
     ({"wandb": "on"}, "log.wandb=on is unknown; choose one of off, offline, online"),
 ]
 

@@ -129,7 +129,8 @@ def test_misspelt_keys_and_choices_get_a_suggestion(composer):
 
 def test_overrides_that_cannot_be_applied_are_one_sentence(composer):
     assert sentence(composer, "run.seed=[1").startswith("cannot read the override run.seed=[1")
-    assert sentence(composer, "+run.seed=2") == "cannot apply the override: An item is already at 'run.seed'."
+    assert sentence(composer, "+run.seed=2") == "run.seed has a value already; write run.seed=VALUE, without +"
+    assert sentence(composer, "routing={kk: 1}") == "unknown key routing.kk; did you mean routing.k?"
     assert "run.foo" in sentence(composer, "run.tokens=${run.foo}")
     assert sentence(composer, "run.tokens=???").startswith("run.tokens is not set")
     assert "add -m to train each" in sentence(composer, "run.seed=1,2")

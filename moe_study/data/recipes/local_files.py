@@ -50,9 +50,7 @@ def _files(options: LocalFilesOptions, data_root: Path, tally: Tally) -> list[Pa
             tally.leave_out(OTHER_KIND, str(path.relative_to(root)))
     files = [path for path in found if is_readable(path)]
     if not files:
-        left_out = ", ".join(f"{entry.count} {reason}" for reason, entry in tally.left_out.items())
-        beside = f" (left out: {left_out})" if left_out else ""
-        raise DataError(f"{root} has no {', '.join(SUFFIXES)} file that fits {options.pattern}{beside}")
+        raise DataError(f"{root} has no {', '.join(SUFFIXES)} file that fits {options.pattern}{tally.in_brackets()}")
     return files
 
 

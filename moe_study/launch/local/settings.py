@@ -29,4 +29,7 @@ class PoolSettings:
         if missing:
             raise ConfigError(f"job.{missing[0]} has no value; give it one in conf/config.yaml or on the command line")
         settings = {name: value for name, value in job.items() if name not in FOR_LAUNCHERS}
-        return from_plain(cls, settings, where)  # type: ignore[no-any-return]
+        read: PoolSettings = from_plain(cls, settings, where)
+        if not read.grace >= 0:
+            raise ConfigError(f"{where}grace={read.grace} must not be negative; it is in seconds")
+        return read

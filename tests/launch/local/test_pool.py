@@ -278,6 +278,13 @@ def test_the_pools_defaults_stand_in_one_place():
         PoolSettings.of(dict.fromkeys(names[:-1]))
 
 
+@pytest.mark.parametrize("grace", [-1, float("nan")])
+def test_seconds_before_the_start_are_no_grace(grace):
+    plain = {**dataclasses.asdict(pool_settings()), "grace": grace}
+    with pytest.raises(ConfigError, match=r"job\.grace=.* must not be negative"):
+        PoolSettings.of(plain)
+
+
 def test_pool_without_runs_ends_at_once():
     assert run_pool([], pool_settings(), toy.job("quick")) == {}
 
