@@ -189,7 +189,9 @@ def open_corpus(config: DataConfig, *, verify: bool = False) -> PreparedCorpus:
     if manifest is None:
         raise DataError(f"the corpus {config.name} is not prepared in {config.root}; {again} first{settings}")
     if manifest["identity"] != identity(config):
-        raise DataError(f"{folder / MANIFEST} is damaged: it belongs to another corpus; {again} to make it again{settings}")
+        raise DataError(
+            f"{folder / MANIFEST} is damaged: it belongs to another corpus; {again} to make it again{settings}"
+        )
     check_files(folder, manifest["files"], f"{again} to make it again{settings}", again=verify)
     return _corpus(config, folder, manifest)
 

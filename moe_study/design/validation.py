@@ -11,7 +11,6 @@ from moe_study.design.routing import Context
 from moe_study.design.routing_validation import routing_checks
 from moe_study.errors import ConfigError
 
-
 WITHOUT_EVERY = {  # of log: what 0 does
     "log_every": "records the last step only",
     "routing_every": "records shares of experts at the last step only",
