@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_study.commands.arguments import add_keys, add_runs_dir
@@ -74,6 +75,8 @@ def select(options: argparse.Namespace) -> list["FoundRun"]:
         raise StudyError("--checkpoints leaves results as they are, and --results removes them: give one of the two")
     if not (options.runs or options.failed or options.checkpoints or options.sweep):
         raise StudyError("say what to remove: KEYs, --failed, --checkpoints or --sweep NAME")
+    if not options.runs and not Path(options.runs_dir).is_dir():
+        raise StudyError(f"there is no folder {options.runs_dir}; name the folder that holds the runs by --runs-dir")
     if options.sweep is not None:
         folders = [folder for folder in runs_of_sweep(options.runs_dir, options.sweep) if folder.path.exists()]
     else:

@@ -154,6 +154,12 @@ def test_mistakes_are_one_sentence(runs_dir, runs, capsys, arguments, said):
     assert states(runs_dir) == sorted(STATES)
 
 
+@pytest.mark.parametrize("which", ["--failed", "--checkpoints"])
+def test_a_mistyped_folder_is_not_one_with_nothing_to_remove(tmp_path, capsys, which):
+    assert call(tmp_path / "rnus", which) == 1
+    assert "rnus; name the folder that holds the runs" in capsys.readouterr().err
+
+
 def test_a_beginning_that_several_keys_share_is_refused(runs_dir, runs, capsys):
     seed = 100
     while len(list_runs(runs_dir)) < 17:  # more runs than digits

@@ -16,7 +16,17 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from moe_study.analysis.format import count
-from moe_study.analysis.plots.grid import Size, caption, grid, leak_note, one_run, pages, seeds_note
+from moe_study.analysis.plots.grid import (
+    Size,
+    caption,
+    depth,
+    grid,
+    leak_note,
+    name_domains,
+    one_run,
+    pages,
+    seeds_note,
+)
 from moe_study.analysis.plots.style import EXPERTS, INK, PointStyle, chosen_layers, house_style, title
 
 MANY = len(EXPERTS)  # with more experts than this, a heat map takes the place of bars and bands
@@ -33,6 +43,7 @@ class _Words:
     x_label: str
     bars: str  # how to read a page of bands or bars
     heat: str  # how to read a page of heat maps
+    below: float = 0.0  # inches of turned names under a page
 
 
 def share_over_training(
@@ -82,9 +93,7 @@ def share_by_domain(
         share_ED = (counts.T / counts.sum(axis=1)).to_numpy()
         experts, domains = share_ED.shape
         places = np.arange(domains)
-        turned = max(map(len, counts.index)) * domains > 26  # they would touch
-        axes.set_xticks(places, [name.replace("_", " ") for name in counts.index], rotation=90 * turned)
-        axes.tick_params(axis="x", length=0)
+        name_domains(axes, list(counts.index), SIZE.width)
         if experts > MANY:
             for edge in places[1:] - 0.5:
                 axes.axvline(edge, color="white", lw=1)
@@ -103,6 +112,7 @@ def share_by_domain(
         "",
         bars=f"dashed: equal shares; {NO_NULL}",
         heat=f"experts sorted by the {by} that uses them most, which makes a diagonal even of noise; {NO_NULL}",
+        below=depth(list(activations[by].unique()), SIZE.width),
     )
     return list(_pages(activations, styles, panel, layers, words))
 
@@ -138,7 +148,7 @@ def _page(
     }
     columns = {name: [f"layer {layer}" for layer in layers_of] for name, layers_of in shown.items()}
     with house_style():
-        figure, panels = grid(columns, styles, SIZE, share_y=not heat)
+        figure, panels = grid(columns, styles, SIZE, share_y=not heat, below=words.below)
         mappable = None
         for name, run in runs.items():
             for axes, layer in zip(panels[name], shown[name], strict=True):

@@ -276,6 +276,21 @@ def test_many_experts_become_heat_maps_on_pages_of_their_own(tmp_path):
     assert history[1].axes[0].collections[0].get_array().shape == (32, planted.STEPS // planted.EVERY + 1)
 
 
+def test_a_long_name_leaves_its_picture_room(tmp_path):
+    """One topic of 120 letters took all of the panels' height: its name is cut, and has its place under them."""
+    part = part_of(load_frame(planted.plant(tmp_path, (planted.TOKEN_2,), (0.0,), seeds=(0,))))
+    part.activations["topic"] = part.activations["topic"].map(lambda name: name + "x" * 120)
+    (page,) = share_by_domain(part.activations, point_styles(part.runs), "topic")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page.draw_without_rendering()
+    axes = page.axes[0]
+    assert axes.get_window_extent().height > 0.5 * page.dpi
+    for name in axes.get_xticklabels():
+        assert len(name.get_text()) <= 30 and name.get_text().endswith("…")
+        assert name.get_window_extent().y0 >= 0
+
+
 @pytest.mark.long
 def test_many_points_are_laid_on_pages(tmp_path):
     points = [Routing(k=k, num_experts=n) for k in (1, 2) for n in (4, 5, 6, 8)]
