@@ -8,6 +8,7 @@ folder are the same data, so places are not part of what identifies data; the fi
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from moe_study.design.data_config import IMAGE_RECIPES, DataConfig
@@ -218,11 +219,17 @@ def _settle_local(read: LocalFilesOptions) -> LocalFilesOptions:
         folders = folders[:-1]
     return replace(
         read,
+        path=_tidy(read.path),
         folders=folders,
         language=label_of(read.language) or UNKNOWN,
         topic=label_of(read.topic) or UNKNOWN,
         separator=_separator(read.separator),
     )
+
+
+def _tidy(path: str) -> str:
+    """Without what a shell adds to a folder's name: texts/ and ./texts are texts."""
+    return str(PurePath(path))
 
 
 def _separator(given: str | None) -> str | None:
@@ -277,6 +284,7 @@ def _hub_problems(read: HubParquetOptions) -> Iterator[str]:
 def _settle_source(source: HubSource) -> HubSource:
     return replace(
         source,
+        folder=None if source.folder is None else _tidy(source.folder),
         files=tuple(sorted(set(source.files))),  # a file is read once, in the order of names
         language=label_of(source.language) or UNKNOWN,
         topic=label_of(source.topic) or UNKNOWN,

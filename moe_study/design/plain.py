@@ -95,7 +95,7 @@ _arguments = functools.cache(typing.get_args)
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """`value` as the annotated type, with no coercion that could hide a mistake ("False" is no bool)."""
     if type(value) is hint and hint in _ATOMS:
-        return value
+        return value + 0.0 if hint is float else value  # -0.0 is 0.0, and no other key
     origin = _origin(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(_arguments(hint), value, where)
@@ -129,7 +129,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     if type(value) in options:  # an atom, or None where it may be
-        return value
+        return value + 0.0 if type(value) is float else value
     errors = []
     for option in options:
         if option is type(None):

@@ -33,8 +33,7 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         return _unreadable(error.override)
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
-        inner = next((cause.full_key for cause in _chain(error) if getattr(cause, "full_key", None)), None)
-        return _unknown_key(inner if inner and found.group(1) in groups() else found.group(1))  # of {...}, its own
+        return _unknown_key(_inside(error) if found.group(1) in groups() else found.group(1))
     if found := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"{found.group(1)} has a value already; write {found.group(1)}=VALUE, without +"
     if found := re.search(r"Could not (?:append to|delete from) config\. (.*)", text):
@@ -47,6 +46,12 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         if isinstance(cause, InterpolationKeyError):
             return f"{cause.full_key}: {_sentence(str(cause))}"
     return _sentence(text)
+
+
+def _inside(error: BaseException) -> str:
+    """The key that is unknown within the {...} that a group was given."""
+    named = (getattr(cause, "full_key", None) for cause in _chain(error))
+    return next((str(key) for key in named if key), "")
 
 
 def _unreadable(override: str) -> str:

@@ -83,6 +83,16 @@ def test_options_are_typed_and_in_one_spelling() -> None:
     assert twice.sources[0].files == ("a*", "b*")
 
 
+COMPLETED = [("texts/", "texts"), (".//texts", "texts"), ("/a//b/", "/a/b"), ("~/x/", "~/x")]
+
+
+@pytest.mark.parametrize(("path", "tidy"), COMPLETED)
+def test_a_folder_is_one_place_however_a_shell_completes_it(path: str, tidy: str) -> None:
+    assert place_options(local(path=path)) == place_options(local(path=tidy)) == {"path": tidy}
+    source = {"folder": path, "files": ["*"]}
+    assert place_options(hub(source)) == {"sources": [{"folder": tidy}]}
+
+
 def test_places_are_no_part_of_what_data_is() -> None:
     assert place_options(local()) == {"path": "texts"}
     assert identity_options(local(path="elsewhere")) == identity_options(local())

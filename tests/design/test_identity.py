@@ -80,6 +80,12 @@ def test_what_is_described_at_once_is_what_each_says_alone(config: RunConfig) ->
     assert described(read) == (settings_of(normalised(config)), config.key, point_of(config))
 
 
+@pytest.mark.parametrize("name", ["optimizer.weight_decay", "routing.balance.z", "model.dropout"])
+def test_nothing_below_nothing_is_nothing(name: str) -> None:
+    one, other = (with_values(toy(), {name: zero}) for zero in (0.0, -0.0))
+    assert one.key == other.key
+
+
 def test_keys_are_sixteen_digits_and_the_points_of_the_tests_have_their_own() -> None:
     keys = {toy(routing).key for routing in (TOP_K | COUNTED | DENSE).values()}
     assert len(keys) == len(TOP_K | COUNTED | DENSE)
