@@ -195,7 +195,7 @@ def _row(folder: RunFolder) -> dict[str, Any]:
     except StudyError as error:
         row["error"] = str(error)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        row["error"] = f"{folder.path} is damaged: a file lacks its fields ({error!r}); start the run again"
+        row["error"] = f"{folder.path} is damaged: a file lacks its fields ({error!r}); {folder.advice_to_retrain}"
     return row
 
 
@@ -230,9 +230,12 @@ def _result(folder: RunFolder, result: Mapping[str, Any], row: Mapping[str, Any]
         raise DataError(f"{path} belongs to the run {result['key']}; move it back to the folder of that name")
     for name in ("validation_loss", "causality"):
         if result.get(name) is None:
-            raise DataError(f"{path} is damaged: it has no {name}; start the run again")
+            raise DataError(f"{path} is damaged: it has no {name}; {folder.advice_to_retrain}")
+    for name in (*RESULT_NUMBERS, *EXECUTED):
+        if (value := result.get(name)) is not None and not _is_number(value, finite=name == "validation_loss"):
+            raise DataError(f"{path} is damaged: its {name} is {value!r:.40}; {folder.advice_to_retrain}")
     if missing := set(CAUSALITY) - set(result["causality"]):
-        raise DataError(f"{path} is damaged: its causality lacks {min(missing)}; start the run again")
+        raise DataError(f"{path} is damaged: its causality lacks {min(missing)}; {folder.advice_to_retrain}")
     values = {name: result.get(name) for name in RESULT_NUMBERS}
     for name in EXPERT_RATES:
         values[name] = _mean(result.get(name))
@@ -243,6 +246,10 @@ def _result(folder: RunFolder, result: Mapping[str, Any], row: Mapping[str, Any]
     measured_on = [result.get("data_fingerprint"), row["model.context"], row["run.eval_tokens"]]
     values["evaluation"] = _hash(measured_on)
     return values
+
+
+def _is_number(value: Any, *, finite: bool) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and (math.isfinite(value) or not finite)
 
 
 def _mean(by_layer: Mapping[str, float] | None) -> float:

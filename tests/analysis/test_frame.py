@@ -105,6 +105,18 @@ def test_a_result_without_a_loss_is_not_believed(folders):
     assert "has no validation_loss" in row_of(load_frame(folders), folders[0])["error"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("validation_loss", float("nan")), ("validation_loss", "3.2"), ("num_params", [1]), ("train_seconds", True)],
+)
+def test_what_is_no_number_costs_only_its_run_and_the_advice_works(folders, name, value):
+    change_result(folders[0], **{name: value})
+    row = row_of(load_frame(folders), folders[0])
+    assert row["state"] == "damaged"
+    assert f"its {name} is {value!r}; remove the run (moe-study remove {folders[0]} --results)" in row["error"]
+    assert len(frames.done(load_frame(folders))) == 11
+
+
 def test_a_run_from_before_a_setting_existed_pairs_with_those_that_have_the_value_it_was_trained_with(folders):
     path = folders[6] / "config.yaml"
     config = yaml.safe_load(path.read_text())
