@@ -37,7 +37,8 @@ def read_table(path: Path, kinds: Collection[str], columns: Sequence[str]) -> "p
 
     table = _arrow_table(path, {"kind", "step", *columns})
     if table is None:
-        return pd.DataFrame([record for record in read(path) if record["kind"] in kinds], columns=list(columns))
+        rows = [_with_numbers(path, record, columns) for record in read(path) if record["kind"] in kinds]
+        return pd.DataFrame(rows, columns=list(columns))
     chosen = pc.is_in(table["kind"], value_set=pa.array(kinds, pa.string()))
     found: pd.DataFrame = table.filter(chosen).select(list(columns)).to_pandas()
     return found
@@ -82,6 +83,15 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except (ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{path} is damaged at line {number}") from error
         yield line, record
+
+
+def _with_numbers(path: Path, record: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """The record; StudyError where one of `columns` holds what is no number."""
+    for name in columns:
+        value = record.get(name)
+        if name != "kind" and name not in LISTS and not isinstance(value, int | float | None):
+            raise StudyError(f"{path} is damaged: a record's {name} is {value!r:.40}")
+    return record
 
 
 def _arrow_table(path: Path, columns: Collection[str]) -> "pa.Table | None":

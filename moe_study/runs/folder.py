@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from moe_study.design.config import RunConfig, TokenizerConfig
 from moe_study.design.identity import KEY_DIGITS
-from moe_study.design.plain import to_plain
-from moe_study.errors import DataError, StudyError
+from moe_study.design.plain import from_plain, to_plain
+from moe_study.errors import ConfigError, DataError, StudyError
 from moe_study.files import read_json, write_json_atomic, write_text_atomic
 from moe_study.guard import sentence_for
 from moe_study.runs import activations, curve, provenance, stored_config
@@ -106,8 +106,9 @@ class RunFolder:
         try:
             names = {field.name for field in dataclasses.fields(Status)}
             known = {name: value for name, value in plain.items() if name in names}
-            return Status(**{**known, "state": State(plain["state"])})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            read: Status = from_plain(Status, {**known, "state": plain["state"]})
+            return read
+        except (AttributeError, KeyError, TypeError, ConfigError) as error:
             raise StudyError(f"{self.status_file} is damaged ({error}); delete it and rerun the command") from error
 
     def state(self, lives: JobLife | None = None) -> State:

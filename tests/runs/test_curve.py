@@ -101,6 +101,14 @@ def test_damage_is_said_in_the_same_words(name: str, tmp_path: Path) -> None:
     assert str(found.value) == str(expected.value)
 
 
+@pytest.mark.parametrize("loss", ['"y"', "[1.0]", '{"a": 1}'])
+def test_a_loss_that_is_no_number_is_damage(loss: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(PLAIN + f'{{"kind": "train", "step": 9, "tokens": 9, "loss": {loss}, "seconds": 1}}\n')
+    with pytest.raises(StudyError, match=r"metrics\.jsonl is damaged: a record's loss is"):
+        curve.read_table(path, ("train",), LOSSES)
+
+
 def test_a_file_that_is_no_text_is_said_and_one_that_is_not_there_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert curve.read_table(path, ("train",), LOSSES).empty

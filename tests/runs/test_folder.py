@@ -174,6 +174,16 @@ def test_damaged_files_are_named(started):
         started.read_config()
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("error", '"boom"'), ("updated", '"soon"'), ("step", '"7"'), ("attempts", "[1]"), ("pid", "true")],
+)
+def test_a_status_of_other_types_is_damaged(started, field, value):
+    started.status_file.write_text(f'{{"state": "running", "{field}": {value}}}')
+    with pytest.raises(StudyError, match=rf"status\.json is damaged \({field} must be"):
+        started.state()
+
+
 def test_progress_is_written_at_most_once_a_second(started):
     started.progress(1)
     assert started.status().step == 0
