@@ -22,7 +22,7 @@ from moe_study.analysis.page.charts import (
     quantity,
     zoom,
 )
-from moe_study.analysis.plots.loss import EARLY, LATE, minus_reference, one_kind, run_lengths
+from moe_study.analysis.plots.loss import EARLY, one_kind, paired_with, run_lengths
 from moe_study.analysis.study import Part
 
 MOST_STEPS = 200  # of one curve
@@ -44,11 +44,10 @@ def _add_curves(charts: Charts, part: Part) -> None:
     kind, long = one_kind(part.curves)
     most = int(long.groupby("key").size().max())
     names = dict(zip([look.label for look in charts.looks], charts.names, strict=True))
-    thin = _thinned(long.dropna(subset="loss").assign(gap=lambda told: minus_reference(told, part.reference)))
+    told, _ = paired_with(long.dropna(subset="loss"), part.reference)
+    thin = _thinned(told)
     rows = pd.DataFrame({"name": thin["label"].map(names), "seed": thin["seed"].astype(int)})
-    rows = rows.assign(tokens=thin["tokens"].astype(float), loss=thin["loss"].astype(float))
-    paired = rows["tokens"][thin["gap"].notna() & (thin["label"] != part.reference)].max()
-    rows["gap"] = thin["gap"].where(rows["tokens"] >= LATE * paired)
+    rows = rows.assign(tokens=thin["tokens"].astype(float), loss=thin["loss"].astype(float), gap=thin["gap"])
     notes = [f"{kind} loss", "thick: mean over the seeds shown; thin: seeds" if len(charts.seeds) > 1 else "one seed"]
     if most > MOST_STEPS:
         notes.append(f"{MOST_STEPS} of up to {most} logged steps of each run, evenly spread")

@@ -236,8 +236,7 @@ def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
     """
     reference = part.reference
     kind, long = one_kind(part.curves)
-    long = long.assign(gap=minus_reference(long, reference))
-    paired = long[long["label"] != reference].dropna(subset="gap")["tokens"].max()  # NaN where nothing is paired
+    long, end = paired_with(long, reference)
     with house_style():
         figure = new_figure(8.6, _height(len(styles)))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1))
@@ -248,7 +247,7 @@ def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
             if not len(own):
                 continue
             _curve(left, own, "loss", style)
-            late = own[own["tokens"] >= LATE * paired].dropna(subset="gap")
+            late = own.dropna(subset="gap")
             if len(late):
                 _curve(right, late, "gap", style)
                 ends[name] = late[late["tokens"] == late["tokens"].max()]["gap"].mean()
@@ -262,8 +261,8 @@ def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
         left.set_xlim(0, last)
-        if paired > 0:
-            right.set_xlim(LATE * paired, paired)
+        if end > 0:
+            right.set_xlim(LATE * end, end)
         band = "bands: from the lowest seed to the highest" if long["seed"].nunique() > 1 else "one seed"
         title(figure, "Loss over training", band + mark_note(part.table))
         labels_at_right(right, ends, styles)
@@ -283,6 +282,17 @@ def one_kind(curves: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 def run_lengths(long: pd.DataFrame) -> pd.Series:
     """Tokens at the last row of each row's run."""
     return long.groupby("key")["tokens"].transform("max")
+
+
+def paired_with(long: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, float]:
+    """`long` with a column gap, and the tokens at which the last gap of another point stands, NaN without one.
+
+    gap: `minus_reference` from the first fifth (LATE) of those tokens on, NaN before.
+    """
+    gap_L = minus_reference(long, reference)
+    others_L = (long["label"] != reference).to_numpy()
+    end = long["tokens"][others_L & ~np.isnan(gap_L)].max()
+    return long.assign(gap=np.where(long["tokens"] >= LATE * end, gap_L, np.nan)), end
 
 
 def minus_reference(long: pd.DataFrame, reference: str) -> np.ndarray:
