@@ -1,8 +1,10 @@
 """Jobs that train nothing, or slowly, planted in place of the training to test what runs, when, and what is left."""
 
+import itertools
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from moe_study.design.config import RunConfig
 from moe_study.errors import DataError
 from moe_study.launch.execute import Job
 from moe_study.runs.folder import RunFolder
+
+PAUSE = 0.05  # seconds after each step
+PATIENCE = 300.0  # seconds after which a job that nobody stops gives up; a busy machine may need many of them
 
 
 def job(name: str) -> Job:
@@ -63,7 +68,7 @@ def patient(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     saved = folder.path / "saved"
     if saved.exists():
         return {"resumed_from": int(saved.read_text())}
-    for step in range(1, config.total_steps):
+    for step in _steps_of(config):
         if received:
             saved.write_text(str(step))
             folder.preempt(step)
@@ -71,7 +76,6 @@ def patient(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
         if (folder.path.parent / "enough").exists():
             return {"resumed_from": 0}
         folder.progress(step, force=True)
-        time.sleep(0.05)
     raise AssertionError("nobody stopped this run")
 
 
@@ -83,30 +87,46 @@ def careful(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     saved = folder.path / "saved"
     if saved.exists():
         return {"resumed_from": int(saved.read_text())}
-    for step in range(1, config.total_steps):
+    for step in _steps_of(config):
         if received:
             time.sleep(2.5)
             saved.write_text(str(step))
             folder.preempt(step)
             return {}
         folder.progress(step, force=True)
-        time.sleep(0.05)
     raise AssertionError("nobody stopped this run")
 
 
+def _steps_of(config: RunConfig) -> Iterator[int]:
+    """Steps of a run that never makes its last one by itself."""
+    deadline = time.monotonic() + PATIENCE
+    for step in itertools.count(1):
+        yield min(step, config.total_steps - 1)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(PAUSE)
+
+
 def slowly(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
-    """Trains for real, and pauses after each step until the file `enough` lies beside the runs."""
-    from moe_study.training.loop import Trainer
-    from moe_study.training.run import train
+    """Trains for real, and pauses after each step until the file `enough` lies beside the runs.
 
-    step_once = Trainer.train_step
+    After a third of the steps a process waits for that file or for a signal, so that no machine is too fast for what
+    a test does to its runs.
+    """
+    from moe_study.training.run import Session, train
 
-    def train_step(self: Trainer) -> None:
-        step_once(self)
-        if not (folder.path.parent / "enough").exists():
-            time.sleep(0.05)
+    after_step, made = Session._after_step, 0
 
-    Trainer.train_step = train_step  # in a process that trains nothing else
+    def pause(self: Session) -> None:
+        nonlocal made
+        after_step(self)
+        made += 1
+        while not (folder.path.parent / "enough").exists():
+            time.sleep(PAUSE)
+            if made != config.total_steps // 3 or self.stop.received is not None:
+                return
+
+    Session._after_step = pause  # in a process that trains nothing else
     return train(config, folder)
 
 

@@ -71,7 +71,7 @@ class Cluster:
         self._call("slurmctld", "-f", str(self.folder / "slurm.conf"))
         for node in self._node_names:
             self._call("slurmd", "-f", str(self.folder / "slurm.conf"), "-N", node)
-        wait_until(lambda: self._node_states() == {"idle"}, "the nodes to become idle", self._logs)
+        wait_until(lambda: self._node_states() == {"idle"}, "the nodes to become idle", self.logs)
 
     def stop(self) -> None:
         """Cancel all jobs and end the daemons; nothing happens where none runs."""
@@ -88,12 +88,12 @@ class Cluster:
     def start_controller(self) -> None:
         """Start it again, with what it knew."""
         self._call("slurmctld", "-f", str(self.folder / "slurm.conf"))
-        wait_until(lambda: bool(self._node_states()), "slurmctld to answer", self._logs)
+        wait_until(lambda: bool(self._node_states()), "slurmctld to answer", self.logs)
 
     def cancel_all(self) -> None:
         """Cancel all jobs and wait until none is left."""
         self.run("scancel", "--user", getpass.getuser(), check=False)
-        wait_until(lambda: not self.run("squeue", "-h", check=False).strip(), "jobs to end", self._logs)
+        wait_until(lambda: not self.run("squeue", "-h", check=False).strip(), "jobs to end", self.logs)
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a command of SLURM's prints."""
@@ -106,7 +106,7 @@ class Cluster:
     def _end(self, daemon: str) -> None:
         if (pid := self._pid(daemon)) is not None:
             os.kill(pid, signal.SIGTERM)
-            wait_until(lambda: self._pid(daemon) is None, f"{daemon} to end", self._logs)
+            wait_until(lambda: self._pid(daemon) is None, f"{daemon} to end", self.logs)
 
     @property
     def _node_names(self) -> list[str]:
@@ -144,7 +144,7 @@ class Cluster:
         with open(self.folder / "log" / "mariadbd.log", "w", encoding="utf-8") as log:
             command = (find("mariadbd"), *options, *places, f"--port={database}", "--bind-address=127.0.0.1")
             subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-        wait_until(lambda: (self.folder / "db.sock").exists(), "the database to start", self._logs)
+        wait_until(lambda: (self.folder / "db.sock").exists(), "the database to start", self.logs)
         settings = {
             "DbdHost": "localhost",
             "DbdAddr": "127.0.0.1",
@@ -170,7 +170,7 @@ class Cluster:
                 "AccountingStorageEnforce=limits\n"
             )
         self._call("slurmdbd")
-        wait_until(lambda: self.run("sacctmgr", "-n", "list", "user", check=False) != "", "slurmdbd", self._logs)
+        wait_until(lambda: self.run("sacctmgr", "-n", "list", "user", check=False) != "", "slurmdbd", self.logs)
         self.run("sacctmgr", "--immediate", "add", "cluster", "scratch", check=False)
         self.run("sacctmgr", "--immediate", "add", "account", "study")
         limit = f"MaxSubmitJobs={-1 if self.max_submitted is None else self.max_submitted}"
@@ -183,9 +183,9 @@ class Cluster:
                 (find(daemon), *arguments), env={**os.environ, **self.environment}, stdout=output, stderr=output
             ).returncode
         if code:
-            raise RuntimeError(f"{daemon} does not start\n{self._logs()}")
+            raise RuntimeError(f"{daemon} does not start\n{self.logs()}")
 
-    def _logs(self) -> str:
+    def logs(self) -> str:
         """The last lines of every log."""
         logs = sorted((self.folder / "log").glob("*"))
         tails = [(log.name, log.read_text(errors="replace").splitlines()[-8:]) for log in logs]

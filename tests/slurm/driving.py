@@ -81,4 +81,3 @@ def submissions(runs_dir: Path) -> int:
 
 def slurm(*line: str) -> str:
     return subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-
