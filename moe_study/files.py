@@ -29,6 +29,8 @@ ADVICE = {  # by errno: what is wrong with the machine or the place, and what to
     errno.EACCES: "permission denied; choose a folder that this user can write",
     errno.EPERM: "permission denied; choose a folder that this user can write",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another folder",
+    errno.ENAMETOOLONG: "that path is too long for this file system; choose a shorter one",
+    errno.ELOOP: "links in that path lead in a circle; choose another folder",
     errno.EEXIST: "a file stands where a folder should be; choose another folder",
     errno.EIO: "the disk reports an error; check it or choose another folder, then rerun the command",
     errno.ESTALE: "the network file system has lost the file; rerun the command once it is back",
@@ -47,7 +49,17 @@ def clear_os_errors(path: str | os.PathLike[str], kind: type[StudyError] = Study
         advice = ADVICE.get(error.errno or 0)
         if advice is None:
             raise
-        raise kind(f"cannot write {path}: {advice}") from error
+        verb = "find" if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else "write"
+        raise kind(f"cannot {verb} {path}: {advice}") from error
+
+
+def make_folder(path: str | os.PathLike[str], kind: type[StudyError] = StudyError) -> None:
+    """Make the folder and those above it, where they are missing; `kind` where that cannot be."""
+    with clear_os_errors(path, kind):
+        try:
+            Path(path).mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # what a system of its own kind, such as /proc, says
+            raise kind(f"cannot make the folder {path}: that place holds no folders; choose another one") from error
 
 
 @contextlib.contextmanager
@@ -59,8 +71,8 @@ def atomic_file(path: str | os.PathLike[str], kind: type[StudyError] = StudyErro
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{threading.get_ident()}"
+    make_folder(path.parent, kind)
     with clear_os_errors(path, kind):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as handle:
                 yield handle
@@ -85,9 +97,10 @@ def atomic_folder(path: str | os.PathLike[str], kind: type[StudyError] = StudyEr
     of_host = f".{path.name}{TEMPORARY_MARK}{socket.gethostname()}@"
     temporary = path.parent / f"{of_host}{os.getpid()}-{threading.get_ident()}"
     before = temporary.with_name(f"{temporary.name}{BEFORE}")
+    make_folder(path.parent, kind)
     with clear_os_errors(path, kind):
         _remove_leftovers(path, of_host)
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         try:
             yield temporary
             for file in sorted(temporary.rglob("*")):

@@ -60,6 +60,13 @@ def test_plan_lists_runs_with_their_cost_and_invalid_points_with_their_reason(ca
     assert cli.main(["plan", f"log.runs_dir={tmp_path}"]) == 0
 
 
+def test_a_plan_of_no_runs_is_none_that_can_be_trained(capsys, tmp_path):
+    path = tmp_path / "nothing.yaml"
+    path.write_text("seeds: [0]\npoints:\n  - {routing: dense}\nexclude:\n  - {routing: dense}\n")
+    assert cli.main(["plan", f"+sweep={path}", f"log.runs_dir={tmp_path}"]) == 1
+    assert "the sweep has no runs: every point is excluded or invalid" in capsys.readouterr().out
+
+
 def test_plan_estimates_hours_from_finished_runs_and_says_where_from(capsys, some_runs, tmp_path):
     cli.main(["plan", "run.seed=7", f"log.runs_dir={some_runs}"])
     out = capsys.readouterr().out

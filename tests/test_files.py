@@ -81,6 +81,21 @@ def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path: Path) -> None
         write_text_atomic(tmp_path / "file" / "a.txt", "x")
 
 
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [("/proc/nowhere", "holds no folders"), ("x" * 300, "too long"), ("circle/below", "lead in a circle")],
+)
+def test_a_place_that_holds_no_folder_is_one_sentence(tmp_path: Path, place: str, says: str) -> None:
+    if place.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("this system has no /proc")
+    (tmp_path / "circle").symlink_to("circle")
+    folder = tmp_path / place
+    with pytest.raises(StudyError, match=says):
+        write_text_atomic(folder / "a.txt", "x")
+    with pytest.raises(DataError, match=says), atomic_folder(folder / "a", DataError):
+        pass
+
+
 def test_writers_in_parallel_never_mix(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
     contents = [bytes([n]) * 200_000 for n in range(8)]

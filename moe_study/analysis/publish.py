@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.errors import StudyError, reason_of
+from moe_study.files import make_folder
 
 MODES = ("offline", "online")
 COPIES = "WANDB_DATA_DIR"  # where wandb keeps copies of files until they are sent; a folder of the user, if not told
@@ -69,7 +70,7 @@ def _copies_in(folder: Path) -> Iterator[None]:
     if COPIES in os.environ:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     os.environ[COPIES] = str(folder.resolve())
     try:
         yield

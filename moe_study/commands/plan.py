@@ -30,7 +30,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the plan; 1 if it has invalid points that nobody asked to skip."""
+    """Print the plan; 1 if it cannot be trained: no runs are left, or invalid points that nobody asked to skip."""
     from moe_study.sweeps.plan import plan_overrides
 
     planned = plan_overrides(options.overrides)
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         for line in plan_lines(planned):
             print(line)
-    return 1 if planned.invalid and not planned.skip_invalid else 0
+    return 0 if planned.trains else 1
 
 
 def plan_lines(planned: "Plan") -> Iterator[str]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from moe_study.data.documents import HASH_BYTES, Document, is_validation, split_hash, text_hash
+from moe_study.errors import DataError
+from moe_study.files import make_folder
 
 _BYTES_PER_BUCKET = 64 << 20
 _MOST_BUCKETS = 192  # open files at once
@@ -52,7 +54,7 @@ def bucket_path(folder: Path, bucket: int) -> Path:
 
 def scatter(documents: Iterable[Document], folder: Path, count: int) -> tuple[int, int]:
     """Write documents to `count` buckets in `folder`; returns how many there were and their bytes of text."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, DataError)
     rows: list[list[tuple[bytes, Document]]] = [[] for _ in range(count)]
     waiting = [0] * count
     documents_seen = bytes_seen = 0

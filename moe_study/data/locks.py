@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from moe_study.errors import DataError
-from moe_study.files import clear_os_errors
+from moe_study.files import clear_os_errors, make_folder
 
 
 @contextlib.contextmanager
@@ -16,8 +16,8 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
     `on_wait` is called once if another process holds it. The empty file stays behind: removing it would let
     two processes lock two files of the same name.
     """
+    make_folder(path.parent, DataError)
     with clear_os_errors(path, DataError):
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below, after the lock)
     try:
         try:

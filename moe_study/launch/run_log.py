@@ -4,13 +4,14 @@ import os
 import sys
 import time
 
+from moe_study.files import make_folder
 from moe_study.guard import forgiving_output
 from moe_study.runs.folder import RunFolder
 
 
 def redirect_output(folder: RunFolder) -> None:
     """From here on all output, that of libraries too, goes to the end of the run's log, under a line that says when."""
-    folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.path)
     log = os.open(folder.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from moe_study.files import clear_os_errors
+from moe_study.files import clear_os_errors, make_folder
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks answer
 _PAUSE = 0.02  # seconds between two attempts
@@ -25,8 +25,8 @@ def hold(path: Path, patience: float) -> Iterator[None]:
     The empty file stays behind: removing it would let two processes lock two files of the same name. Where the file
     system has no locks, nothing is held.
     """
+    make_folder(path.parent)
     with clear_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _acquire(handle, time.monotonic() + patience)

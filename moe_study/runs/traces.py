@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_study.errors import DataError
-from moe_study.files import TEMPORARY_MARK, clear_os_errors, read_json, write_json_atomic
+from moe_study.files import TEMPORARY_MARK, clear_os_errors, make_folder, read_json, write_json_atomic
 
 FORMAT = 1  # goes up when older traces cannot be read any more
 MANIFEST = "manifest.json"
@@ -197,8 +197,8 @@ def write_trace(traces: Path, identity: TraceIdentity) -> Iterator["TraceWriter"
     The caller sees to it that no other process writes to `traces` (posthoc/trace.py holds a lock).
     """
     target = identity.folder_in(traces)
+    make_folder(traces, DataError)
     with clear_os_errors(target, DataError):
-        traces.mkdir(parents=True, exist_ok=True)
         for leftover in traces.glob(f".*{TEMPORARY_MARK}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         beside = traces / f".{target.name}{TEMPORARY_MARK}{os.getpid()}"

@@ -59,6 +59,9 @@ class PlannedRun:
         return 3 * flops_per_token(self.config) * self.config.total_steps * self.config.tokens_per_step
 
 
+NO_RUNS = "the sweep has no runs: every point is excluded or invalid"
+
+
 @dataclass(frozen=True)
 class InvalidPoint:
     overrides: tuple[str, ...]
@@ -100,7 +103,12 @@ class Plan:
                 f"them, or add skip_invalid=true\n{self.invalid_listing()}"
             )
         if not self.runs:
-            raise ConfigError(f"the sweep has no runs: every point is excluded or invalid\n{self.invalid_listing()}")
+            raise ConfigError(f"{NO_RUNS}\n{self.invalid_listing()}".rstrip())
+
+    @property
+    def trains(self) -> bool:
+        """Whether `check` lets it be trained."""
+        return bool(self.runs) and (self.skip_invalid or not self.invalid)
 
     def invalid_listing(self) -> str:
         """Each reason once, with the points it holds for."""
@@ -115,7 +123,8 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What somebody who wrote the sweep did not mean, a line each."""
-        idle = [f"exclude: {entry} matches no point of the sweep" for entry in self.idle_excludes]
+        idle = [] if self.runs else [NO_RUNS]
+        idle += [f"exclude: {entry} matches no point of the sweep" for entry in self.idle_excludes]
         idle += [f"not compared under this command line: {problem}" for problem in self.lost_comparisons]
         if len(self.runs) > 1 or any(run.also for run in self.runs):
             return idle  # same_points says what has no effect

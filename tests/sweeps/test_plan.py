@@ -202,7 +202,7 @@ def test_excluded_points_are_counted_and_need_not_be_valid(plan, sweep_file):
 
 def test_an_exclude_that_matches_no_point_is_named(plan, sweep_file):
     sweep_file("""
-        points: [{routing: [token_top1, token_top2]}]
+        points: [{routing: [token_top1, token_top2, expert_choice]}]
         exclude: [{routing: token_top1}, {routing: token_top3, routing.k: 2}, {routing.selection: top_k}]
     """)
     made = plan("+sweep=mine")

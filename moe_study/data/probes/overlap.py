@@ -74,7 +74,6 @@ def kept_overlap(probe: Probe, corpus: PreparedCorpus, data_root: Path) -> Overl
             return Overlap(**kept["overlap"])
     found = overlap(probe, corpus)
     with contextlib.suppress(StudyError, OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(path, {"of": names, "overlap": asdict(found)})
     return found
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from moe_study.files import clear_os_errors, write_json_atomic
+from moe_study.files import clear_os_errors, make_folder, write_json_atomic
 from moe_study.runs.job_records import Submission
 from moe_study.runs.provenance import COPIED_FROM, PACKAGE, code_of
 
@@ -18,8 +18,8 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "shipped")
 def take_snapshot(runs_dir: str | Path) -> Path:
     """A folder that holds a copy of the package, as its files are now; what commit they come from stands beside it."""
     root = Path(runs_dir) / ".submissions" / ".code"
+    make_folder(root)
     with clear_os_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
         copy = Path(tempfile.mkdtemp(prefix=".part-", dir=root))
         shutil.copytree(PACKAGE, copy / PACKAGE.name, ignore=LEFT_OUT)
     code = {**code_of(PACKAGE), "sources": code_of(copy / PACKAGE.name)["sources"]}
