@@ -27,8 +27,8 @@ HEAD = """\
 Written by `moe-study results` from `runs.parquet` and `manifest.json` of the folders beside this file; a test computes
 every table and verdict again from them. Differences are in nats per token, the first point minus the second, so that
 less is better; intervals are those of the test, Holm-adjusted over the comparisons of a sweep, which its file states.
-Sweeps share runs: where both sides were trained already when a sweep was first launched, its answers and
-comparisons.csv (asked_late) say so. A claim of "the same" holds within the file's margin. † reads later tokens. Hours
+Sweeps share runs: where both sides were trained already when a sweep was first launched, the verdict is marked "asked
+late" (asked_late in comparisons.csv). A claim of "the same" holds within the file's margin. † reads later tokens. Hours
 are by the clock, of the runs on either side, which several rows can share."""
 
 
@@ -153,7 +153,7 @@ def _measured(one: Answered, finding: Finding) -> list[str]:
         f"[{name}]({name}/answers.md)",
         finding.pair,
         finding.effect,
-        finding.verdict,
+        finding.told_verdict,
         str(finding.seeds or ""),
         f"{finding.hours:.2f}",
     ]

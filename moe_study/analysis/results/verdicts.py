@@ -15,6 +15,7 @@ from moe_study.sweeps.claims import Claim, Claims, Expected
 
 HOLDS, FAILS, OPEN, LACKING = "holds", "fails", "undecided at this size", "not run"
 NOT_COMPARED = "not compared"
+LATE = ", asked late"  # after results were there
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class Finding:
         if self.claim.expect is None:
             return self.tested.verdict.value if self.tested.decided else OPEN
         return verdict_of(self.claim.expect, self.tested)
+
+    @property
+    def told_verdict(self) -> str:
+        """The verdict, with a mark where the sweep's file came to ask when both sides were trained already."""
+        late = self.seeds > 0 and self.tested is not None and request_of(self.tested).late
+        return f"{self.verdict}{LATE if late else ''}"
 
     @property
     def decided(self) -> bool:
@@ -71,7 +78,8 @@ class Finding:
 
     def told(self, asked: str) -> str:
         """Verdict first, then what was asked, test and effect: one line of Markdown."""
-        return " ".join([f"**{self.verdict}**: {asked}", *([f"{self.pair}: {self.effect}"] if self.effect else [])])
+        measured = [f"{self.pair}: {self.effect}"] if self.effect else []
+        return " ".join([f"**{self.told_verdict}**: {asked}", *measured])
 
     @property
     def hours(self) -> float:

@@ -106,6 +106,15 @@ def test_two_pairs_of_the_same_points_are_one_test_and_two_findings(folders):
     assert [one.verdict for one in found] == ["lower", "lower"]
 
 
+def test_a_verdict_says_whether_it_was_asked_when_the_runs_were_there(folders):
+    pairs = [PlannedComparison("early", "other", keys(folders, 1), keys(folders, 0))]
+    pairs.append(PlannedComparison("late", "other", keys(folders, 2), keys(folders, 0), late=True))
+    pairs.append(PlannedComparison("lacking", "other", keys(folders, 2), ("no such run",), late=True))
+    found = findings(study(folders, pairs), claims(*(Claim(pair.left, "other", "Why?") for pair in pairs)))
+    assert [one.told_verdict for one in found] == ["lower", "lower, asked late", "not run"]
+    assert found[1].told("Why?").startswith("**lower, asked late**: Why?")
+
+
 def test_what_is_turned_twice_is_itself(both):
     (part,) = both.parts
     for one in part.tested:
