@@ -14,7 +14,7 @@ from moe_study.analysis.plots.all import styles_of
 from moe_study.analysis.plots.load import effective_by_layer
 from moe_study.analysis.results.intervals import interval_text
 from moe_study.analysis.results.measure import FinishedRun, Kept, Measure, draw_parts, finished_runs, rows_of_part
-from moe_study.analysis.specialisation.lazy import contributions, every_token_has_every_expert
+from moe_study.analysis.specialisation.lazy import contributions
 from moe_study.analysis.specialisation.load import load_of
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
@@ -43,8 +43,7 @@ def _rows_of_run(run: FinishedRun) -> pd.DataFrame:
     counts = run.folder.read_activations()
     if counts is None or not len(counts):
         return pd.DataFrame()
-    by_weight = every_token_has_every_expert(run.folder.read_config().routing)
-    found = contributions(counts, list(counts["layer"].unique()), by_weight)
+    found = contributions(counts, list(counts["layer"].unique()), run.folder.read_config().routing)
     shares = found[["layer", "expert", "share"]].astype({"share": np.float32})  # four digits are said of them
     return pd.DataFrame([run.place] * len(shares)).join(shares)[list(COLUMNS)]
 

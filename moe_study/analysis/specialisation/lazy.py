@@ -28,7 +28,7 @@ import pandas as pd
 from moe_study.analysis.format import with_bounds, with_leak_mark
 from moe_study.analysis.statistics import t_interval
 from moe_study.analysis.tables_out import Cells
-from moe_study.design.routing import FIXED_ROUTERS, Routing
+from moe_study.design.routing import FIXED_ROUTERS, ChoiceScope, Routing, picks_per_unit
 from moe_study.design.selections import facts_of
 
 LAZY = 0.1  # of an even share
@@ -46,12 +46,20 @@ class Drop(StrEnum):
     RANDOM = "random"
 
 
-def every_token_has_every_expert(routing: Routing) -> bool:
-    """Whether weights, and no choice, tell what experts contribute."""
-    return not facts_of(routing).leaves_out and routing.router not in FIXED_ROUTERS
+def every_token_has_every_expert(routing: Routing, experts: int) -> bool:
+    """Whether weights, and no choice, tell what the `experts` of a layer contribute.
+
+    Also where K is N: then each has every token, by picks, and all of them would contribute alike whatever a router
+    does.
+    """
+    if routing.router in FIXED_ROUTERS:
+        return False  # weights say no more than picks
+    facts, all_taken = facts_of(routing), picks_per_unit(routing) >= experts
+    is_limited = routing.capacity.factor is not None or routing.choice_scope is ChoiceScope.CUTOFF
+    return not facts.leaves_out or (facts.takes_k and all_taken and not is_limited)
 
 
-def contributions(activations: pd.DataFrame, layers: Sequence[int], by_weight: bool) -> pd.DataFrame:
+def contributions(activations: pd.DataFrame, layers: Sequence[int], routing: Routing) -> pd.DataFrame:
     """layer, expert, experts, share, contribution and rows, of a run's activation counts (runs/activations.py)."""
     own = activations[activations["layer"].isin(layers)]
     sums = own.groupby(["layer", "expert"])[["weight", "count"]].sum().reset_index()
@@ -62,7 +70,8 @@ def contributions(activations: pd.DataFrame, layers: Sequence[int], by_weight: b
         whole = by_layer[name].transform("sum")
         return sums[name] / whole.where(whole > 0)
 
-    share = share_of("weight" if by_weight else "count")
+    by_weight = experts.map(lambda number: every_token_has_every_expert(routing, int(number)))
+    share = share_of("weight").where(by_weight, share_of("count"))
     found = {"experts": experts, "share": share, "contribution": share * experts, "rows": share_of("count") * experts}
     return sums[["layer", "expert"]].assign(**found)
 

@@ -23,7 +23,6 @@ from moe_study.analysis.specialisation.lazy import (
     Drop,
     below,
     contributions,
-    every_token_has_every_expert,
     least,
     numbers_to_drop,
 )
@@ -39,7 +38,7 @@ from moe_study.runs.findings import find_finding, write_finding
 from moe_study.runs.folder import RunFolder
 
 EXPERTS, DROPS, PROBE = "lazy_experts", "lazy_drops", "validation"
-VERSION = 1  # goes up when the same weights and text give other numbers
+VERSION = 2  # goes up when the same weights and text give other numbers
 TOKENS, DRAWS = 20_000, 3
 Gone = Mapping[int, Sequence[int]]  # layer -> experts
 
@@ -81,8 +80,7 @@ def _experts(folder: RunFolder, model: Transformer, layers: Sequence[int]) -> pd
     activations = folder.read_activations()
     if activations is None or not len(activations):
         raise StudyError(f"{folder.routing_file} is missing or empty; {folder.advice_to_retrain}")
-    by_weight = every_token_has_every_expert(folder.read_config().routing)
-    experts = contributions(activations, layers, by_weight)
+    experts = contributions(activations, layers, folder.read_config().routing)
     cosines = {layer: slot_cosines(model.blocks[layer].ffn) for layer in layers}
     for place, name in enumerate(EXPERT_COLUMNS[-2:]):
         found = zip(experts["layer"], experts["expert"], strict=True)

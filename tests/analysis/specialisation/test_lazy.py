@@ -10,11 +10,13 @@ from moe_study.analysis.specialisation.lazy import (
     EXPERT_COLUMNS,
     below,
     contributions,
+    every_token_has_every_expert,
     lazy_cells,
     lazy_sentences,
     least,
     numbers_to_drop,
 )
+from moe_study.design.routing import Capacity, ChoiceScope, Gate, RouterKind, Routing, Selection
 
 ACTIVATIONS = pd.DataFrame(
     [
@@ -27,20 +29,47 @@ ACTIVATIONS = pd.DataFrame(
     columns=["layer", "expert", "language", "count", "weight"],
 )  # fmt: skip
 
+TOP_1 = Routing(selection=Selection.TOP_K, k=1, gate=Gate.SOFTMAX_THEN_PICK)
+
 
 def test_contributions_are_shares_over_an_even_one_by_pairs_or_by_weights():
-    by_count = contributions(ACTIVATIONS, [0, 1], by_weight=False)
+    by_count = contributions(ACTIVATIONS, [0, 1], TOP_1)
     assert by_count["share"].tolist() == pytest.approx([0.75, 0.25, 0.0, 0.9, 0.1])
     assert by_count["contribution"].tolist() == pytest.approx([2.25, 0.75, 0.0, 1.8, 0.2])
     assert by_count["experts"].tolist() == [3, 3, 3, 2, 2]
-    by_weight = contributions(ACTIVATIONS, [0, 1], by_weight=True)
+    by_weight = contributions(ACTIVATIONS, [0, 1], Routing(selection=Selection.SOFT))
     assert by_weight["contribution"].tolist() == pytest.approx([0.375, 1.125, 1.5, 1.0, 1.0])
     assert by_weight["rows"].tolist() == by_count["rows"].tolist() == by_count["contribution"].tolist()
     assert by_weight.groupby("layer")["contribution"].mean().tolist() == pytest.approx([1.0, 1.0])
 
 
+def test_where_k_is_n_weights_tell_what_experts_contribute_since_picks_are_even_by_construction():
+    top_2 = Routing(selection=Selection.TOP_K, k=2, num_experts=(3, 2), gate=Gate.PICK_THEN_SOFTMAX)
+    found = contributions(ACTIVATIONS, [0, 1], top_2)  # of 3 in one layer, of 2 in the other
+    assert found["contribution"].tolist() == pytest.approx([2.25, 0.75, 0.0, 1.0, 1.0])
+    split = Routing(selection=Selection.TOP_K, k=1, num_experts=1, granularity=2)
+    assert every_token_has_every_expert(split, 2) and not every_token_has_every_expert(split, 3)
+
+
+@pytest.mark.parametrize(
+    "routing",
+    [
+        Routing(selection=Selection.TOP_K, k=2, router=RouterKind.HASH),  # weights are 1 / K
+        Routing(selection=Selection.TOP_K, k=2, capacity=Capacity(factor=1.0)),  # some are dropped
+        Routing(selection=Selection.EXPERT_CHOICE, k=2, choice_scope=ChoiceScope.CUTOFF),
+        Routing(selection=Selection.THRESHOLD, threshold=0.9),
+    ],
+)
+def test_picks_tell_what_experts_contribute_where_a_token_may_go_without_one(routing):
+    assert not every_token_has_every_expert(routing, 2)
+
+
+def test_an_expert_that_chooses_among_no_more_tokens_than_it_takes_has_all():
+    assert every_token_has_every_expert(Routing(selection=Selection.EXPERT_CHOICE, k=2), 2)
+
+
 def test_the_lazy_are_those_below_the_limit_and_the_least_are_never_all():
-    experts = contributions(ACTIVATIONS, [0, 1, 2], by_weight=False)
+    experts = contributions(ACTIVATIONS, [0, 1, 2], TOP_1)
     assert below(experts, 0.1) == {0: [2]} and below(experts, 0.21) == {0: [2], 1: [1]}
     assert least(experts, 1) == {0: [2], 1: [1]}
     assert least(experts, 2) == {0: [2, 1], 1: [1]} and least(experts, 9) == least(experts, 2)
