@@ -1,8 +1,11 @@
 """results/NAME/elsewhere and elsewhere-PROBE: which tokens a router sends elsewhere than one by language would.
 
 Asked of sweeps that have such a router, the oracle, among their points, and of the runs that were trained on the same
-data. Each language gets an expert of its own, so that as many tokens as possible have it among their picks (the
-Hungarian method); all others go elsewhere. Two texts tell it:
+data, where tokens go without some experts. Each language gets an expert of its own, so that as many tokens as possible
+have it among their picks (the Hungarian method), which need not be the one that most of its own tokens take; all others
+go elsewhere, and so does what a capacity dropped. With more languages than experts some get none, and all of their
+tokens go elsewhere. The oracle of the sweep itself may share an expert among languages (model/moe/routing/router.py);
+nobody is held against that. Two texts tell it:
 
 - the validation set, in the languages of training, from the counts that every run keeps (RUN/routing.parquet); by
   chance: if every expert took its load from all languages alike;
@@ -19,6 +22,8 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from moe_study.analysis.format import with_leak_mark
+from moe_study.analysis.frame import Row
+from moe_study.analysis.records import records
 from moe_study.analysis.results.intervals import MOST_VALUES, by_seed, extremes_text, group_cells, interval_text
 from moe_study.analysis.results.measure import Kept, Measure, finished_runs
 from moe_study.analysis.results.probe_traces import TraceOf, traces_by_probe
@@ -28,6 +33,7 @@ from moe_study.analysis.specialisation.layer_trace import Ints, LayerTrace, posi
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
 from moe_study.design.routing import Context, RouterState
+from moe_study.design.selections import SELECTIONS
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.traces import Trace
 
@@ -46,17 +52,21 @@ def collect(study: Study) -> dict[str, pd.DataFrame]:
 
     A row for each run, layer and group of tokens.
     """
-    parts = [part for part in study.parts if (part.runs["routing.context"] == Context.LABEL).any()]
+    parts = [part for part in study.parts if any(map(_is_oracle, records(part.runs)))]
     if not parts:
         return {}
     by_probe = {probe: _rows(parts, _of_trace(trace_of)) for probe, trace_of in traces_by_probe(study).items()}
     return {"": _rows(parts, _of_validation), **by_probe}
 
 
+def _is_oracle(run: Row) -> bool:
+    return bool(run["routing.context"] == Context.LABEL and run["routing.label"] == LANGUAGE)
+
+
 def _rows(parts: list[Part], rows_of_run: Callable[[RunFolder], Iterator[dict[str, Any]]]) -> pd.DataFrame:
     found: list[dict[str, Any]] = []
     for run in finished_runs(parts):
-        if run.row["routing.context"] != Context.LABEL:
+        if run.row["routing.context"] != Context.LABEL and SELECTIONS[run.row["routing.selection"]].leaves_out:
             found += [{**run.place_in_part, **row} for row in rows_of_run(run.folder)]
     return pd.DataFrame(found)
 
@@ -102,19 +112,25 @@ def rows_of_counts(counts: pd.DataFrame, layer: int) -> Iterator[dict[str, Any]]
 
 
 def rows_of_layer(trace: Trace, layer: int) -> Iterator[dict[str, Any]]:
-    """Share of tokens that one layer sends elsewhere: of all (with its chance and p value), and group by group."""
+    """Share of tokens that one layer sends elsewhere: of all (with its chance and p value), and group by group.
+
+    Nothing where no document has a language.
+    """
     routes = LayerTrace(**trace.layer(layer))
     codes_D, values = routes.document_label(LANGUAGE)
     has_TE = np.zeros((len(routes.token_T), routes.experts), dtype=bool)
-    has_TE[routes.token_of_P, routes.expert_P] = True
+    kept_P = np.asarray(routes.kept_P)
+    has_TE[routes.token_of_P[kept_P], routes.expert_P[kept_P]] = True
     has_DE = np.zeros((routes.documents, routes.experts))
     np.add.at(has_DE, routes.document_T, has_TE)
     expert_L = matched_experts(codes_D, has_DE, len(values))
     code_T = codes_D[routes.document_T]
     known_T = code_T >= 0
+    if not known_T.any():
+        return
     own_T = expert_L[code_T]
     elsewhere_T = ~((own_T >= 0) & has_TE[np.arange(len(own_T)), own_T])
-    share = float(elsewhere_T[known_T].mean()) if known_T.any() else np.nan
+    share = float(elsewhere_T[known_T].mean())
     exchange = DocumentExchange(codes_D, seed=0)
     null_R = np.array([_share(exchange.draw(), has_DE, len(values), int(known_T.sum())) for _ in range(DRAWS)])
     whole = {"tokens": int(known_T.sum()), "elsewhere": share, "chance": float(null_R.mean())}
@@ -137,7 +153,7 @@ def rows_of_layer(trace: Trace, layer: int) -> Iterator[dict[str, Any]]:
 
 
 def matched_experts(codes_D: Ints, has_DE: Floats, languages: int) -> Ints:
-    """The expert of each language, so that as many tokens as possible have theirs; -1 where there are too few.
+    """The expert of each language, so that as many tokens as possible have theirs; -1 where experts are too few.
 
     `has_DE`: tokens of each document that have an expert among their picks.
     """
@@ -167,8 +183,10 @@ def elsewhere_text(kept: Kept) -> str:
     chance = "languages dealt out anew over documents" if kept.of else "every expert takes its load from all alike"
     blocks = [
         f"# Elsewhere than a router by language, {where}",
-        "Share of the tokens of which no pick is the expert of their language, each language having the expert that "
-        f"most of its tokens take. Means over seeds with 95% intervals, described and not tested; by chance: {chance}.",
+        "Share of the tokens that the expert of their language does not work on, each language having one of its own, "
+        "dealt out so that as many tokens as possible have theirs: a language of few tokens may be left with one that "
+        "most of them do not take. Means over seeds with 95% intervals, described and not tested; by chance: "
+        f"{chance}.",
     ]
     header = ["point", "layer", "elsewhere", "by chance", "seeds with p under 0.05"]
     table = [[*row[:2], *map(str, row[2:])] for row in _whole(kept)]
