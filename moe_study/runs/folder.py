@@ -259,13 +259,19 @@ class RunFolder:
 
     def forget_training(self) -> None:
         """Remove checkpoints, curve and result, so that the next start begins at step 0."""
-        shutil.rmtree(self.checkpoint_folder, ignore_errors=True)
-        seen = (self.traces_folder, self.routes_folder, self.findings_folder)
-        for folder in (*seen, self.export_folder, self.scores_folder):
+        self.forget_measured()
+        for folder in (self.checkpoint_folder, self.routes_folder, self.export_folder):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.metrics_file, self.result_file, self.routing_file, self.sparsify_file):
+        for file in (self.metrics_file, self.result_file, self.routing_file):
             file.unlink(missing_ok=True)
         self._status = dataclasses.replace(self.status(), step=0)
+
+    def forget_measured(self) -> None:
+        """Remove what was found out about weights that are no longer those of the run: an unfinished run can be asked,
+        and analysis takes what is in the folder for the finished one's."""
+        for folder in (self.traces_folder, self.findings_folder, self.scores_folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.sparsify_file.unlink(missing_ok=True)
 
     def _write_status(self, **changes: Any) -> None:
         self._status = dataclasses.replace(self._status, updated=time.time(), **changes)

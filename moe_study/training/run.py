@@ -253,6 +253,7 @@ class Session:
         if self.trainer.step > self.saved_step:
             self.recorder.flush()
             state = self._state()
+            self.folder.forget_measured()  # before the final weights: else a kill in between would leave it there
             if self.ranks.first:
                 checkpoint.save_final(self.folder.checkpoint_folder, state)
         evaluation = self._evaluate(detail=True)

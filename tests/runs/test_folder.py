@@ -203,6 +203,17 @@ def test_forget_training_keeps_identity_and_attempts(started):
     assert started.config_file.exists()
 
 
+def test_what_was_measured_of_earlier_weights_can_be_forgotten_alone(started):
+    measured = (started.traces_folder, started.findings_folder, started.scores_folder)
+    for folder in (*measured, started.routes_folder, started.export_folder):
+        (folder / "brown-1").mkdir(parents=True)
+    started.sparsify_file.write_text("{}")
+    started.append_metrics({"kind": "train", "step": 1})
+    started.forget_measured()
+    assert not any(folder.exists() for folder in measured) and not started.sparsify_file.exists()
+    assert started.routes_folder.exists() and started.export_folder.exists() and started.metrics()
+
+
 def test_provenance_keeps_earlier_attempts(started):
     started.write_provenance()
     started.add_provenance(device="cpu", data_fingerprint="abc")

@@ -149,8 +149,11 @@ def test_a_stop_signal_saves_at_the_end_of_the_step_and_the_next_start_goes_on(t
     assert 3 <= status.step < 20
     assert os.listdir(folder.checkpoint_folder) == [f"step-{status.step:08d}.pt"]
     assert folder.result() is None
+    (folder.traces_folder / "brown-1").mkdir(parents=True)  # the run was asked where it stood
+    folder.sparsify_file.write_text("{}")
     execute(config)
     assert_same(outcome(config), outcome(undisturbed))
+    assert not folder.traces_folder.exists() and not folder.sparsify_file.exists()  # that was of other weights
 
 
 def poisoned_after(steps, monkeypatch):
