@@ -87,19 +87,21 @@ def _print_knocked_out(options: argparse.Namespace) -> None:
 
 
 def _print_lazy(options: argparse.Namespace) -> None:
-    from moe_study.analysis.specialisation.lazy import lazy_cells, lazy_sentences
+    from moe_study.analysis.specialisation.lazy import lazy_cells, lazy_sentences, notes_on
     from moe_study.analysis.tables_out import csv_text, markdown, plain_text
     from moe_study.files import write_text_atomic
     from moe_study.posthoc.knockout.lazy_runs import lazy_over_runs
 
     wish = _lazy_wish(options)
     wish.check()
-    found = lazy_over_runs(_finished(options), wish, lambda line: print(line, flush=True))
+    runs = _finished(options)
+    found = lazy_over_runs(runs, wish, lambda line: print(line, flush=True))
     if not len(found.experts):
         raise StudyError(f"no run has experts to ask; {found.left_out[0] if found.left_out else 'all are dense'}")
     leaking = frozenset(found.experts[found.experts["leaks"].eq(True)]["label"])
     cells = lazy_cells(found.experts, found.drops, leaking)
     lines = [*lazy_sentences(found.experts, found.drops, leaking), *(f"left out: {line}" for line in found.left_out)]
+    lines += [" ".join(note.split()) for note in notes_on(runs[runs["label"].isin(found.experts["label"])])]
     print(f"\n{plain_text(cells)}\n")
     for line in lines:
         print(line)

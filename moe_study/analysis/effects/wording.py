@@ -131,13 +131,19 @@ def _levels(t: Trend) -> str:
 
 
 def _along(t: Trend) -> str:
-    """The difference at the smallest and at the largest size, and how straight it is between them."""
+    """The difference at the smallest and at the largest size, and how straight it is between them.
+
+    Where what is decided is true of the line and not of the differences themselves, that is said.
+    """
     first, last = t.rungs[0], t.rungs[-1]
     text = (
         f"it is {first.difference.mean:+.4f} at {count(first.size)} and {last.difference.mean:+.4f} at "
         f"{count(last.size)}"
     )
-    return f"{text}, up to {t.off_line:.4f} off the line" if len(t.rungs) > 2 else text
+    if len(t.rungs) < 3:
+        return text
+    crooked = ": more than the margin, so this holds of the line and not from size to size"
+    return f"{text}, up to {t.off_line:.4f} off the line{crooked if t.decided and t.off_line > t.margin else ''}"
 
 
 def beyond_sentences(found: Iterable[EqualCost]) -> list[str]:

@@ -68,7 +68,7 @@ def _answers(study: Study, archive: Archive, claims: Claims) -> Iterator[str]:
     for reach in reached(study, claims):
         yield f"- {reach.sentence}"
     yield ""
-    yield "What moe-study plots says of the same runs:"
+    yield "What moe-study plots says of the same runs (tables that are not beside this file are where plots writes):"
     yield ""
     for line in answers(study):
         yield f"- {line.strip()}" if line.startswith(" ") else f"\n{line}\n" if line else ""

@@ -12,6 +12,7 @@ from moe_study.analysis.specialisation.lazy import (
     lazy_cells,
     lazy_sentences,
     limits,
+    notes_on,
 )
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import markdown
@@ -47,8 +48,9 @@ def lazy_rows(study: Study) -> pd.DataFrame:
 def lazy_text(kept: Kept) -> str:
     """The table of each evaluation set."""
     blocks: list[str] = []
+    notes = notes_on(pd.concat([part.runs for part in kept.study.parts]))
     for part, experts, drops in _parts(kept):
-        blocks += [HEAD.format(limits=limits(drops))] if not blocks else []
+        blocks += [HEAD.format(limits=limits(drops)), *notes] if not blocks else []
         blocks += [f"## {part.name}"] if part.name else []
         blocks.append(markdown(lazy_cells(experts, drops, part.leaking)).rstrip())
     return "\n\n".join(blocks) + "\n"

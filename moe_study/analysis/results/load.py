@@ -14,7 +14,7 @@ from moe_study.analysis.plots.all import styles_of
 from moe_study.analysis.plots.load import effective_by_layer
 from moe_study.analysis.results.intervals import interval_text
 from moe_study.analysis.results.measure import FinishedRun, Kept, Measure, draw_parts, finished_runs, rows_of_part
-from moe_study.analysis.specialisation.lazy import contributions
+from moe_study.analysis.specialisation.lazy import contributions, notes_on
 from moe_study.analysis.specialisation.load import load_of
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
@@ -61,7 +61,7 @@ def evenness(rows: pd.DataFrame) -> pd.DataFrame:
 
 def load_text(kept: Kept) -> str:
     """A table for each evaluation set: points, the lowest loss first, and their layers."""
-    blocks = [HEAD]
+    blocks = [HEAD, *notes_on(pd.concat([part.runs for part in kept.study.parts]))]
     for part in kept.study.parts:
         even = evenness(rows_of_part(kept.rows, part))
         if len(even):

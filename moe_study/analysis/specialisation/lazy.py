@@ -7,7 +7,9 @@ inspection); where tokens go without some experts, it is of pairs of tokens and 
 of an even share: a bound of ours, free of the number of experts. In that paper an expert is lazy in another sense, too:
 its slots are alike, so that they give the same information; `slots_alike` is for that. Dispatch weights of a slot sum
 to 1, so what is dispatched is even whatever a soft router does, and so is what experts contribute where tokens take
-outputs by these very weights (combine=dispatch, Mixture of Tokens).
+outputs by these very weights (combine=dispatch, Mixture of Tokens). A lagged soft layer sends each sequence's first
+chunk through expert 0 (model/moe/soft.py), which so contributes more than an even share whatever the router does:
+about 1 + (N - 1) q of it where q is a chunk's share of the sequence. Texts on lagged points say so.
 
 Two frames of each run, made by posthoc/knockout/lazy.py:
 
@@ -28,10 +30,14 @@ import pandas as pd
 from moe_study.analysis.format import with_bounds, with_leak_mark
 from moe_study.analysis.statistics import t_interval
 from moe_study.analysis.tables_out import Cells
-from moe_study.design.routing import FIXED_ROUTERS, ChoiceScope, Routing, picks_per_unit
+from moe_study.design.routing import FIXED_ROUTERS, ChoiceScope, Routing, Selection, SoftForm, picks_per_unit
 from moe_study.design.selections import facts_of
 
 LAZY = 0.1  # of an even share
+FIRST_CHUNK = """\
+A Soft MoE that lags has no slots yet for the first chunk of a sequence and sends it through expert 0 as it is. So
+expert 0 has more than an even share, and the load is less even, whatever the router does: where that is even, expert 0
+contributes 1 + (N - 1) q of an even share, with N experts and q a chunk's share of the sequence."""
 EXPERT_COLUMNS = ("layer", "expert", "experts", "share", "contribution", "rows", "slots_alike", "slots_apart")
 DROP_COLUMNS = ("kind", "dropped", "draw", "limit", "share", "loss", "change")
 RUN = ["label", "seed"]
@@ -57,6 +63,12 @@ def every_token_has_every_expert(routing: Routing, experts: int) -> bool:
     facts, all_taken = facts_of(routing), picks_per_unit(routing) >= experts
     is_limited = routing.capacity.factor is not None or routing.choice_scope is ChoiceScope.CUTOFF
     return not facts.leaves_out or (facts.takes_k and all_taken and not is_limited)
+
+
+def notes_on(runs: pd.DataFrame) -> list[str]:
+    """What a reader has to know of the points in `runs` (a study's frame) to read their load: paragraphs."""
+    lags = (runs["routing.selection"] == Selection.SOFT) & (runs["routing.soft.form"] == SoftForm.CHUNK_LAGGED)
+    return [FIRST_CHUNK] if lags.any() else []
 
 
 def contributions(activations: pd.DataFrame, layers: Sequence[int], routing: Routing) -> pd.DataFrame:

@@ -118,6 +118,14 @@ def test_sentences_claim_what_was_tested(slope, noise, seeds, said):
     assert " at 21k and " in trend_sentence(found) and trend_sentence(found).endswith("off the line")
 
 
+def test_a_flat_line_through_differences_that_are_not_level_says_so():
+    random = np.random.default_rng(0)
+    gap_MS = np.array([-0.03, -0.085, -0.03])[:, None] + random.normal(0, 0.001, (3, 5))
+    (found,) = as_one_family(trends([ASKED], losses_of(gap_MS), sizes(), margin=0.02))
+    said = trend_sentence(found)
+    assert said.endswith("so this holds of the line and not from size to size")
+
+
 # In whole studies ---------------------------------------------------------------------------------------------------
 
 WIDTHS, SEEDS = (16, 32, 64), range(4)

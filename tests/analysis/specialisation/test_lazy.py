@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+import torch
 
 from moe_study.analysis.specialisation.lazy import (
     DROP_COLUMNS,
@@ -14,9 +15,13 @@ from moe_study.analysis.specialisation.lazy import (
     lazy_cells,
     lazy_sentences,
     least,
+    notes_on,
     numbers_to_drop,
 )
-from moe_study.design.routing import Capacity, ChoiceScope, Gate, RouterKind, Routing, Selection
+from moe_study.design.config import ModelConfig
+from moe_study.design.routing import Capacity, ChoiceScope, Gate, RouterKind, Routing, Selection, Soft, SoftForm
+from moe_study.model.forward_pass import ForwardPass
+from moe_study.model.moe.soft import SoftLayer
 
 ACTIVATIONS = pd.DataFrame(
     [
@@ -62,6 +67,27 @@ def test_where_k_is_n_weights_tell_what_experts_contribute_since_picks_are_even_
 )
 def test_picks_tell_what_experts_contribute_where_a_token_may_go_without_one(routing):
     assert not every_token_has_every_expert(routing, 2)
+
+
+@pytest.mark.parametrize(("form", "notes"), [("chunk_lagged", 1), ("chunk", 0)])
+def test_what_expert_0_has_by_construction_is_said_of_lagged_points_alone(form, notes):
+    runs = pd.DataFrame({"routing.selection": ["top_k", "soft"], "routing.soft.form": ["sequence", form]})
+    assert len(notes_on(runs)) == notes
+
+
+def test_expert_0_of_a_lagged_layer_contributes_what_its_first_chunk_gives_it_where_the_router_is_even():
+    routing = Routing(
+        selection=Selection.SOFT, num_experts=4, soft=Soft(SoftForm.CHUNK_LAGGED, chunk_length=2, normalise=False)
+    )
+    layer = SoftLayer(ModelConfig(layers=1, heads=1, width=8, context=16), routing, 0, 32).eval()
+    for parameter in layer.parameters():
+        torch.nn.init.zeros_(parameter)
+    forward_pass = ForwardPass(torch.zeros(3, 16, dtype=torch.long), detail=True)
+    layer(torch.randn(3, 16, 8), forward_pass)
+    weight_E = forward_pass.stats[0].weight_BE.sum(0)
+    counts = pd.DataFrame({"layer": 0, "expert": range(4), "count": 1, "weight": weight_E.numpy()})
+    found = contributions(counts, [0], routing)["contribution"]
+    assert found.tolist() == pytest.approx([1 + 3 * 2 / 16, *[1 - 2 / 16] * 3])
 
 
 def test_an_expert_that_chooses_among_no_more_tokens_than_it_takes_has_all():
