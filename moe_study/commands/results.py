@@ -121,17 +121,22 @@ def _read_probes(options: argparse.Namespace, frame: "pd.DataFrame") -> None:
 
 
 def _with_parts_off(_options: argparse.Namespace, frame: "pd.DataFrame") -> None:
-    """Of the runs that can be sparsified."""
+    """Of the runs that can be sparsified; one whose network was split into other numbers of parts is split anew."""
     from moe_study.analysis.frame import done
     from moe_study.commands.sparsify import THRESHOLDS, parse_thresholds, write
     from moe_study.design.routing import Selection
-    from moe_study.posthoc.sparsify.curve import sparsify
+    from moe_study.files import read_json
+    from moe_study.posthoc.sparsify.curve import EXPERTS, sparsify
     from moe_study.runs.folder import RunFolder
 
     runs = done(frame)
     for path in runs[runs["routing.selection"].isin([Selection.DENSE, Selection.ALL])]["folder"]:
         folder = RunFolder(path)
-        if not folder.sparsify_file.exists():
+        known = read_json(folder.sparsify_file)
+        as_asked = isinstance(known, dict) and (
+            known["selection"] == Selection.ALL or set(known["num_experts"]) == {EXPERTS}
+        )
+        if not as_asked:
             write(folder.sparsify_file, sparsify(folder, parse_thresholds(THRESHOLDS), None))
 
 

@@ -15,18 +15,30 @@ from moe_study.analysis.tables_out import Cells, markdown
 from moe_study.design.routing import Selection
 from moe_study.files import read_json
 
+TRAINED = "trained"
 AT = 5  # costs at which curves are read, evenly over what all of them reach
 COLUMNS = ("key", "label", "seed", "part", "split", "threshold", "experts_per_token", "flops_per_token", "loss")
 
 
 def sparsify_rows(study: Study) -> pd.DataFrame:
-    """The points of every finished run's RUN/sparsify.json, one row each; none where no run was sparsified."""
+    """The points of every finished run's RUN/sparsify.json, one row each; none where no run was sparsified.
+
+    A network that was split after training is named by the number of its parts, so that runs which were split otherwise
+    are never averaged.
+    """
     rows: list[dict[str, Any]] = []
     for run in finished_runs(study.parts):
         curve = read_json(run.folder.sparsify_file)
         if isinstance(curve, dict):
-            rows += [{**point, **run.place_in_part} for point in curve["points"]]
+            rows += [{**point, **run.place_in_part, "split": _split(curve, point)} for point in curve["points"]]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _split(curve: dict[str, Any], point: dict[str, Any]) -> str:
+    """TRAINED, or into what the network was split."""
+    if point["split"] == TRAINED:
+        return TRAINED
+    return f"{curve['num_experts'][0]} {'clusters' if point['split'] == 'clusters' else 'parts at random'}"
 
 
 def sparsified_text(kept: Kept) -> str:
@@ -64,7 +76,7 @@ def at_equal_flops(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], NDArray
     flops = np.linspace(low, high, AT)
     found: dict[str, dict[int, NDArray[np.float64]]] = {}
     for (part, label, split, seed), own in curves.items():
-        name = label if split == "trained" else f"{label}, split into {split} after training"
+        name = label if split == TRAINED else f"{label}, split into {split} after training"
         name = f"{name}, {part}" if part else name
         found.setdefault(str(name), {})[int(str(seed))] = np.interp(flops, own["flops_per_token"], own["loss"])
     return {name: pd.DataFrame(by_seed) for name, by_seed in found.items()}, flops

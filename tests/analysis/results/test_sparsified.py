@@ -18,7 +18,7 @@ from moe_study.analysis.results.sparsified import (
     sparsify_rows,
 )
 
-CONVERTED = "dense 1x, split into clusters after training"
+CONVERTED = "dense 1x, split into 8 clusters after training"
 
 
 def curve(label, split, seed, flops, losses):
@@ -37,7 +37,7 @@ def rows():
     made = []
     for seed in (0, 1):
         at = np.array([100.0, 180.0, 320.0])
-        made += curve("dense 1x", "clusters", seed, at, 6 + seed - at / 100)
+        made += curve("dense 1x", "8 clusters", seed, at, 6 + seed - at / 100)
         at = np.array([150.0, 300.0])
         made += curve("split", "trained", seed, at, 5.5 + seed - at / 100)
     return pd.DataFrame(made, columns=list(COLUMNS))
@@ -87,6 +87,20 @@ def test_the_files_of_runs_are_read_and_kept(tmp_path):
     assert paths[1].read_text() == text_of(read_rows(paths[0]))
     (tmp_path / "a" / "sparsify.json").unlink()
     assert keep_measure(MEASURE, tmp_path / "none", study) == [] and not (tmp_path / "none").exists()
+
+
+def test_runs_that_were_split_into_other_numbers_of_parts_have_curves_of_their_own(tmp_path):
+    for name, experts in (("a", 8), ("b", 4)):
+        (tmp_path / name).mkdir()
+        point = {"threshold": 0.5, "experts_per_token": 2.0, "flops_per_token": 9.0, "loss": 4.0}
+        points = [{**point, "split": split} for split in ("clusters", "random")]
+        (tmp_path / name / "sparsify.json").write_text(json.dumps({"num_experts": [experts] * 2, "points": points}))
+    frame = pd.DataFrame(
+        {"key": ["a", "b"], "label": "x", "seed": [0, 1], "state": "done", "routing.selection": "dense",
+         "folder": [str(tmp_path / "a"), str(tmp_path / "b")]}
+    )  # fmt: skip
+    rows = sparsify_rows(SimpleNamespace(parts=[SimpleNamespace(frame=frame, name="")]))
+    assert rows["split"].tolist() == ["8 clusters", "8 parts at random", "4 clusters", "4 parts at random"]
 
 
 def test_sentences_say_the_difference_at_either_end_of_what_both_reach(rows):
