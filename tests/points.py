@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from moe_study.design.config import DataConfig, Embeddings, ModelConfig, RunConfig, RunSettings, TokenizerConfig
 from moe_study.design.routing import (
+    AFTER_PICK,
     FIXED_ROUTERS,
     Balance,
     Capacity,
@@ -27,7 +28,7 @@ from moe_study.design.routing import (
     Unit,
 )
 from moe_study.design.routing_validation import UNIT_CONTEXTS
-from moe_study.design.selections import PICKING
+from moe_study.design.selections import PICKING, SELECTIONS
 
 VOCABULARY = 257  # as few as data allows: with fewer, validation would refuse every point
 SCORING = tuple(kind for kind in RouterKind if kind not in FIXED_ROUTERS)
@@ -104,12 +105,14 @@ def routings(draw: st.DrawFn) -> Routing:
         return Routing(selection=selection, soft=draw(softs()), **draw(_sizes()))
     unit = Unit.TOKEN if selection is Selection.EXPERT_CHOICE else draw(st.sampled_from(Unit))
     context = draw(st.sampled_from(UNIT_CONTEXTS[unit]))
+    after_pick = SELECTIONS[selection].gates_after_pick
+    state = st.just(RouterState.LEARNED) if SELECTIONS[selection].any_number else st.sampled_from(RouterState)
     axes: dict[str, Any] = {"router": draw(_routers(selection, unit, context))}
     if axes["router"] in SCORING:
         axes |= {
             "balance": draw(balances(selection)),
             "router_noise": draw(_rarely(st.just(0.5), 0.0)),
-            "router_state": draw(_rarely(st.sampled_from(RouterState), RouterState.LEARNED)),
+            "router_state": draw(_rarely(state, RouterState.LEARNED)),
             "threshold_budget": draw(_rarely(st.just(1.5), None)) if selection is Selection.THRESHOLD else None,
         }
     if context is Context.PREVIOUS_SEGMENT:
@@ -126,7 +129,7 @@ def routings(draw: st.DrawFn) -> Routing:
         shuffle=selection in PICKING and draw(_rarely(st.just(True), False)),
         threshold=draw(st.sampled_from([0.0, 0.3, 0.9])),  # at 1 rounding alone says where a token stops
         choice_scope=draw(st.sampled_from(ChoiceScope)),
-        gate=draw(st.sampled_from(Gate if selection in PICKING else [Gate.SOFTMAX_THEN_PICK, Gate.SIGMOID])),
+        gate=draw(st.sampled_from([gate for gate in Gate if after_pick or gate not in AFTER_PICK])),
         renormalise=draw(_rarely(st.just(True), False)),
         capacity=draw(capacities()) if unit is Unit.TOKEN and selection in PICKING else Capacity(),
         k=draw(st.integers(1, 3)),

@@ -188,7 +188,12 @@ def _embeddings(p: Row) -> str:
     return "untied head" if _given(tied) and not tied else ""
 
 
-GATES = {"softmax_then_pick": "full softmax", "pick_then_softmax": "picked softmax", "sigmoid": "sigmoid gate"}
+GATES = {
+    "softmax_then_pick": "full softmax",
+    "pick_then_softmax": "picked softmax",
+    "sigmoid": "sigmoid gate",
+    "relu": "ReLU gate",
+}
 AXES = (
     _routed(("routing.num_experts",), _experts),
     _unless("scope", "layer", _text),

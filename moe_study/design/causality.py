@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from moe_study.design.config import RunConfig
 from moe_study.design.routing import (
     FIXED_ROUTERS,
+    SOFTMAXES,
     ChoiceScope,
     Context,
     Gate,
@@ -21,7 +22,7 @@ from moe_study.design.routing import (
     Unit,
     picks_per_unit,
 )
-from moe_study.design.selections import Pass, capacity_binds, facts_of, most_picks
+from moe_study.design.selections import Pass, capacity_binds, facts_of, most_picks, takes_everyone
 from moe_study.design.verdict import CAUSAL, EVERYTHING, MIXES, OTHERS_FUTURE, OWN_FUTURE, Verdict
 
 
@@ -66,7 +67,7 @@ def depends_on_length(routing: Routing, context: int, sequences: int | None = No
 
     def nobody_leaks(n: int) -> bool:
         """Whom a limit of the batch leaves out is no leak where all ask for all, or where there is one sequence."""
-        return _asks_everyone(routing, n) or sequences == 1
+        return takes_everyone(routing, n) or sequences == 1
 
     return any(
         (nobody_leaks(n) and routing.capacity.group is Group.BATCH and capacity_binds(routing, n, size))
@@ -112,12 +113,8 @@ def _is_constant(routing: Routing, experts: int) -> bool:
     """Whether every decision is the same whatever is read: all experts, with weights that nothing can change."""
     if routing.router in FIXED_ROUTERS:
         return picks_per_unit(routing) == experts
-    return experts == 1 and (routing.gate is not Gate.SIGMOID or routing.renormalise)
-
-
-def _asks_everyone(routing: Routing, experts: int) -> bool:
-    """Whether every token asks for every expert."""
-    return experts == 1 or (facts_of(routing).takes_k and picks_per_unit(routing) == experts)
+    always_one = routing.gate in SOFTMAXES or (routing.gate is Gate.SIGMOID and routing.renormalise)
+    return experts == 1 and takes_everyone(routing, experts) and always_one
 
 
 def _context(routing: Routing, experts: int, size: Pass) -> Verdict:
@@ -139,7 +136,7 @@ def _capacity(routing: Routing, experts: int, size: Pass) -> Verdict:
         or (limit.priority is Priority.CHOICE_MAJOR and most_picks(routing, experts) == 1)
         or experts == 1  # all probabilities are 1
     )
-    if by_position and _asks_everyone(routing, experts):
+    if by_position and takes_everyone(routing, experts):
         return CAUSAL  # the first tokens are kept, whatever they are
     own = CAUSAL if by_position else OWN_FUTURE
     if limit.group is Group.BATCH:  # earlier rows come first, with all their positions

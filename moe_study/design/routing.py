@@ -14,6 +14,7 @@ class Selection(StrEnum):
     DENSE = "dense"  # no router: one feed-forward network
     TOP_K = "top_k"  # each unit picks its K best experts
     THRESHOLD = "threshold"  # each unit picks until the probability mass reaches t (XMoE, 2403.18926)
+    POSITIVE = "positive"  # each unit picks the experts of positive score, k on average (ReMoE, 2412.14711)
     ALL = "all"  # every expert, weighted by the gate
     EXPERT_CHOICE = "expert_choice"  # each expert picks its tokens (2202.09368)
     SOFT = "soft"  # experts work on weighted averages of tokens (Soft MoE, 2308.00951)
@@ -69,6 +70,11 @@ class Gate(StrEnum):
     PICK_THEN_SOFTMAX = "pick_then_softmax"  # softmax over the picked logits (Mixtral)
     DOUBLE_SOFTMAX = "double_softmax"  # softmax over the picked probabilities (the study paper's sequence gate)
     SIGMOID = "sigmoid"  # each score by itself
+    RELU = "relu"  # the score itself, and 0 below 0 (ReMoE, 2412.14711, eq. 4)
+
+
+AFTER_PICK = (Gate.PICK_THEN_SOFTMAX, Gate.DOUBLE_SOFTMAX)  # gates whose softmax runs over a unit's own picks
+SOFTMAXES = (Gate.SOFTMAX_THEN_PICK, *AFTER_PICK)  # gates by which a single expert always has weight 1
 
 
 class Priority(StrEnum):
@@ -222,7 +228,7 @@ def experts_of_layer(routing: Routing, num_layers: int, layer: int) -> int:
 
 
 def picks_per_unit(routing: Routing) -> int:
-    """K after the granularity split (selection=top_k and expert_choice)."""
+    """K after the granularity split (selection=top_k, expert_choice and positive)."""
     return routing.k * routing.granularity
 
 

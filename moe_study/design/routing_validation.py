@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from moe_study.design.config import RunConfig
 from moe_study.design.normal import LAYER_WORDS
 from moe_study.design.routing import (
+    AFTER_PICK,
     BY_PROBABILITY,
     FIXED_ROUTERS,
     Choices,
@@ -28,7 +29,7 @@ from moe_study.design.routing import (
     picks_per_unit,
     whole_hidden,
 )
-from moe_study.design.selections import facts_of, most_picks, spreads_all_choices
+from moe_study.design.selections import PICKING, facts_of, most_picks, one_of, spreads_all_choices
 
 UNIT_CONTEXTS = {
     Unit.TOKEN: (Context.OWN, Context.RUNNING_MEAN),
@@ -158,14 +159,20 @@ def _picks(config: RunConfig) -> Iterator[str]:
     if routing.selection is Selection.EXPERT_CHOICE and routing.unit is not Unit.TOKEN:
         yield "routing.selection=expert_choice picks tokens: use routing.unit=token"
     if routing.shuffle and not facts_of(routing).own_picks:
-        yield "routing.shuffle permutes picks: it needs routing.selection=top_k or threshold"
+        yield f"routing.shuffle permutes picks: it needs routing.selection={one_of(PICKING)}"
+    if facts_of(routing).any_number and routing.router_state is not RouterState.LEARNED:
+        yield (
+            f"routing.selection={routing.selection} is held to routing.k by what its router learns, and a"
+            f" {routing.router_state} one learns nothing: leave routing.router_state at learned"
+        )
 
 
 def _gate(config: RunConfig) -> Iterator[str]:
     routing = config.routing
-    after_pick = routing.gate in (Gate.PICK_THEN_SOFTMAX, Gate.DOUBLE_SOFTMAX)
+    after_pick = routing.gate in AFTER_PICK
     if after_pick and not facts_of(routing).gates_after_pick:
-        yield f"routing.gate={routing.gate} needs a token's own picks: use softmax_then_pick or sigmoid"
+        others = one_of(gate for gate in Gate if gate not in AFTER_PICK)
+        yield f"routing.gate={routing.gate} needs a token's own picks, always at least one: use {others}"
     layers = mixture_layers(routing, config.model.layers)
     one_pick = facts_of(routing).own_picks and any(
         most_picks(routing, experts_of_layer(routing, config.model.layers, layer)) == 1 for layer in layers
@@ -185,7 +192,7 @@ def _capacity(config: RunConfig) -> Iterator[str]:
     if capacity.factor <= 0 or capacity.minimum < 1:
         yield "routing.capacity.factor must be positive and routing.capacity.minimum at least 1"
     if not facts_of(routing).own_picks or routing.unit is not Unit.TOKEN:
-        yield "routing.capacity counts tokens that pick: it needs routing.unit=token with top_k or threshold"
+        yield f"routing.capacity counts tokens that pick: it needs routing.unit=token with {one_of(PICKING)}"
     if capacity.priority in BY_PROBABILITY and routing.router in FIXED_ROUTERS:
         yield f"routing.capacity.priority={capacity.priority} needs probabilities: use token_major"
 

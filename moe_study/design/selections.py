@@ -8,7 +8,7 @@ once.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,8 +51,9 @@ class SelectionFacts:
     reads: Callable[[Routing, int, Pass], Verdict] = _reads_nothing_later  # what the choice itself depends on
     takes_k: bool = False  # uses routing.k
     own_picks: bool = False  # each unit takes some experts by itself: a capacity can limit it, a shuffle permute it
+    any_number: bool = False  # k is what units take on average: one by itself takes any number, and may take none
     fixed_routers: bool = False  # goes with routers that give no scores
-    gates_after_pick: bool = True  # gate weights may be normalised over a unit's own picks
+    gates_after_pick: bool = True  # a softmax may run over a unit's own picks, of which there is always one
     leaves_out: bool = False  # a token goes without some experts, by their scores: it can have a next best one
     counts_picks: bool = False  # load is by itself counted by all picks, which a bias can move; otherwise by the first
 
@@ -135,6 +136,15 @@ SELECTIONS: dict[Selection, SelectionFacts] = {
     Selection.THRESHOLD: SelectionFacts(
         "{unit} threshold {threshold:g}", _threshold_rows, own_picks=True, leaves_out=True
     ),
+    Selection.POSITIVE: SelectionFacts(
+        "{unit} positive {k:g}",
+        _k_rows,
+        takes_k=True,
+        own_picks=True,
+        any_number=True,
+        gates_after_pick=False,
+        leaves_out=True,
+    ),
     Selection.ALL: SelectionFacts("{of_unit}all experts", lambda routing, experts, context: experts),
     Selection.EXPERT_CHOICE: SelectionFacts(
         "expert choice", _k_rows, _choice_reads, takes_k=True, gates_after_pick=False, leaves_out=True
@@ -144,6 +154,12 @@ SELECTIONS: dict[Selection, SelectionFacts] = {
 }
 TAKING_K = tuple(selection for selection, facts in SELECTIONS.items() if facts.takes_k)
 PICKING = tuple(selection for selection, facts in SELECTIONS.items() if facts.own_picks)
+
+
+def one_of(values: Iterable[str]) -> str:
+    """Values as a sentence lists them: "a, b or c"."""
+    *others, last = values
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def facts_of(routing: Routing) -> SelectionFacts:
@@ -176,10 +192,17 @@ def most_picks(routing: Routing, experts: int) -> int:
 
     Under a threshold of at most 1/N this is one: the highest of N probabilities is at least 1/N.
     """
-    if facts_of(routing).takes_k:
+    facts = facts_of(routing)
+    if facts.takes_k and not facts.any_number:
         return picks_per_unit(routing)
     one = routing.selection is Selection.THRESHOLD and routing.threshold_budget is None
     return 1 if one and routing.threshold * experts <= 1 else experts
+
+
+def takes_everyone(routing: Routing, experts: int) -> bool:
+    """Whether every unit takes every expert, whatever its scores."""
+    facts = facts_of(routing)
+    return not facts.any_number and (experts == 1 or (facts.takes_k and picks_per_unit(routing) == experts))
 
 
 def capacity_slots(routing: Routing, experts: int, tokens: int) -> int:

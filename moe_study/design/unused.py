@@ -25,7 +25,7 @@ from moe_study.design.routing import (
     experts_of_layer,
     mixture_layers,
 )
-from moe_study.design.selections import PICKING, TAKING_K, facts_of, most_picks
+from moe_study.design.selections import PICKING, TAKING_K, facts_of, most_picks, one_of
 
 
 class Use(NamedTuple):
@@ -125,9 +125,9 @@ USED: dict[str, Use] = {
     "routing.router_width": Use(_in_mixtures(lambda r: r.router is RouterKind.MLP), "routing.router=mlp"),
     "routing.router_state": Use(_in_mixtures(lambda r: _scores(r) or _has_slot_scores(r)), "a router with scores"),
     "routing.router_noise": SCORED,
-    "routing.shuffle": Use(_of(*PICKING), "routing.selection=top_k or threshold"),
+    "routing.shuffle": Use(_of(*PICKING), f"routing.selection={one_of(PICKING)}"),
     "routing.num_experts": MIXTURE,
-    "routing.k": Use(_of(*TAKING_K), "routing.selection=top_k or expert_choice"),
+    "routing.k": Use(_of(*TAKING_K), f"routing.selection={one_of(TAKING_K)}"),
     "routing.threshold": Use(_of(Selection.THRESHOLD), "routing.selection=threshold"),
     "routing.threshold_budget": Use(_of(Selection.THRESHOLD), "routing.selection=threshold"),
     "routing.choice_scope": Use(_of(Selection.EXPERT_CHOICE), "routing.selection=expert_choice"),
@@ -139,7 +139,7 @@ USED: dict[str, Use] = {
     "routing.layers": MIXTURE,
     "routing.capacity.factor": Use(
         _in_mixtures(lambda r: r.unit is Unit.TOKEN and r.selection in PICKING),
-        "routing.selection=top_k or threshold",
+        f"routing.selection={one_of(PICKING)}",
     ),
     "routing.capacity.priority": CAPACITY,
     "routing.capacity.group": CAPACITY,

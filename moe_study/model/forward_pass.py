@@ -86,9 +86,10 @@ class ForwardPass:
     shared_decision: Any = None  # scope=global: set by the first mixture layer, followed by the others
     aux: dict[str, list[Tensor]] = field(default_factory=dict)  # unweighted balancing terms by name
     aux_loss: list[Tensor] = field(default_factory=list)  # weighted: what is added to the loss
+    picked: list[Tensor] = field(default_factory=list)  # selection=positive: mean picks a decision, layer by layer
     stats: list[RoutingStats] = field(default_factory=list)
 
-    def add_aux(self, name: str, value: Tensor, weight: float) -> None:
+    def add_aux(self, name: str, value: Tensor, weight: float | Tensor) -> None:
         """Record a balancing term; it enters the loss as weight * value."""
         self.aux.setdefault(name, []).append(value)
         self.aux_loss.append(weight * value)

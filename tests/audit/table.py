@@ -38,6 +38,10 @@ def limited(k: int, priority: Priority, group: Group = Group.SEQUENCE) -> Routin
     return Routing(k=k, num_experts=8, capacity=Capacity(1.25, priority, group))
 
 
+def positive(**axes: object) -> Routing:
+    return Routing(**({"selection": Selection.POSITIVE, "gate": Gate.RELU, "k": 2} | axes))  # type: ignore[arg-type]
+
+
 def xmoe(priority: Priority, group: Group = Group.SEQUENCE) -> Routing:
     capacity = Capacity(8.0, priority, group, minimum=4)
     return Routing(selection=Selection.THRESHOLD, num_experts=64, capacity=capacity)
@@ -66,6 +70,12 @@ ROWS: dict[str, tuple[Routing, Verdict]] = {
     "token choice, loss-free bias": (Routing(k=2, num_experts=8, balance=Balance(bias_rate=1e-3)), CAUSAL),
     "token choice by a hash": (Routing(k=2, router=RouterKind.HASH), CAUSAL),
     "threshold, dropless": (Routing(selection=Selection.THRESHOLD, num_experts=64), CAUSAL),
+    "positive scores (ReMoE)": (positive(), CAUSAL),
+    "positive scores, a capacity token by token": (positive(capacity=Capacity(1.25)), CAUSAL),
+    "positive scores, first choices first, K=1": (
+        positive(capacity=Capacity(1.25, Priority.CHOICE_MAJOR), k=1, num_experts=8),
+        OWN,
+    ),
     "threshold held to a budget": (
         Routing(selection=Selection.THRESHOLD, num_experts=64, threshold_budget=8.0),
         CAUSAL,

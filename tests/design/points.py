@@ -86,6 +86,8 @@ COUNTED: dict[str, Routing] = {
     "threshold": Routing(selection=Selection.THRESHOLD, threshold=0.6),
     "threshold with a budget": Routing(selection=Selection.THRESHOLD, threshold_budget=2.0),
     "threshold by sequence": Routing(**SEQUENCE_MEAN, selection=Selection.THRESHOLD, threshold=0.6),
+    "positive": Routing(selection=Selection.POSITIVE, gate=Gate.RELU, k=2),
+    "positive by sequence": Routing(**SEQUENCE_MEAN, selection=Selection.POSITIVE, k=2),
     "capacity": Routing(k=2, capacity=Capacity(0.6, Priority.BATCH_PRIORITY)),
     "hash with capacity": Routing(k=2, router=RouterKind.HASH, capacity=Capacity(0.6)),
     "granular threshold with capacity": Routing(

@@ -151,6 +151,7 @@ def test_shuffled_labels_are_those_of_other_sequences() -> None:
 
 
 LABEL: dict[str, Any] = {"unit": Unit.SEQUENCE, "context": Context.LABEL, "router": RouterKind.LABEL}
+POSITIVE: dict[str, Any] = {"selection": Selection.POSITIVE}
 IN_ORDER, FIRST, LIKELY = Priority.TOKEN_MAJOR, Priority.CHOICE_MAJOR, Priority.RANK_PROBABILITY
 
 
@@ -212,6 +213,13 @@ BY_SIZE: dict[str, tuple[tuple[Routing, int, int | None], tuple[bool, bool, bool
     "windows of one token, shuffled": ((Routing(shuffle=True), 1, None), BATCH),
     "one sequence, shuffled": ((Routing(shuffle=True), 10, 1), OWN),
     "one expert in one layer, four in another": ((sequence(Context.UNIT_MEAN, num_experts=(1, 4)), 10, None), OWN),
+    "one expert that is taken or not": ((sequence(Context.UNIT_MEAN, num_experts=1, **POSITIVE), 10, 2), OWN),
+    "one expert, weighted by a score below 0 or not": (
+        (sequence(Context.UNIT_MEAN, num_experts=1, gate=Gate.RELU, renormalise=True), 10, 2),
+        OWN,
+    ),
+    "one pick on average, first choices first": ((limited(1.0, FIRST, **POSITIVE), 10, None), OWN),
+    "all picks on average, in order, over a batch": ((batch_wide(0.5, k=4, **POSITIVE), 10, None), OTHERS_AND_BATCH),
     "one expert of any weight": ((sequence(Context.UNIT_MEAN, num_experts=1, gate=Gate.SIGMOID), 10, 2), OWN),
 }
 
@@ -245,6 +253,7 @@ def test_which_tokens_decide_alone() -> None:
         "token choice, loss-free bias",
         "token choice by a hash",
         "threshold, dropless",
+        "positive scores (ReMoE)",
         "threshold held to a budget",
         "expert choice by a cutoff",
     }

@@ -73,6 +73,7 @@ class DiscreteRouter(nn.Module):
             decision = self.select(logits_BJE, self.balancer.bias)
             logits_RE = logits_BJE.flatten(0, 1)
             self.balancer.add_terms(logits_RE, decision, forward_pass)
+            self.select.add_terms(logits_RE, decision, forward_pass)
             scored = logits_RE.detach(), decision
             if forward_pass.detail:
                 mean_entropy = entropy(logits_RE.detach())

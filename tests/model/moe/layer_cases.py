@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moe_study.design.routing import Gate, RouterState, Routing, Scope, Selection
+from moe_study.design.routing import AFTER_PICK, Gate, RouterState, Routing, Scope, Selection
 from moe_study.model.forward_pass import ForwardPass
 from moe_study.model.moe.layer import MixtureLayer
 from tests.design.points import TOP_K
@@ -32,7 +32,16 @@ THRESHOLDS = {
     "threshold global": Routing(selection=Selection.THRESHOLD, threshold=0.6, scope=Scope.GLOBAL),
     "threshold by segment": dataclasses.replace(TOP_K["segment mean"], selection=Selection.THRESHOLD, threshold=0.6),
 }
-POINTS = {k: v for k, v in TOP_K.items() if not v.shuffle} | GATES | THRESHOLDS
+POSITIVES = {
+    f"positive, {gate}{', renormalised' if renormalise else ''}": Routing(
+        selection=Selection.POSITIVE, gate=gate, renormalise=renormalise, num_experts=6, k=2
+    )
+    for gate, renormalise in product((gate for gate in Gate if gate not in AFTER_PICK), (False, True))
+} | {
+    "positive global": Routing(selection=Selection.POSITIVE, gate=Gate.RELU, scope=Scope.GLOBAL),
+    "positive by segment": dataclasses.replace(TOP_K["segment mean"], selection=Selection.POSITIVE, gate=Gate.RELU),
+}
+POINTS = {k: v for k, v in TOP_K.items() if not v.shuffle} | GATES | THRESHOLDS | POSITIVES
 
 
 def run(layers: list[MixtureLayer], inputs: list[Tensor], forward_pass: ForwardPass) -> list[Tensor]:

@@ -159,6 +159,8 @@ def pick(scores: list[float], routing: Routing) -> list[int]:
         return ranking(scores)
     if routing.selection is Selection.THRESHOLD:
         return threshold(probabilities(scores), routing.threshold)
+    if routing.selection is Selection.POSITIVE:
+        return [expert for expert in ranking(scores) if scores[expert] > 0]
     assert routing.selection is Selection.TOP_K
     return ranking(scores)[: routing.k * routing.granularity]
 
@@ -178,6 +180,8 @@ def gate(scores: Tensor, experts: list[int], routing: Routing) -> list[Tensor]:
     """Weights of one decision's experts."""
     if routing.gate is Gate.SIGMOID:
         weights = [1 / (1 + torch.exp(-scores[e])) for e in experts]
+    elif routing.gate is Gate.RELU:
+        weights = [scores[e] if scores[e] > 0 else 0 * scores[e] for e in experts]
     elif routing.gate is Gate.PICK_THEN_SOFTMAX:
         weights = softmax([scores[e] for e in experts])
     else:
@@ -185,8 +189,8 @@ def gate(scores: Tensor, experts: list[int], routing: Routing) -> list[Tensor]:
         weights = [p[e] for e in experts]
         if routing.gate is Gate.DOUBLE_SOFTMAX:
             weights = softmax(weights)
-    if routing.renormalise:
-        total = sum(weights, torch.zeros_like(weights[0]))
+    total = sum(weights, torch.zeros_like(scores[0]))
+    if routing.renormalise and total > 0:
         weights = [weight / total for weight in weights]
     return weights
 

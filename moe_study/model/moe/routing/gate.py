@@ -40,6 +40,8 @@ def gate_weights(
     picked_RK = logits_RE.gather(1, expert_RK)
     if gate is Gate.SIGMOID:
         weight_RK = picked_RK.sigmoid()
+    elif gate is Gate.RELU:
+        weight_RK = picked_RK.relu()
     elif gate is Gate.PICK_THEN_SOFTMAX:
         weight_RK = _masked_softmax(picked_RK, keep_RK)
     else:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from moe_study.design.routing import BY_PROBABILITY, ChoiceScope, Gate, Routing, Selection, picks_per_unit
 from moe_study.design.selections import choice_slots
-from moe_study.model.forward_pass import ONE_PROCESS, Reducer
+from moe_study.model.forward_pass import ONE_PROCESS, ForwardPass, Reducer
 from moe_study.model.moe.routing.gate import RoutingDecision, gate_weights
 from moe_study.model.moe.routing.top_k import top_k
 
@@ -36,6 +36,9 @@ class Rule(nn.Module):
     def scores(self, logits_RE: Tensor, bias_E: Tensor | None) -> Tensor:
         """What a decision ranks its experts by, detached."""
         return logits_RE.detach()
+
+    def add_terms(self, logits_RE: Tensor, decision: RoutingDecision, forward_pass: ForwardPass) -> None:
+        """Record what the rule itself adds to the loss of one forward pass."""
 
     def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
         """After the optimizer's step; `reducer` averages over ranks what each has seen."""
@@ -120,6 +123,51 @@ def descending(p_RE: Tensor) -> tuple[Tensor, Tensor]:
     return p_RE.gather(1, expert_RE), expert_RE
 
 
+class Positive(Rule):
+    """Every expert of positive score, best first: any number of them, k on average (ReMoE, 2412.14711, section 3).
+
+    What holds the average at k is a penalty on positive scores, of which an expert bears the more the more often it is
+    taken (eq. 10-11), in the layer's mean over decisions. Its weight is one for all layers; each keeps it, and moves it
+    after every step by FACTOR, up where units took more than k on average over all layers and down where they took
+    fewer (eq. 7-8). A constant weight would let all scores shrink to nothing, since they have no scale of their own.
+    """
+
+    FIRST_WEIGHT, FACTOR = 1e-8, 1.2  # lambda_0 and alpha of section 3.3
+    LARGEST_WEIGHT = 1e8  # finite, where scores do not yield
+    penalty_weight: Tensor
+
+    def __init__(self, routing: Routing, experts: int) -> None:
+        super().__init__(routing, experts)
+        self.k = picks_per_unit(routing)
+        self.register_buffer("penalty_weight", torch.tensor(self.FIRST_WEIGHT))
+        self._picked: list[list[Tensor]] = []  # of each micro-batch of the step: mean picks a decision, by layer
+
+    def forward(self, logits_BJE: Tensor, bias_E: Tensor | None) -> RoutingDecision:
+        logits_RE = logits_BJE.flatten(0, 1)
+        with torch.no_grad():
+            sorted_RE, expert_RE = logits_RE.sort(dim=1, descending=True, stable=True)
+        return self.decide(logits_RE, expert_RE, sorted_RE > 0)
+
+    def add_terms(self, logits_RE: Tensor, decision: RoutingDecision, forward_pass: ForwardPass) -> None:
+        with torch.no_grad():
+            decisions, experts = logits_RE.shape
+            own_E = (logits_RE > 0).sum(0).to(logits_RE.dtype)
+            counts = forward_pass.reducer.counts(torch.cat((own_E, own_E.new_tensor([decisions]))))
+            picked_E = counts.micro_batch_E[:-1] / counts.micro_batch_E[-1]
+            ratio_E = picked_E * experts / self.k
+        forward_pass.add_aux("positive", (ratio_E * logits_RE.relu().mean(0)).sum(), self.penalty_weight)
+        if self.training:
+            forward_pass.picked.append(picked_E.sum())
+            self._picked.append(forward_pass.picked)  # which later layers of this pass add to
+
+    def end_step(self, reducer: Reducer = ONE_PROCESS) -> None:
+        if self._picked:
+            picked = reducer.mean(torch.stack([torch.stack(layers).mean() for layers in self._picked]).mean())
+            self.penalty_weight *= self.FACTOR ** (picked - self.k).sign()
+            self.penalty_weight.clamp_(max=self.LARGEST_WEIGHT)
+        self._picked.clear()
+
+
 class ExpertChoice(Rule):
     """Every expert takes the C tokens with its highest probabilities (2202.09368, section 3.2).
 
@@ -179,6 +227,7 @@ RULES: dict[Selection, type[Rule]] = {
     Selection.TOP_K: TopK,
     Selection.ALL: All,
     Selection.THRESHOLD: Threshold,
+    Selection.POSITIVE: Positive,
     Selection.EXPERT_CHOICE: ExpertChoice,
 }
 

@@ -59,7 +59,7 @@ def test_switch_loss_equals_the_formula_over_all_picks(k: int) -> None:
     assert forward_pass.total_aux_loss().item() == pytest.approx(0.01 * naive_switch(scores, counts))
 
 
-@pytest.mark.parametrize("selection", [Selection.THRESHOLD, Selection.ALL])
+@pytest.mark.parametrize("selection", [Selection.THRESHOLD, Selection.POSITIVE, Selection.ALL])
 def test_rules_with_any_number_of_picks_count_the_largest_score(selection: Selection) -> None:
     """XMoE: the share of tokens whose argmax is e, before any capacity."""
     routing = Routing(selection=selection, balance=SWITCH)

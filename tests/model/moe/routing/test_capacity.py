@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from moe_study.design.routing import Capacity, Group, Priority, Routing, Selection
+from moe_study.design.selections import PICKING
 from moe_study.model.moe.routing.capacity import CapacityLimit
 from moe_study.model.moe.routing.gate import RoutingDecision
 from tests.model.moe import oracle
@@ -162,7 +163,7 @@ def test_a_layer_under_a_capacity_equals_loops_over_the_kept_pairs(priority: Pri
     assert lost and all((y_BTD[b, t] == 0).all() for b, t in lost)  # its residual is all that is left
 
 
-@pytest.mark.parametrize("selection", [Selection.TOP_K, Selection.THRESHOLD])
+@pytest.mark.parametrize("selection", PICKING)
 @pytest.mark.parametrize("group", Group)
 def test_a_wide_capacity_changes_nothing(group: Group, selection: Selection) -> None:
     wide = Capacity(50.0, Priority.RANK_PROBABILITY, group)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from moe_study.design.routing import Gate
+from moe_study.design.routing import AFTER_PICK, Gate
 from moe_study.model.moe.routing.gate import RoutingDecision, entropy, fixed_decision, gate_weights, shuffled
 
 
@@ -38,7 +38,7 @@ def test_candidates_that_are_not_kept_have_no_weight_and_no_influence(gate: Gate
         assert (masked[:, 2] == 0).all()
 
 
-@pytest.mark.parametrize("gate", [Gate.SOFTMAX_THEN_PICK, Gate.SIGMOID])
+@pytest.mark.parametrize("gate", [gate for gate in Gate if gate not in AFTER_PICK])
 def test_a_decision_without_experts_has_weights_and_gradients_of_zero(gate: Gate) -> None:
     """Expert choice leaves some tokens without any."""
     logits_RE = logits(3, 4).requires_grad_()
@@ -46,6 +46,16 @@ def test_a_decision_without_experts_has_weights_and_gradients_of_zero(gate: Gate
     weight_RE = gate_weights(gate, logits_RE, expert_RE, torch.zeros(3, 4, dtype=torch.bool), True)
     weight_RE.sum().backward()
     assert (weight_RE == 0).all() and logits_RE.grad is not None and (logits_RE.grad == 0).all()
+
+
+def test_a_relu_gate_is_the_score_and_nothing_below_0() -> None:
+    logits_RE = logits().requires_grad_()
+    expert_RE = torch.arange(6).expand(200, 6)
+    weight_RE = gate_weights(Gate.RELU, logits_RE, expert_RE, None, False)
+    (slope_RE,) = torch.autograd.grad(weight_RE.sum(), logits_RE)
+    for scores, weights, slopes in zip(logits_RE.tolist(), weight_RE.tolist(), slope_RE.tolist(), strict=True):
+        assert weights == [max(score, 0) for score in scores]
+        assert slopes == [float(score > 0) for score in scores]
 
 
 def test_large_logits_do_not_overflow() -> None:
