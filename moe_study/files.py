@@ -21,13 +21,15 @@ from moe_study.errors import StudyError, reason_of
 TEMPORARY_MARK = ".part-"  # stands in the name of every temporary file, so that leftovers can be recognised
 BEFORE = "-before"  # ends the name of a folder that is about to be replaced
 
+_DENIED = "permission denied; choose a folder that this user can write"
+_DENIED_TO_READ = "permission denied; give this user the right to it, or name another folder"
 ADVICE = {  # by errno: what is wrong with the machine or the place, and what to do about it
     errno.ENOSPC: "the disk is full; free some space or choose another folder, then rerun the command",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder, then rerun the command",
     errno.EFBIG: "the file grew beyond the limit of this system; choose another folder, then rerun the command",
     errno.EROFS: "the file system is read-only; choose a folder that can be written",
-    errno.EACCES: "permission denied; choose a folder that this user can write",
-    errno.EPERM: "permission denied; choose a folder that this user can write",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another folder",
     errno.ENAMETOOLONG: "that path is too long for this file system; choose a shorter one",
     errno.ELOOP: "links in that path lead in a circle; choose another folder",
@@ -41,15 +43,23 @@ ADVICE = {  # by errno: what is wrong with the machine or the place, and what to
 
 
 @contextlib.contextmanager
-def clear_os_errors(path: str | os.PathLike[str], kind: type[StudyError] = StudyError) -> Iterator[None]:
-    """Turn a full disk, a read-only folder and their like into one sentence of class `kind` about `path`."""
+def clear_os_errors(
+    path: str | os.PathLike[str], kind: type[StudyError] = StudyError, verb: str = "write"
+) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and their like into one sentence of class `kind` about `path`.
+
+    `verb`: what was tried, "write", "read", or "open" where that is not known.
+    """
     try:
         yield
     except OSError as error:
         advice = ADVICE.get(error.errno or 0)
         if advice is None:
             raise
-        verb = "find" if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else "write"
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            verb = "find"
+        elif advice == _DENIED and verb != "write":
+            advice = _DENIED_TO_READ
         raise kind(f"cannot {verb} {path}: {advice}") from error
 
 

@@ -55,8 +55,9 @@ def sentence_for(error: BaseException) -> str | None:
     if _is_out_of_memory(error):
         return OUT_OF_MEMORY
     if isinstance(error, OSError):
+        verb = "open" if isinstance(error, PermissionError) else "write"  # who only looks is denied, too
         try:
-            with clear_os_errors(error.filename or "a file"):
+            with clear_os_errors(error.filename or "a file", verb=verb):
                 raise error
         except StudyError as clear:
             return str(clear)

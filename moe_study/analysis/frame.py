@@ -132,12 +132,17 @@ def domain_losses(frame: pd.DataFrame, problems: list[str] | None = None) -> pd.
     columns = ["by", "name", "loss", "tokens"]
 
     def one(run: Row) -> pd.DataFrame:
-        result = _read_result(RunFolder(run["folder"]))
-        rows = [
-            {"by": by, "name": name, "loss": value["loss"], "tokens": value["tokens"]}
-            for by in ("language", "topic")
-            for name, value in (result.get(f"by_{by}") or {}).items()
-        ]
+        folder = RunFolder(run["folder"])
+        result = _read_result(folder)
+        try:
+            rows = [
+                {"by": by, "name": name, "loss": float(value["loss"]), "tokens": int(value["tokens"])}
+                for by in ("language", "topic")
+                for name, value in (result.get(f"by_{by}") or {}).items()
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            what = f"its losses by domain lack their fields ({error!r:.60})"
+            raise DataError(f"{folder.result_file} is damaged: {what}; {folder.advice_to_retrain}") from error
         return pd.DataFrame(rows, columns=columns)
 
     return long_frame(frame, one, columns, problems)
@@ -194,6 +199,8 @@ def _row(folder: RunFolder) -> dict[str, Any]:
         row["state"] = state
     except StudyError as error:
         row["error"] = str(error)
+    except OSError as error:  # of another user, or on a disk that fails
+        row["error"] = f"{error.filename or folder.path} cannot be read: {error.strerror}"
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         row["error"] = f"{folder.path} is damaged: a file lacks its fields ({error!r}); {folder.advice_to_retrain}"
     return row

@@ -16,6 +16,7 @@ import pandas as pd
 
 from moe_study.analysis.format import count
 from moe_study.analysis.frame import each
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.analysis.specialisation.layer_trace import WEIGHTINGS
 from moe_study.analysis.specialisation.points import Point, measured_run, points_of, to_frame
 from moe_study.runs.findings import Finding, all_findings, finding_names
@@ -115,13 +116,16 @@ class ProbeFindings:
         return self.table("knockout")
 
 
-def probe_findings(runs: pd.DataFrame) -> tuple[ProbeFindings, ...]:
-    """Of the finished runs of a frame (analysis/frame.py), by name of the probe; none where nothing was found yet."""
+def probe_findings(runs: pd.DataFrame, problems: list[str] | None = None) -> tuple[ProbeFindings, ...]:
+    """Of the finished runs of a frame (analysis/frame.py), by name of the probe; none where nothing was found yet.
+
+    A damaged finding is left out, and `problems` gets its sentence.
+    """
     by_finding: dict[tuple[str, str], dict[str, list[RunFinding]]] = {}  # (probe, finding): fingerprint: runs
     for run in each(runs.sort_values(["label", "seed"])):
         folder = RunFolder(run.folder)
         for name in finding_names(folder.findings_folder):
-            for finding in all_findings(folder.findings_folder, name):
+            for finding in all_findings(folder.findings_folder, name, FINDING_COLUMNS.get(name), problems):
                 if finding.identity.run == folder.key:
                     about = RunFinding(run.label, run.point, run.key, int(run.seed), bool(run.leaks), finding)
                     of_name = by_finding.setdefault((finding.identity.probe, name), {})

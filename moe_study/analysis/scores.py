@@ -53,22 +53,30 @@ class _Asked:
     points: Mapping[str, Sequence[_Run]]  # by label
 
 
-def score_table(frame: pd.DataFrame, reference: str, only: Collection[tuple[str, str]] | None = None) -> pd.DataFrame:
+def score_table(
+    frame: pd.DataFrame,
+    reference: str,
+    only: Collection[tuple[str, str]] | None = None,
+    problems: list[str] | None = None,
+) -> pd.DataFrame:
     """COLUMNS: one row for each task, metric and point that was scored; empty where nothing was.
 
     `frame` as in load_frame, labelled; `only`: these (task, fingerprint of its questions). stderr and differences are
     nan for metrics that are no mean over questions, differences also for the reference itself. `pairs` counts the seeds
-    that both have; 0 where they share none, and each point stands with all of its own.
+    that both have; 0 where they share none, and each point stands with all of its own. Damaged scores are left out, and
+    `problems` gets a sentence for each.
     """
     leaks = {run.label: bool(run.leaks) for run in each(done(frame))}
-    rows = [row for asked in _asked(frame, only) for row in _rows(asked, reference, leaks)]
+    rows = [row for asked in _asked(frame, only, problems) for row in _rows(asked, reference, leaks)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"items": int, "seeds": int, "pairs": "Int64"})
 
 
-def _asked(frame: pd.DataFrame, only: Collection[tuple[str, str]] | None) -> Iterator[_Asked]:
+def _asked(
+    frame: pd.DataFrame, only: Collection[tuple[str, str]] | None, problems: list[str] | None
+) -> Iterator[_Asked]:
     found: dict[tuple[str, str], dict[str, list[_Run]]] = defaultdict(lambda: defaultdict(list))
     for run in each(done(frame)):
-        for finding in all_scores(RunFolder(run.folder)):
+        for finding in all_scores(RunFolder(run.folder), problems):
             questions = finding.facts["task"], finding.identity.probe_fingerprint
             if only is None or questions in only:
                 found[questions][run.label].append(_Run(int(run.seed), finding))
@@ -77,8 +85,7 @@ def _asked(frame: pd.DataFrame, only: Collection[tuple[str, str]] | None) -> Ite
 
 
 def _rows(asked: _Asked, reference: str, leaks: Mapping[str, bool]) -> Iterator[dict[str, Any]]:
-    one = next(iter(asked.points.values()))[0].finding
-    for metric in one.facts["metrics"]:
+    for metric in _shared_metrics(asked):
         answers = {label: _answers(runs, metric) for label, runs in asked.points.items()}
         for label, runs in asked.points.items():
             row = {"task": asked.task, "metric": metric, "label": label, "leaks": leaks[label]}
@@ -86,6 +93,12 @@ def _rows(asked: _Asked, reference: str, leaks: Mapping[str, bool]) -> Iterator[
             if label != reference and reference in answers:
                 row |= _difference(answers[label], answers[reference])
             yield row
+
+
+def _shared_metrics(asked: _Asked) -> list[str]:
+    """Those that every run has: another version of the harness may know others."""
+    found = [run.finding.facts["metrics"] for runs in asked.points.values() for run in runs]
+    return [metric for metric in found[0] if all(metric in metrics for metrics in found)]
 
 
 def _score(runs: Sequence[_Run], metric: str) -> dict[str, Any]:

@@ -176,12 +176,12 @@ class Part:
     @functools.cached_property
     def scores(self) -> pd.DataFrame:
         """What runs scored on downstream tasks, where they were asked (moe-study score)."""
-        return score_table(self.runs, self.reference)
+        return score_table(self.runs, self.reference, problems=self.problems)
 
     @functools.cached_property
     def probes(self) -> tuple[ProbeFindings, ...]:
         """What the experts do with labelled texts, for each probe that runs were measured on."""
-        return probe_findings(self.runs)
+        return probe_findings(self.runs, self.problems)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from moe_study.commands.arguments import add_run, add_runs_dir
 from moe_study.errors import StudyError
+from moe_study.files import clear_os_errors
 
 DESCRIPTION = "Print what a run has said; with -f as it goes on, until it ends."
 PAUSE = 0.5  # seconds between two looks at the log
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _print_from(log: Path, position: int) -> int:
     """Print what stands after `position` (bytes); where that ends."""
-    with open(log, "rb") as handle:
+    with clear_os_errors(log, verb="read"), open(log, "rb") as handle:
         handle.seek(position)
         print(handle.read().decode("utf-8", errors="replace"), end="", flush=True)
         return handle.tell()

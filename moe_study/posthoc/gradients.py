@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.data.locks import locked
 from moe_study.data.sampler import TrainSampler, labels_of
 from moe_study.design.config import RunConfig
@@ -47,7 +48,8 @@ def gradients_at_end(folder: RunFolder, batches: int = BATCHES) -> Finding:
     corpus, identity = own_text(folder, PROBE)
     facts = {"version": VERSION, "batches": batches}
     with locked(folder.findings_folder / ".lock"):
-        if (found := find_finding(folder.findings_folder, identity, TABLE, facts)) is not None:
+        found = find_finding(folder.findings_folder, identity, TABLE, facts, FINDING_COLUMNS[TABLE])
+        if found is not None:
             return found
         sampler = TrainSampler(corpus.validation, config.model.context, config.run.batch_size, SEED)
         table = measure(Tracer.of(folder), sampler, batches, config.total_steps)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.analysis.specialisation.hidden_states import clusters
 from moe_study.analysis.specialisation.layer_trace import LayerTrace, first_documents
 from moe_study.analysis.specialisation.run_tables import (
@@ -64,7 +65,10 @@ class Wish:
 def kept_findings(folder: RunFolder, probe: Probe, wish: Wish) -> dict[str, Finding]:
     """What the run's folder holds of what the wish asks for, by name."""
     identity = identity_of(folder, probe)
-    found = {name: find_finding(folder.findings_folder, identity, name, wish.facts) for name in wish.measures}
+    found = {
+        name: find_finding(folder.findings_folder, identity, name, wish.facts, FINDING_COLUMNS[name])
+        for name in wish.measures
+    }
     return {name: finding for name, finding in found.items() if finding is not None}
 
 

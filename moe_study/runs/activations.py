@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING
 
 from moe_study.errors import DataError
 from moe_study.files import atomic_file
+from moe_study.runs.columns import Holds, fault_of
 
 if TYPE_CHECKING:
     import pandas as pd  # takes a quarter of a second, which a command without a frame does not need
 
 # One row per layer, expert, language and topic: pairs of tokens and experts, the sum of their gate weights, and the
 # tokens of the domain.
-COLUMNS = ("layer", "expert", "language", "topic", "count", "weight", "tokens")
+COLUMNS = {
+    **dict.fromkeys(("layer", "expert"), Holds.PLACE),
+    **dict.fromkeys(("language", "topic"), Holds.TEXT),
+    **dict.fromkeys(("count", "weight", "tokens"), Holds.AMOUNT),
+}
 
 
 def write(path: Path, counts: "pd.DataFrame") -> None:
@@ -33,7 +38,6 @@ def read(path: Path, advice: str) -> "pd.DataFrame | None":
         counts = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises many kinds for a damaged file
         raise DataError(f"{path} is damaged: it is not a parquet file; {advice}") from error
-    missing = [name for name in COLUMNS if name not in counts]
-    if missing:
-        raise DataError(f"{path} is damaged: it has no column {missing[0]}; {advice}")
+    if (fault := fault_of(counts, COLUMNS)) is not None:
+        raise DataError(f"{path} is damaged: {fault}; {advice}")
     return counts[list(COLUMNS)]

@@ -16,6 +16,7 @@ files hold is known to the modules beside this one: stored_config, status, curve
 
 import contextlib
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -30,7 +31,7 @@ from moe_study.design.config import RunConfig, TokenizerConfig
 from moe_study.design.identity import KEY_DIGITS
 from moe_study.design.plain import from_plain, to_plain
 from moe_study.errors import ConfigError, DataError, StudyError
-from moe_study.files import read_json, write_json_atomic, write_text_atomic
+from moe_study.files import clear_os_errors, read_json, write_json_atomic, write_text_atomic
 from moe_study.guard import sentence_for
 from moe_study.runs import activations, curve, provenance, stored_config
 from moe_study.runs.lock import LockHeld, hold, is_held
@@ -107,6 +108,8 @@ class RunFolder:
             names = {field.name for field in dataclasses.fields(Status)}
             known = {name: value for name, value in plain.items() if name in names}
             read: Status = from_plain(Status, {**known, "state": plain["state"]})
+            if not math.isfinite(read.updated):
+                raise ConfigError(f"updated must be a time, not {read.updated}")
             return read
         except (AttributeError, KeyError, TypeError, ConfigError) as error:
             raise StudyError(f"{self.status_file} is damaged ({error}); delete it and rerun the command") from error
@@ -143,7 +146,11 @@ class RunFolder:
         return activations.read(self.routing_file, self.advice_to_retrain)
 
     def provenance(self) -> dict[str, Any] | None:
-        return read_json(self.provenance_file)
+        """Where the run came from, or None where nothing was recorded; DataError when the file is damaged."""
+        record = read_json(self.provenance_file)
+        if record is not None and (fault := provenance.fault_of(record)) is not None:
+            raise DataError(f"{self.provenance_file} is damaged: {fault}; restore it, or delete it")
+        return record  # type: ignore[no-any-return]
 
     def is_locked(self) -> bool:
         """Whether a living process holds the run's lock."""
@@ -283,8 +290,17 @@ def list_runs(runs_dir: str | os.PathLike[str]) -> list[RunFolder]:
     root = Path(runs_dir)
     if not root.is_dir():
         return []
-    names = sorted(entry.name for entry in os.scandir(root) if KEY_PATTERN.fullmatch(entry.name))
-    return [RunFolder(root / name) for name in names if (root / name / "config.yaml").exists()]
+    with clear_os_errors(root, verb="read"):
+        names = sorted(entry.name for entry in os.scandir(root) if KEY_PATTERN.fullmatch(entry.name))
+    return [RunFolder(root / name) for name in names if _is_there(root / name / "config.yaml")]
+
+
+def _is_there(path: Path) -> bool:
+    """Also what this user may not look at: its reader says so."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 def check_writable(runs_dir: str | os.PathLike[str]) -> None:

@@ -251,9 +251,16 @@ def drop_added_runs(runs_dir: str | os.PathLike[str], keys: Collection[str]) -> 
         kept = [_without(launch, keys) if launch.adds_seeds else launch for launch in launches]
         return [launch for launch in kept if launch.runs or not launch.adds_seeds]
 
+    damaged: StudyError | None = None
     for sweep in list_sweeps(runs_dir):
-        if any(set(launch.runs) & set(keys) for launch in read_members(runs_dir, sweep).launches if launch.adds_seeds):
-            _change(runs_dir, sweep, without)
+        try:
+            launches = read_members(runs_dir, sweep).launches
+            if any(set(launch.runs) & set(keys) for launch in launches if launch.adds_seeds):
+                _change(runs_dir, sweep, without)
+        except StudyError as error:  # which keeps the others from nothing
+            damaged = damaged or error
+    if damaged is not None:
+        raise damaged
 
 
 def list_sweeps(runs_dir: str | os.PathLike[str]) -> list[str]:

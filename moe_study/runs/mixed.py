@@ -44,10 +44,9 @@ def mixed(folders: Iterable[RunFolder]) -> tuple[Mixture, ...]:
 
 def _record(folder: RunFolder) -> Record:
     try:
-        record = folder.provenance()
+        return folder.provenance() or {}
     except StudyError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _mixture(what: str, identity: "Text", name: "Text", records: Mapping[str, Record]) -> Mixture | None:

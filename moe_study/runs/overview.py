@@ -58,9 +58,12 @@ def state_of(folder: RunFolder, jobs: Jobs | None = None) -> FoundRun:
         state = jobs.state_of(folder) if jobs else folder.state()
         result = folder.result() if state is State.DONE else None
         note = jobs.note(folder.key) if jobs and state is not State.DONE else ""
-        return FoundRun(folder, state, folder.status(), tuple((result or {}).get("warnings", ())), note)
-    except StudyError as error:
-        unreadable = Status(State.FAILED, error={"type": "StudyError", "message": str(error), "traceback": ""})
+        warnings = (result or {}).get("warnings")
+        lines = tuple(map(str, warnings)) if isinstance(warnings, list) else ()
+        return FoundRun(folder, state, folder.status(), lines, note)
+    except (StudyError, OSError) as error:
+        told = str(error) if isinstance(error, StudyError) else f"{folder.path} cannot be read: {error.strerror}"
+        unreadable = Status(State.FAILED, error={"type": "StudyError", "message": told, "traceback": ""})
         return FoundRun(folder, State.FAILED, unreadable)
 
 

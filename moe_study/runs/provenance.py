@@ -18,6 +18,8 @@ from moe_study.files import read_json
 PACKAGE = Path(moe_study.__file__).resolve().parent
 DISTRIBUTION = "moe-study"
 COPIED_FROM = "copied_from.json"  # beside a copy of the package: the code_of what was copied
+TEXTS = ("commit", "diff", "version", "sources", "host", "cpu", "device", "data_fingerprint", "tokenizer_sha256")
+LATEST = 1e11  # unix seconds that a calendar still has
 LIBRARIES = ("torch", "numpy", "hydra-core", "omegaconf", "tokenizers", "tiktoken")
 
 
@@ -58,6 +60,28 @@ def code_of(package: Path) -> dict[str, str | None]:
         "version": _version(DISTRIBUTION),
         "sources": _hash_files(modules, package),
     }
+
+
+def fault_of(record: Any) -> str | None:
+    """What is wrong with what a provenance.json holds; None where every field that is read has its type."""
+    if not isinstance(record, dict):
+        return "it holds no fields"
+    for name in TEXTS:
+        if not isinstance(record.get(name), str | None):
+            return f"its {name} is {record[name]!r:.40}"
+    versions = record.get("versions")
+    if versions is not None and not (isinstance(versions, dict) and all(map(_is_text, versions.values()))):
+        return f"its versions are {versions!r:.40}"
+    if not (isinstance(at := record.get("time"), int | float | None) and 0 <= (at or 0) < LATEST):
+        return f"its time is {at!r:.40}"
+    earlier = record.get("earlier")
+    if earlier is not None and not isinstance(earlier, list):
+        return f"its earlier attempts are {earlier!r:.40}"
+    return next((fault for attempt in earlier or () if (fault := fault_of(attempt)) is not None), None)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | None)
 
 
 def cpu_model() -> str:

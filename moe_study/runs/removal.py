@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_study.errors import StudyError
+from moe_study.guard import sentence_for
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.lock import LockHeld
 from moe_study.runs.members import drop_added_runs
@@ -83,12 +84,18 @@ def remove(removals: Sequence[Removal]) -> list[StudyError]:
             problems.append(StudyError(f"{folder.path} was started meanwhile and stays"))
             continue
         except OSError as error:
-            problems.append(StudyError(f"{folder.path} cannot be removed: {error.strerror}"))
-            continue
+            if not removal.whole or folder.path.exists():
+                problems.append(StudyError(f"{folder.path} cannot be removed: {error.strerror}"))
+                continue
+            where = folder.path.parent / f"{REMOVED_MARK}{folder.key}-{os.getpid()}"
+            problems.append(StudyError(f"{folder.path} is gone, but not all of its files: {error.strerror}; see {where}"))
         if removal.whole:
             gone.setdefault(folder.path.parent, []).append(folder.key)
     for runs_dir, keys in gone.items():
-        drop_added_runs(runs_dir, keys)
+        try:
+            drop_added_runs(runs_dir, keys)
+        except (StudyError, OSError) as error:
+            problems.append(StudyError(sentence_for(error) or str(error)))
     return problems
 
 

@@ -27,7 +27,8 @@ import numpy as np
 
 from moe_study.errors import DataError
 from moe_study.files import atomic_file
-from moe_study.runs.traces import FORMAT, MANIFEST, Array, GrowingArray, Trace, TraceIdentity, TraceWriter
+from moe_study.runs.growing_arrays import Array, GrowingArray
+from moe_study.runs.traces import FORMAT, MANIFEST, Trace, TraceIdentity, TraceWriter, fits_together
 
 PROBE = "validation"
 NAME = re.compile(r"step-(\d{8,})\.npz")
@@ -68,8 +69,11 @@ def read_routes(routes: Path, step: int) -> StepTrace:
         manifest = json.loads(bytes(arrays.pop(ENTRY)))
         if manifest["format"] != FORMAT:
             raise DataError(f"{path} was written by another version of moe_study; delete it, or train the run again")
-        return StepTrace(path, manifest, arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        trace = StepTrace(path, manifest, arrays)
+        if not fits_together(trace):
+            raise ValueError("its arrays do not fit together")
+        return trace
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged; delete it: the other steps are of use without it") from error
 
 

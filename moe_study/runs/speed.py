@@ -37,5 +37,5 @@ def _speed_of(folder: RunFolder) -> Iterator[tuple[str, float]]:
     except StudyError:
         return
     seconds, flops, tokens = (result.get(name) for name in ("train_seconds", "flops_per_token", "tokens"))
-    if seconds and flops and tokens:
-        yield provenance.get("device") or UNKNOWN_DEVICE, 3 * flops * tokens / seconds
+    if all(isinstance(number, int | float) and number > 0 for number in (seconds, flops, tokens)):
+        yield str(provenance.get("device") or UNKNOWN_DEVICE), 3 * flops * tokens / seconds

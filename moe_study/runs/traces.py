@@ -28,16 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moe_study.errors import DataError
+from moe_study.errors import DataError, StudyError
 from moe_study.files import TEMPORARY_MARK, clear_os_errors, make_folder, read_json, write_json_atomic
+from moe_study.runs.growing_arrays import Array, FileArray, GrowingArray
 
 FORMAT = 1  # goes up when older traces cannot be read any more
 MANIFEST = "manifest.json"
 FINGERPRINT_DIGITS = 16  # of the probe's, in a folder's name
 
-Array = NDArray[Any]
 Labels = dict[str, tuple[Array, tuple[str, ...]]]  # name -> (codes, what the codes stand for); -1 is "no label"
 
 
@@ -179,15 +178,47 @@ def all_traces(traces: Path) -> Iterator[Trace]:
 
 
 def _whole(folder: Path) -> Trace | None:
-    """The trace in `folder`; None where there is none, or a file of it is missing or cut short."""
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        return None
-    for name, (dtype, length) in manifest["files"].items():
-        path = folder / f"{name}.bin"
-        if not path.exists() or path.stat().st_size != length * np.dtype(dtype).itemsize:
+    """The trace in `folder`; None where there is none, or a file of it is missing, cut short or of something else."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             return None
-    return Trace(folder, manifest)
+        for name, (dtype, length) in manifest["files"].items():
+            path = folder / f"{name}.bin"
+            if not path.is_file() or path.stat().st_size != length * np.dtype(dtype).itemsize:
+                return None
+        trace = Trace(folder, manifest)
+        return trace if fits_together(trace) else None
+    except (StudyError, OSError, KeyError, TypeError, ValueError, AttributeError):  # what a damaged manifest gives
+        return None
+
+
+def fits_together(trace: Trace) -> bool:
+    """Whether the arrays are as long as one another, and numbers of documents, experts and labels are ones there are.
+
+    A few milliseconds for each million of tokens; a file that was written over in part is found so.
+    """
+    TraceIdentity(**trace.manifest["identity"])
+    tokens, start_D1 = len(trace.token_T), trace.start_D1
+    if len(trace.loss_T) != tokens or start_D1[0] != 0 or start_D1[-1] != tokens or (np.diff(start_D1) < 0).any():
+        return False
+    for labels, length in ((trace.document_labels, len(start_D1) - 1), (trace.token_labels, tokens)):
+        for codes, values in labels.values():
+            if len(codes) != length or not _within(codes, -1, len(values)):
+                return False
+    for number in trace.layers:
+        layer = trace.layer(number)
+        picks = int(layer["start_T1"][-1])
+        lengths = (len(layer["expert_P"]), len(layer["weight_P"]), len(layer["kept_P"]))
+        if any(length != picks for length in lengths) or not _within(layer["expert_P"], 0, layer["experts"]):
+            return False
+        if len(layer["start_T1"]) != tokens + 1 or len(layer["entropy_T"]) != tokens:
+            return False
+    return True
+
+
+def _within(numbers: Array, low: int, below: int) -> bool:
+    return not len(numbers) or (low <= int(numbers.min()) and int(numbers.max()) < below)
 
 
 @contextlib.contextmanager
@@ -203,7 +234,7 @@ def write_trace(traces: Path, identity: TraceIdentity) -> Iterator["TraceWriter"
             shutil.rmtree(leftover, ignore_errors=True)
         beside = traces / f".{target.name}{TEMPORARY_MARK}{os.getpid()}"
         beside.mkdir()
-        writer = TraceWriter(identity, lambda name, dtype: _File(beside / f"{name}.bin", dtype))
+        writer = TraceWriter(identity, lambda name, dtype: FileArray(beside / f"{name}.bin", dtype))
         try:
             yield writer
             write_json_atomic(beside / MANIFEST, writer.finish())
@@ -220,10 +251,10 @@ class TraceWriter:
     """Appends parts of a trace in the order of its tokens."""
 
     identity: TraceIdentity
-    new_array: Callable[[str, np.dtype[Any]], "GrowingArray"]  # where a file's values go, by its name
+    new_array: Callable[[str, np.dtype[Any]], GrowingArray]  # where a file's values go, by its name
     facts: dict[str, Any] = field(default_factory=dict)  # more of the manifest: window, ...
     layers: dict[int, dict[str, Any]] = field(default_factory=dict)
-    files: dict[str, "GrowingArray"] = field(default_factory=dict)
+    files: dict[str, GrowingArray] = field(default_factory=dict)
     labels: dict[str, list[tuple[str, Sequence[str]]]] = field(default_factory=dict)
 
     def add_probe(self, token_T: Array, start_D1: Array, document_labels: Labels, token_labels: Labels) -> None:
@@ -296,51 +327,6 @@ class TraceWriter:
     def close(self) -> None:
         for file in self.files.values():
             file.close()
-
-
-class GrowingArray:
-    """Values of one type that more are appended to, in memory."""
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.dtype, self.length = dtype, 0
-        self._parts: list[Array] = []
-
-    def append(self, values: Array) -> None:
-        self._parts.append(np.array(values, self.dtype))
-        self.length += len(values)
-
-    def values(self) -> Array:
-        """All of them, once closed."""
-        return np.concatenate([np.empty(0, self.dtype), *self._parts])
-
-    def close(self) -> None: ...
-
-    def delete(self) -> None: ...
-
-
-class _File(GrowingArray):
-    """The same in a file."""
-
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
-        super().__init__(dtype)
-        self._path = path
-        self._handle = open(path, "wb")  # noqa: SIM115 (closed by the writer)
-
-    def append(self, values: Array) -> None:
-        self._handle.write(np.ascontiguousarray(values, self.dtype).tobytes())
-        self.length += len(values)
-
-    def values(self) -> Array:
-        return np.memmap(self._path, self.dtype, "r") if self.length else np.empty(0, self.dtype)
-
-    def close(self) -> None:
-        if not self._handle.closed:
-            self._handle.flush()
-            os.fsync(self._handle.fileno())
-            self._handle.close()
-
-    def delete(self) -> None:
-        self._path.unlink()
 
 
 def _smallest(values: int) -> type[np.unsignedinteger[Any]]:

@@ -25,8 +25,9 @@ from moe_study.design.routing import mixture_layers
 from moe_study.model.loss import IGNORED
 from moe_study.model.transformer import Transformer
 from moe_study.runs.folder import RunFolder
+from moe_study.runs.growing_arrays import Array
 from moe_study.runs.routes import drop_routes, write_routes
-from moe_study.runs.traces import Array, Labels
+from moe_study.runs.traces import Labels
 from moe_study.training.device import autocast
 from moe_study.training.trace_part import TracePart
 

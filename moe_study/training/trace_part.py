@@ -9,7 +9,8 @@ from torch import Tensor
 
 from moe_study.model.forward_pass import RoutingStats, TokenRoutes
 from moe_study.model.loss import IGNORED
-from moe_study.runs.traces import Array, RoutesPart, TraceWriter
+from moe_study.runs.growing_arrays import Array
+from moe_study.runs.traces import RoutesPart, TraceWriter
 
 
 class TracePart:

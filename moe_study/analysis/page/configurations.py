@@ -113,10 +113,9 @@ def _run_row(run: Mapping[Any, Any], marks: Mapping[str, str]) -> list[Cell]:
 
 def _provenance(run: Mapping[Any, Any]) -> dict[str, Any]:
     try:
-        found = RunFolder(str(run["folder"])).provenance()
+        return RunFolder(str(run["folder"])).provenance() or {}
     except StudyError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _date(at: Any) -> str:

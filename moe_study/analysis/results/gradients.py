@@ -17,6 +17,7 @@ from moe_study.analysis.gradients import ONE_EXPERT, SHOWN, by_seed, joined, set
 from moe_study.analysis.plots.all import styles_of
 from moe_study.analysis.plots.gradients import by_point, units_of
 from moe_study.analysis.results.measure import Kept, Measure, draw_parts, finished_runs, rows_of_part
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.analysis.statistics import t_interval
 from moe_study.analysis.study import Part, Study
 from moe_study.analysis.tables_out import Cells, markdown
@@ -52,7 +53,7 @@ def gradient_rows(study: Study) -> pd.DataFrame:
     for run in finished_runs(study.parts):
         if len(recorded := read_gradients(run.folder)):
             parts.append(recorded.assign(**run.place, of=TRAINING))
-        for finding in all_findings(run.folder.findings_folder, FINDING):
+        for finding in all_findings(run.folder.findings_folder, FINDING, FINDING_COLUMNS[FINDING]):
             parts.append(finding.table.assign(**run.place, of=FINISHED))
     if not parts:
         return pd.DataFrame()

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from moe_study.analysis.results.measure import Kept, Measure, finished_runs, rows_of_part
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.analysis.specialisation.lazy import (
     DROP_COLUMNS,
     EXPERT_COLUMNS,
@@ -38,7 +39,8 @@ def lazy_rows(study: Study) -> pd.DataFrame:
     rows: list[dict[Any, Any]] = []
     for run in finished_runs(study.parts):
         for name in (EXPERTS, DROPS):
-            tables = [finding.table for finding in all_findings(run.folder.findings_folder, name)]
+            found = all_findings(run.folder.findings_folder, name, FINDING_COLUMNS[name])
+            tables = [finding.table for finding in found]
             place = {**run.place, "table": name}
             rows += [{**place, **row} for table in tables[-1:] for row in table.to_dict("records")]
     columns = dict.fromkeys((*RUN, *EXPERT_COLUMNS, *DROP_COLUMNS))

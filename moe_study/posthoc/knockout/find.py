@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.analysis.specialisation.knockout import (
     NONE,
     Array,
@@ -37,7 +38,7 @@ from moe_study.posthoc.knockout.measure import (
 )
 from moe_study.posthoc.knockout.plan import route_changes
 from moe_study.posthoc.trace import Tracer, identity_of
-from moe_study.runs.findings import find_finding, write_finding
+from moe_study.runs.findings import Finding, find_finding, write_finding
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.traces import TraceIdentity
 
@@ -73,15 +74,19 @@ def knock_out(
                 new = measure(tracer, whole, label_D, missing, bar)
             known = Measured(new.assigned, known.readings | new.readings)
             write_finding(folder.findings_folder, identity, BY_DOCUMENT, _to_table(known), facts)
-        if missing or find_finding(folder.findings_folder, identity, TABLE, facts) is None:
+        if missing or _found(folder, identity, TABLE, facts) is None:
             rows = domain_changes(_knocked(known, whole, draws, _changes(known)))
             write_finding(folder.findings_folder, identity, TABLE, pd.DataFrame([asdict(row) for row in rows]), facts)
     return _knocked(known, whole, draws, changes)
 
 
 def _known(folder: RunFolder, identity: TraceIdentity, facts: dict[str, Any]) -> Measured:
-    found = find_finding(folder.findings_folder, identity, BY_DOCUMENT, facts)
+    found = _found(folder, identity, BY_DOCUMENT, facts)
     return Measured({}, {}) if found is None else _from_table(found.table)
+
+
+def _found(folder: RunFolder, identity: TraceIdentity, name: str, facts: dict[str, Any]) -> Finding | None:
+    return find_finding(folder.findings_folder, identity, name, facts, FINDING_COLUMNS[name])
 
 
 def _changes(measured: Measured) -> list[RouteChange]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.analysis.specialisation.lazy import (
     DROP_COLUMNS,
     EXPERT_COLUMNS,
@@ -63,7 +64,10 @@ def lazy_experts(folder: RunFolder, tokens: int = TOKENS, draws: int = DRAWS, li
     corpus, identity = own_text(folder, PROBE)
     facts = {"version": VERSION, "tokens": tokens, "draws": draws, "limit": limit}
     with locked(folder.findings_folder / ".lock"):
-        known = [find_finding(folder.findings_folder, identity, name, facts) for name in (EXPERTS, DROPS)]
+        known = [
+            find_finding(folder.findings_folder, identity, name, facts, FINDING_COLUMNS[name])
+            for name in (EXPERTS, DROPS)
+        ]
         if known[0] is not None and known[1] is not None:
             return LazyRun(known[0].table, known[1].table)
         tracer = Tracer.of(folder)
