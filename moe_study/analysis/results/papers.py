@@ -11,6 +11,7 @@ TITLES = {
     "2402.13089": "Towards an empirical understanding of MoE design choices",
     "2403.18926": "XMoE",
     "2308.00951": "Soft MoE",
+    "2412.14711": "ReMoE",
 }
 OTHERS = "other sources"
 _NUMBER = re.compile(r"\d{4}\.\d{4,5}")  # of arXiv
