@@ -29,9 +29,9 @@ What an expert contributes is its share of its layer's output weight over an eve
 the weights with which tokens take its output where every token has every expert, else of the pairs of tokens and
 experts. Lazy is below {limits} of an even share. Losses are those of validation text with experts gone from all layers
 at once, less that of the whole model, nats per token; *least* and *most*: contribution of the least and the most used
-expert, mean over layers, which is 1 by construction where tokens take outputs by the weights of dispatch. Slots
-*alike*: mean cosine of two slots' parameters of one expert; *apart*: of two experts'. Means over seeds with 95%
-intervals, described and not tested."""
+expert, mean over layers, which is 1 by construction where tokens take outputs by the weights of dispatch, or experts
+choose equally many tokens: there the first experts stand for the least. Slots *alike*: mean cosine of two slots'
+parameters of one expert; *apart*: of two experts'. Means over seeds with 95% intervals, described and not tested."""
 
 
 def lazy_rows(study: Study) -> pd.DataFrame:

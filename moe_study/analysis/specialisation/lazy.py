@@ -25,6 +25,7 @@ drops      DROP_COLUMNS: a row for each reading of the validation text with expe
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
+import numpy as np
 import pandas as pd
 
 from moe_study.analysis.format import with_bounds, with_leak_mark
@@ -34,6 +35,7 @@ from moe_study.design.routing import FIXED_ROUTERS, ChoiceScope, Routing, Select
 from moe_study.design.selections import facts_of
 
 LAZY = 0.1  # of an even share
+DIGITS = 5  # of a contribution that are more than rounding of float32 weights
 FIRST_CHUNK = """\
 A Soft MoE that lags has no slots yet for the first chunk of a sequence and sends it through expert 0 as it is. So
 expert 0 has more than an even share, and the load is less even, whatever the router does: where that is even, expert 0
@@ -95,10 +97,10 @@ def below(experts: pd.DataFrame, limit: float) -> dict[int, list[int]]:
 
 
 def least(experts: pd.DataFrame, number: int) -> dict[int, list[int]]:
-    """The `number` experts of each layer that contribute least, but never all; of equals the first."""
+    """The `number` experts of each layer that contribute least, but never all; rounding apart, of equals the first."""
     chosen = {}
     for layer, own in experts.groupby("layer"):
-        ordered = own.sort_values("contribution", kind="stable")["expert"].tolist()
+        ordered = own["expert"].to_numpy()[np.argsort(own["contribution"].round(DIGITS), kind="stable")].tolist()
         chosen[int(str(layer))] = ordered[: min(number, len(ordered) - 1)]
     return {layer: own for layer, own in chosen.items() if own}
 

@@ -101,6 +101,11 @@ def test_the_lazy_are_those_below_the_limit_and_the_least_are_never_all():
     assert least(experts, 2) == {0: [2, 1], 1: [1]} and least(experts, 9) == least(experts, 2)
 
 
+def test_of_experts_that_are_equal_but_for_rounding_the_first_are_the_least():
+    experts = pd.DataFrame({"layer": 0, "expert": range(4), "contribution": [1 + 3e-7, 1, 1 - 4e-7, 0.9999]})
+    assert least(experts, 1) == {0: [3]} and least(experts, 3) == {0: [3, 0, 1]}
+
+
 @pytest.mark.parametrize(
     ("experts", "numbers"), [(1, []), (2, [1]), (3, [1]), (4, [1, 2]), (6, [1, 2, 3]), (16, [1, 2, 4, 8])]
 )
