@@ -90,9 +90,9 @@ class PackageDocsOptions:
 
 def read_options(config: DataConfig) -> Any:
     """The recipe's options as their own type, each in its one spelling; ConfigError for what has no meaning."""
-    if config.recipe not in _RECIPES:
-        raise ConfigError(f"data.recipe={config.recipe} is unknown; choose one of {', '.join(_RECIPES)}")
-    options_type, settle = _RECIPES[config.recipe]
+    if config.recipe not in OPTIONS_OF_RECIPES:
+        raise ConfigError(f"data.recipe={config.recipe} is unknown; choose one of {', '.join(OPTIONS_OF_RECIPES)}")
+    options_type, settle = OPTIONS_OF_RECIPES[config.recipe]
     if options_type is NoOptions and config.options:
         raise ConfigError(f"data.options: {config.name} has no option {next(iter(config.options))}; drop it")
     return settle(from_plain(options_type, config.options, "data.options."))
@@ -120,14 +120,14 @@ def identity_options(config: DataConfig) -> dict[str, Any]:
 
     A recipe that this version does not know has its options as they stand.
     """
-    if config.recipe not in _RECIPES:
+    if config.recipe not in OPTIONS_OF_RECIPES:
         return dict(to_plain(config.options))
     return _plain(read_options(config), places=False)
 
 
 def place_options(config: DataConfig) -> dict[str, Any]:
     """The options that only say where something lies, such as {"path": "/my/texts"}; {} where there are none."""
-    if config.recipe not in _RECIPES:
+    if config.recipe not in OPTIONS_OF_RECIPES:
         return {}
     found = _plain(read_options(config), places=True)
     return {name: value for name, value in found.items() if _names_a_place(value)}
@@ -291,7 +291,7 @@ def _settle_source(source: HubSource) -> HubSource:
     )
 
 
-_RECIPES: dict[str, tuple[type, Callable[[Any], Any]]] = {
+OPTIONS_OF_RECIPES: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "parliament_news": (ParliamentNewsOptions, _settle_parliament),
     "hub_parquet": (HubParquetOptions, _settle_hub),
     "local_files": (LocalFilesOptions, _settle_local),
@@ -302,7 +302,7 @@ _RECIPES: dict[str, tuple[type, Callable[[Any], Any]]] = {
 # Names of the options that only say where something lies, in any recipe.
 PLACE_NAMES = frozenset(
     option.name
-    for options in (HubSource, *(options for options, _ in _RECIPES.values()))
+    for options in (HubSource, *(options for options, _ in OPTIONS_OF_RECIPES.values()))
     for option in fields(options)
     if option.metadata.get("place")
 )

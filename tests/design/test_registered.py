@@ -3,6 +3,7 @@
 CONTRIBUTING.md lists the same steps. What these places then say of it is compared by the tests that read them.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from enum import StrEnum
@@ -10,8 +11,12 @@ from enum import StrEnum
 import pytest
 import yaml
 
+from moe_study.data.recipes import RECIPES
+from moe_study.design.data_config import IMAGE_RECIPES
+from moe_study.design.data_options import OPTIONS_OF_RECIPES
 from moe_study.design.routing import Context, Gate, RouterKind, RouterState, Routing, Scope, Selection, Unit
 from moe_study.design.selections import SELECTIONS
+from moe_study.design.unused import ALWAYS, USED
 from moe_study.model.moe.build import LAYERS
 from moe_study.model.moe.routing.selection import RULES
 from moe_study.sweeps.conf import project_root
@@ -19,6 +24,7 @@ from tests.audit.table import ROWS
 from tests.design.points import COUNTED, DENSE, TOP_K
 from tests.model.moe.layer_cases import GATES
 
+ABOUT_SETTINGS = ("identity", "unused", "validation", "routing_validation", "normal", "choices")  # files of design/
 AXES: dict[str, Iterable[StrEnum]] = {
     "selection": Selection,
     "unit": Unit,
@@ -27,6 +33,14 @@ AXES: dict[str, Iterable[StrEnum]] = {
     "router": (*RouterKind, *RouterState),
     "gate": Gate,
 }
+
+
+@functools.cache
+def sources() -> dict[str, str]:
+    """The package's code by file, those of design/ by their bare names."""
+    root = project_root() / "moe_study"
+    files = {path.relative_to(root).with_suffix("").as_posix(): path.read_text() for path in root.rglob("*.py")}
+    return {name.removeprefix("design/"): text for name, text in files.items()}
 
 
 @pytest.mark.parametrize("selection", Selection)
@@ -57,6 +71,22 @@ def test_a_gate_is_compared_with_loops(gate: Gate) -> None:
 def test_a_router_has_a_point(router: RouterKind) -> None:
     points = {routing.router for routing in (TOP_K | COUNTED).values()}
     assert router in points, f"RouterKind.{router.name} has no point in tests/design/points.py"
+
+
+@pytest.mark.parametrize("name", sorted(ALWAYS | set(USED)))
+def test_a_setting_is_read_where_something_is_made_of_it(name: str) -> None:
+    """Whether it then does what it says is for tests of its own; one that is read nowhere does nothing."""
+    code = "\n".join(text for path, text in sources().items() if path not in ABOUT_SETTINGS)
+    field = name.rpartition(".")[2]
+    assert re.search(rf"\.{field}\b", code), f"{name} is read nowhere: runs that differ in it would train the same"
+
+
+def test_a_recipe_of_text_stands_in_both_tables() -> None:
+    one, other = set(RECIPES) | set(IMAGE_RECIPES), set(OPTIONS_OF_RECIPES)
+    assert one == other, (
+        f"{', '.join(one ^ other)}: a recipe stands in RECIPES (moe_study/data/recipes/__init__.py) and, with the type"
+        " of its options, in OPTIONS_OF_RECIPES (moe_study/design/data_options.py)"
+    )
 
 
 @pytest.mark.parametrize("axis", AXES)
