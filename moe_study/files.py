@@ -33,6 +33,7 @@ ADVICE = {  # by errno: what is wrong with the machine or the place, and what to
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another folder",
     errno.ENAMETOOLONG: "that path is too long for this file system; choose a shorter one",
     errno.ELOOP: "links in that path lead in a circle; choose another folder",
+    errno.EISDIR: "a folder stands where a file should be; choose another name",
     errno.EEXIST: "a file stands where a folder should be; choose another folder",
     errno.EIO: "the disk reports an error; check it or choose another folder, then rerun the command",
     errno.ESTALE: "the network file system has lost the file; rerun the command once it is back",

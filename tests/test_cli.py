@@ -201,7 +201,7 @@ def test_status_of_a_damaged_run_names_its_file(capsys, some_runs):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["status", "nowhere"], "there are no runs in nowhere"),
+        (["status", "nowhere"], "there is no folder nowhere"),
         (["status", "--sweep", "mine", "nowhere"], "no sweep mine was launched into nowhere"),
         (["plan", "+sweep=first_lok"], "did you mean first_look?"),
         (["status", "--sweep", "../mine", "nowhere"], "'../mine' is not the name of a sweep"),

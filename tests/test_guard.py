@@ -19,8 +19,9 @@ from moe_study.guard import forgiving_output, guarded, is_resumable, sentence_fo
     [
         (StudyError("do this instead"), "error: do this instead\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), "error: cannot write /runs/x: the disk is full"),
+        (OSError(errno.EISDIR, "Is a directory", "/x"), "error: cannot write /x: a folder stands where a file"),
         (OSError(errno.EROFS, "Read-only file system", "/runs/x"), "error: cannot write /runs/x: the file system is"),
-        (PermissionError(errno.EACCES, "Permission denied", "/runs/x"), "error: cannot write /runs/x: permission"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "error: cannot open /x: permission denied; give"),
     ],
 )
 def test_what_the_user_can_mend_is_one_sentence(capsys, error, said):

@@ -32,6 +32,7 @@ RESULT_NUMBERS = (
 EXECUTED = ("executed_active_params", "executed_flops_per_token")  # by the rows that ran over the validation set
 EXPERT_RATES = ("wanted_per_token", "kept_per_token", "executed_per_token")
 RUN_NAMES = ("label", "point", "key", "seed")  # what each row of a long frame says of its run
+COUNTS = (SEED, "run.batch_size", "run.eval_tokens", "model.context")  # whole numbers, which frames reckon with
 CAUSALITY = ("own_future", "others_future", "mixes_batch")
 
 
@@ -217,8 +218,11 @@ def _settings(folder: RunFolder) -> dict[str, Any]:
         raise DataError(f"{folder.config_file} is damaged: {error}; restore it, or move {folder.path} away") from error
     try:
         settings, identity, point = described(from_plain(RunConfig, whole))
-    except ConfigError:
+    except (ConfigError, AssertionError):  # a kind of value that this version does not know, or knows as invalid
         settings, identity = flatten(whole), folder.key
+        if wrong := [name for name in COUNTS if type(settings[name]) is not int]:
+            what = f"{folder.config_file} is damaged: its {wrong[0]} is {settings[wrong[0]]!r:.40}"
+            raise DataError(f"{what}; restore it, or move {folder.path} away") from None
         point = _hash({name: value for name, value in settings.items() if is_of_point(name)})
     return {"seed": settings[SEED], "identity": identity, "point": point, **settings}
 

@@ -36,6 +36,13 @@ class Axis:
     columns: tuple[str, ...]
     words: Callable[[Row], str]
 
+    def of(self, p: Row) -> str:
+        """The words for a point; its settings by name where they are of no kind that this version knows."""
+        try:
+            return self.words(p)
+        except (TypeError, ValueError, ArithmeticError):  # of a file that was written by hand, or by a later version
+            return ", ".join(_plain_words(column, p.get(column)) for column in self.columns)
+
 
 def add_labels(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` with the column `label` for its points; rows whose configuration cannot be read get their
@@ -111,18 +118,21 @@ def head_words(p: Row) -> str:
     if p["routing.selection"] not in SELECTIONS:  # of a file that was written by hand
         return _text(p["routing.selection"])
     selection, unit = Selection(p["routing.selection"]), _text(p["routing.unit"])
-    return SELECTIONS[selection].words.format(
-        unit=unit,
-        of_unit="" if unit == "token" else f"{unit} ",
-        k=p["routing.k"],
-        threshold=p["routing.threshold"],
-        multiple=_multiple(p) if selection is Selection.DENSE else 1,
-    )
+    try:
+        return SELECTIONS[selection].words.format(
+            unit=unit,
+            of_unit="" if unit == "token" else f"{unit} ",
+            k=p["routing.k"],
+            threshold=p["routing.threshold"],
+            multiple=_multiple(p) if selection is Selection.DENSE else 1,
+        )
+    except (TypeError, ValueError, ArithmeticError):  # as in Axis.of
+        return f"{unit} {_text(selection.value)}"
 
 
 def full_label(p: Row) -> str:
     """The head and all that the axes have to say: what a point is called by itself."""
-    return _join(head_words(p), *(axis.words(p) for axis in AXES))
+    return _join(head_words(p), *(axis.of(p) for axis in AXES))
 
 
 def _multiple(p: Row) -> float:
@@ -234,7 +244,7 @@ def _words_by_axis(points: Sequence[Row]) -> list[Words]:
     """What each axis says about each point: AXES, then every other setting that varies, by its own
     name.
     """
-    words = [tuple(axis.words(p) for p in points) for axis in AXES]
+    words = [tuple(axis.of(p) for p in points) for axis in AXES]
     named = {column for axis in AXES for column in axis.columns}
     columns = dict.fromkeys(name for p in points for name in p if is_of_point(name))
     # A size that follows another setting comes last: it speaks where nothing else tells points apart.

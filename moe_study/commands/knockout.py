@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_study.commands.arguments import add_probe_places, add_runs
+from moe_study.commands.places import check_out_folder
 from moe_study.errors import ConfigError, StudyError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Measure, write and print."""
+    check_out_folder(options.out)
     (_print_knocked_out if options.lazy is None else _print_lazy)(options)
 
 

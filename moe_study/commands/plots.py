@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.commands.arguments import add_comparing, add_runs
+from moe_study.commands.places import check_out_folder
 from moe_study.commands.publishing import add_wandb, publish_if_asked
 
 DESCRIPTION = "Print what the finished runs decide and their table, and draw the pictures."
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
     """Draw, write and print."""
     from moe_study.analysis.report import draw
 
+    check_out_folder(options.out)
     wishes = {"reference": options.reference, "rank_leaking": options.rank_leaking, "margin": options.margin}
     written = draw([Path(options.runs_dir)], options.out, sweep=options.sweep, **wishes)
     publish_if_asked(options, written, options.out, "tables")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_study.commands.arguments import add_comparing, add_runs
+from moe_study.commands.places import check_out_file
 from moe_study.commands.publishing import add_wandb, publish_if_asked
 
 DESCRIPTION = """\
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
     from moe_study.analysis.page.page import write_page
     from moe_study.analysis.study import read_study
 
+    check_out_file(options.out, "report.html")
     runs = [Path(options.runs_dir)]
     study = read_study(runs, options.sweep, options.reference, options.rank_leaking, options.margin)
     written = write_page(study, options.out, runs, options.sweep)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moe_study.commands.places import check_out_folder
 from moe_study.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--only-overview reads no runs and writes of all that was kept: leave out {', '.join(asked_for)}, or it"
         )
+    check_out_folder(options.out)
     root = project_root()
     committed = sweep_names(root)
     for probe in options.probe:

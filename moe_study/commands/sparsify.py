@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from moe_study.analysis.format import aligned
 from moe_study.commands.arguments import add_run, add_runs_dir
+from moe_study.commands.places import check_out_file
 from moe_study.errors import StudyError
 from moe_study.files import write_json_atomic, write_text_atomic
 
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> None:
     thresholds = parse_thresholds(options.thresholds)
     if options.out is not None and options.out.suffix not in (".json", ".csv"):
         raise StudyError(f"--out {options.out} must end in .json or .csv")
+    if options.out is not None:
+        check_out_file(options.out, "curve.csv")
     from moe_study.posthoc.sparsify.curve import sparsify
     from moe_study.runs.listing import find_run
 

@@ -13,7 +13,7 @@ class Holds(StrEnum):
 
     PLACE = "whole numbers"  # of a layer, an expert, a draw: where in the table a row belongs
     AMOUNT = "finite numbers"
-    NUMBER = "numbers"  # or none, where there is nothing to tell
+    NUMBER = "numbers"  # finite ones, or none where there is nothing to tell
     TEXT = "text"
     LIST = "lists"
 
@@ -42,12 +42,13 @@ def _does_hold(column: "pd.Series[Any]", holds: Holds) -> bool:
     import pandas as pd
 
     if holds is Holds.TEXT:
-        return bool(pd.api.types.infer_dtype(column, skipna=False) == "string")
+        return bool(pd.api.types.infer_dtype(column, skipna=False) == "string" and column.notna().all())
     if holds is Holds.LIST:
         return all(isinstance(value, list | tuple | np.ndarray) for value in column)
     if not pd.api.types.is_numeric_dtype(column):
-        return holds is Holds.NUMBER and bool(column.isna().all())
+        return False
     values = column.to_numpy(dtype=float, na_value=np.nan)
-    if holds is Holds.PLACE:
-        return bool((np.isfinite(values) & (values == np.floor(values))).all())
-    return holds is Holds.NUMBER or bool(np.isfinite(values).all())
+    if holds is Holds.NUMBER:
+        return not np.isinf(values).any()
+    whole = holds is not Holds.PLACE or values == np.floor(values)
+    return bool((np.isfinite(values) & whole).all())

@@ -17,19 +17,21 @@ def find_runs(roots: Iterable[Path], sweep: str | None = None) -> list[RunFolder
     roots = [Path(root) for root in roots]
     found: dict[Path, RunFolder] = {}
     for root in roots:
-        if not root.is_dir():
-            raise DataError(f"there is no folder {root}; name the folder that holds the runs")
+        folders = folders_in(root)
         if sweep is not None:
             folders = runs_of_sweep(root, sweep)
-        elif (root / "config.yaml").exists():
-            folders = [RunFolder(root)]
-        else:
-            folders = list_runs(root)
         found.update((folder.path, folder) for folder in folders)
     if not found:
         names = ", ".join(str(root) for root in roots) or "nothing"
         raise DataError(f"no runs in {names}; start some with python train.py, or name another folder")
     return list(found.values())
+
+
+def folders_in(root: Path) -> list[RunFolder]:
+    """`root`, if it is a run's folder, or those directly inside it; DataError where there is no such folder."""
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}; name the folder that holds the runs")
+    return [RunFolder(root)] if (root / "config.yaml").exists() else list_runs(root)
 
 
 def find_run(runs_dir: str | Path, name: str) -> RunFolder:
@@ -41,7 +43,8 @@ def find_run(runs_dir: str | Path, name: str) -> RunFolder:
         return RunFolder(name)
     found = [folder for folder in list_runs(runs_dir) if folder.key.startswith(name)] if name else []
     if not found:
-        raise StudyError(f"{name} is not a run's folder, and no run in {runs_dir} has a key that begins so")
+        told = name or "an empty name"
+        raise StudyError(f"{told} is not a run's folder, and no run in {runs_dir} has a key that begins so")
     if len(found) > 1:
         keys = ", ".join(folder.key for folder in found[:4]) + (", ..." if len(found) > 4 else "")
         raise StudyError(f"{name} can mean {len(found)} runs in {runs_dir} ({keys}); write more of the key")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moe_study.errors import StudyError
-from moe_study.runs.folder import RunFolder, State, Status, list_runs
-from moe_study.runs.listing import runs_of_sweep
+from moe_study.runs.folder import RunFolder, State, Status
+from moe_study.runs.listing import folders_in, runs_of_sweep
 
 LAST_LINES = 8  # of a traceback
 CLOCKS_AGREE = 2.0  # seconds that the clocks of two machines may differ without a word
@@ -44,7 +44,7 @@ def find_states(runs_dir: str | Path, sweep: str | None = None, jobs: Jobs | Non
     if sweep is not None:
         folders = runs_of_sweep(runs_dir, sweep)
     else:
-        folders = list_runs(runs_dir)
+        folders = folders_in(Path(runs_dir))
         there = {folder.key for folder in folders}
         folders += [RunFolder(Path(runs_dir) / key) for key in (jobs.keys if jobs else ()) if key not in there]
         if not folders:

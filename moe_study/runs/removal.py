@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_study.errors import StudyError
-from moe_study.guard import sentence_for
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.lock import LockHeld
 from moe_study.runs.members import drop_added_runs
@@ -87,15 +86,12 @@ def remove(removals: Sequence[Removal]) -> list[StudyError]:
             if not removal.whole or folder.path.exists():
                 problems.append(StudyError(f"{folder.path} cannot be removed: {error.strerror}"))
                 continue
-            where = folder.path.parent / f"{REMOVED_MARK}{folder.key}-{os.getpid()}"
-            problems.append(StudyError(f"{folder.path} is gone, but not all of its files: {error.strerror}; see {where}"))
+            what = f"{folder.path} is gone, but not all of its files are: {error.strerror}"
+            problems.append(StudyError(f"{what}; delete {_aside(folder)}"))
         if removal.whole:
             gone.setdefault(folder.path.parent, []).append(folder.key)
     for runs_dir, keys in gone.items():
-        try:
-            drop_added_runs(runs_dir, keys)
-        except (StudyError, OSError) as error:
-            problems.append(StudyError(sentence_for(error) or str(error)))
+        drop_added_runs(runs_dir, keys)
     return problems
 
 
@@ -106,9 +102,13 @@ def _delete(folder: RunFolder, whole: bool) -> None:
         return
     for leftover in folder.path.parent.glob(f"{REMOVED_MARK}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    aside = folder.path.with_name(f"{REMOVED_MARK}{folder.key}-{os.getpid()}")
+    aside = _aside(folder)
     folder.path.rename(aside)
     shutil.rmtree(aside)
+
+
+def _aside(folder: RunFolder) -> Path:
+    return folder.path.with_name(f"{REMOVED_MARK}{folder.key}-{os.getpid()}")
 
 
 def size_of(path: Path) -> int:

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder, list_runs
@@ -36,6 +37,7 @@ def _speed_of(folder: RunFolder) -> Iterator[tuple[str, float]]:
         result, provenance = folder.result() or {}, folder.provenance() or {}
     except StudyError:
         return
-    seconds, flops, tokens = (result.get(name) for name in ("train_seconds", "flops_per_token", "tokens"))
-    if all(isinstance(number, int | float) and number > 0 for number in (seconds, flops, tokens)):
+    numbers: list[Any] = [result.get(name) for name in ("train_seconds", "flops_per_token", "tokens")]
+    if all(isinstance(number, int | float) and number > 0 for number in numbers):
+        seconds, flops, tokens = map(float, numbers)
         yield str(provenance.get("device") or UNKNOWN_DEVICE), 3 * flops * tokens / seconds

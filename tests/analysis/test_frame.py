@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -115,6 +117,60 @@ def test_what_is_no_number_costs_only_its_run_and_the_advice_works(folders, name
     assert row["state"] == "damaged"
     assert f"its {name} is {value!r}; remove the run (moe-study remove {folders[0]} --results)" in row["error"]
     assert len(frames.done(load_frame(folders))) == 11
+
+
+@pytest.mark.parametrize(
+    "wrong", ["x", 3, ["de"], {"de": 4.1}, {"de": {"loss": 4.1}}, {"de": {"loss": None, "tokens": 5}}, {"de": {}}]
+)
+def test_losses_by_domain_of_another_form_are_said_or_collected(folders, wrong):
+    change_result(folders[0], by_language=wrong)
+    frame, problems = load_frame(folders), []
+    assert set(frames.domain_losses(frame, problems)["key"]) == {folder.name for folder in folders[1:]}
+    assert len(problems) == 1 and f"{folders[0]}/result.json is damaged: its losses by domain" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("routing.soft.chunk_length", []), ("routing.capacity.factor", "x"), ("routing.k", "x"), ("routing.layers", "x")],
+)
+def test_a_setting_of_another_kind_keeps_its_run_under_a_label_of_its_own(folders, name, value):
+    """As a later version may have written it."""
+    change_config(folders[4], name, value)
+    frame = load_frame(folders[4:6])
+    assert len(frames.done(frame)) == 2 and frame["label"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("run.seed", "x"), ("run.batch_size", None), ("run.eval_tokens", [1]), ("model.context", 2.5)]
+)
+def test_a_count_that_is_none_costs_only_its_run(folders, name, value):
+    change_config(folders[4], name, value)
+    frame = load_frame(folders[4:6])
+    row = row_of(frame, folders[4])
+    assert row["state"] == "damaged" and "config.yaml is damaged" in row["error"] and "\n" not in row["error"]
+    assert len(frames.done(frame)) == 1
+
+
+def change_config(folder, name, value):
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    *sections, last = name.split(".")
+    place = config
+    for section in sections:
+        place = place[section]
+    place[last] = value
+    path.write_text(yaml.safe_dump(config))
+
+
+def test_a_file_of_another_user_costs_only_its_run(folders, monkeypatch):
+    def exists(path):
+        if path.parent == folders[0]:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return os.path.lexists(path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    row = row_of(load_frame([folders[0].parent]), folders[0])
+    assert (row["state"], row["error"].split(": ")[-1]) == ("damaged", "Permission denied")
 
 
 def test_a_run_from_before_a_setting_existed_pairs_with_those_that_have_the_value_it_was_trained_with(folders):

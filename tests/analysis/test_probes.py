@@ -4,7 +4,9 @@ import pytest
 
 from moe_study.analysis.frame import done, load_frame
 from moe_study.analysis.probes import probe_findings
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.analysis.specialisation.rows import information_rows
+from moe_study.runs.columns import Holds
 from moe_study.runs.findings import write_finding
 from moe_study.runs.traces import TraceIdentity
 from tests.analysis import planted
@@ -76,7 +78,14 @@ def test_labels_of_tokens_are_asked_given_the_token_id_only(folders):
 
 def keep(folder, probe, letters, name, tokens):
     identity = TraceIdentity(folder.name, None, probe, letters * 32)
-    write_finding(folder / "findings", identity, name, pd.DataFrame({"layer": [0]}), {"tokens": tokens})
+    write_finding(folder / "findings", identity, name, one_row(name), {"tokens": tokens})
+
+
+def one_row(name, **values):
+    """A table that has every column of the finding `name`."""
+    filled = {Holds.TEXT: "", Holds.LIST: [0.0]}
+    whole = {column: [filled.get(holds, 0)] for column, holds in FINDING_COLUMNS[name].items()}
+    return pd.DataFrame(whole | values)
 
 
 def test_findings_on_another_cut_of_a_probe_stand_apart_only_where_there_are_two_of_one_name(folders):
@@ -100,7 +109,9 @@ def test_what_the_same_runs_have_on_more_tokens_supersedes_a_first_look(folders)
 
 
 def test_the_row_of_all_domains_says_how_much_was_read(folders):
-    rows = pd.DataFrame({"label": ["topic", ""], "domain": ["law", ""], "tokens": [70, 900], "documents": [3, 11]})
+    numbers = {"tokens": [70, 900], "documents": [3, 11]}
+    of_topic, of_all = ({name: [values[n]] for name, values in numbers.items()} for n in (0, 1))
+    rows = pd.concat([one_row("knockout", label="topic", domain="law", **of_topic), one_row("knockout", **of_all)])
     write_finding(
         folders[0] / "findings", TraceIdentity(folders[0].name, None, "brown", "ef" * 32), "knockout", rows, {}
     )
@@ -121,7 +132,7 @@ def test_columns_that_clash_with_those_of_runs_have_other_names(folders):
 
 def test_findings_of_another_run_are_left_out(folders):
     another = TraceIdentity("another", None, "brown", "cd" * 32)
-    write_finding(folders[0] / "findings", another, "load", pd.DataFrame({"layer": [0]}), {})
+    write_finding(folders[0] / "findings", another, "load", one_row("load"), {})
     assert [probe.name for probe in probe_findings(done(load_frame(folders)))] == ["planted"]
 
 

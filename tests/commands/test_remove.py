@@ -1,6 +1,8 @@
 """`moe-study remove`: what goes, what stays, and what it takes to say yes."""
 
+import errno
 import io
+import shutil
 import sys
 
 import pytest
@@ -135,6 +137,30 @@ def test_among_a_sweep_and_out_of_its_members(runs_dir, runs, capsys):
     assert call(runs_dir, "--failed", "--sweep", "mine", "--yes") == 0
     assert other.path.exists() and not own.path.exists() and not added.path.exists()
     assert read_members(runs_dir, "mine").runs == [own.key, "0" * 16]  # the sweep file still names them
+
+
+def test_a_list_of_members_that_is_damaged_keeps_no_run_from_going(runs_dir, runs, capsys):
+    added = make(runs_dir, 7, "failed")
+    record_launch(runs_dir, "mine", Launch(("run.seed=7",), (added.key,)))
+    (runs_dir / ".sweeps" / "damaged.json").write_text('{"launches": 3}')
+    assert call(runs_dir, added.key, "--yes") == 0
+    assert not added.path.exists() and read_members(runs_dir, "mine").runs == []
+
+
+def test_files_that_stay_behind_are_told_and_the_run_is_gone(runs_dir, runs, capsys, monkeypatch):
+    added = make(runs_dir, 7, "failed")
+    record_launch(runs_dir, "mine", Launch(("run.seed=7",), (added.key,)))
+
+    def denied(path, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", denied)
+    assert call(runs_dir, added.key, "--yes") == 1
+    (aside,) = runs_dir.glob(".removed-*")
+    said = f"error: {added.path} is gone, but not all of its files are: Permission denied; delete {aside}\n"
+    assert capsys.readouterr().err == said
+    assert not added.path.exists() and read_members(runs_dir, "mine").runs == []
 
 
 @pytest.mark.parametrize(

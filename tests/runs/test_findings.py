@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from moe_study.errors import DataError
+from moe_study.runs.columns import Holds
 from moe_study.runs.findings import all_findings, find_finding, finding_names, write_finding
 from moe_study.runs.traces import TraceIdentity
 
@@ -68,3 +69,37 @@ def test_names_are_those_of_all_probes(tmp_path: Path) -> None:
         write_finding(tmp_path, identity, name, TABLE, {})
     (tmp_path / "notes.parquet").touch()
     assert finding_names(tmp_path) == ["co_activation", "load"]
+
+
+def test_a_table_that_opens_and_lacks_a_column_counts_as_damaged_and_is_told(tmp_path: Path) -> None:
+    whole = {"layer": Holds.PLACE, "domain": Holds.TEXT, "value": Holds.NUMBER}
+    other = TraceIdentity("key", "weights", "brown", IDENTITY.probe_fingerprint)
+    write_finding(tmp_path, IDENTITY, "load", TABLE.drop(columns="value"), {})
+    write_finding(tmp_path, other, "load", TABLE, {})
+    problems: list[str] = []
+    (found,) = all_findings(tmp_path, "load", whole, problems)
+    assert found.identity == other and find_finding(tmp_path, IDENTITY, "load", {}, whole) is None
+    (problem,) = problems
+    assert problem.startswith(f"{IDENTITY.folder_in(tmp_path)}/load.parquet is damaged: it has no column value; delete")
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"identity": {"run": 3, "weights": None, "probe": "brown", "probe_fingerprint": "ab"}},
+        {"identity": None},
+        {"facts": None},
+        {"facts": {"tokens": "many"}},
+        {"facts": {"notes": "none"}},
+        {"format": None, "identity": {}},
+    ],
+)
+def test_a_finding_that_does_not_say_what_it_rests_on_is_damaged_or_of_another_version(
+    tmp_path: Path, attrs: dict[str, object]
+) -> None:
+    write_finding(tmp_path, IDENTITY, "load", TABLE, {})
+    (path,) = tmp_path.glob("*/load.parquet")
+    table = pd.read_parquet(path)
+    table.attrs |= attrs
+    table.to_parquet(path)
+    assert list(all_findings(tmp_path, "load")) == [] and find_finding(tmp_path, IDENTITY, "load", {}) is None

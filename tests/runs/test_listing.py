@@ -1,10 +1,16 @@
 """Finding runs in folders and by the beginning of a key."""
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from moe_study.errors import DataError, StudyError
+from moe_study.runs.folder import list_runs
 from moe_study.runs.listing import find_run, find_runs, runs_of_sweep
 from moe_study.runs.members import Launch, record_launch
+from moe_study.runs.overview import find_states, state_of
+from moe_study.runs.status import State
 
 KEYS = ("aaaa000000000000", "aaab000000000000", "bbbb000000000000")
 
@@ -51,6 +57,22 @@ def test_members_of_a_sweep_are_found_also_where_they_never_started(runs_dir):
     record_launch(runs_dir, "mine", Launch(runs=(KEYS[2], "0" * 16)))
     assert [folder.key for folder in find_runs([runs_dir], "mine")] == [KEYS[2], "0" * 16]
     assert [folder.path.exists() for folder in runs_of_sweep(runs_dir, "mine")] == [True, False]
+
+
+def test_a_folder_that_nobody_may_look_into_is_still_a_run(runs_dir, monkeypatch):
+    def exists(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert [folder.key for folder in list_runs(runs_dir)] == list(KEYS)
+    (found,) = (run for run in map(state_of, list_runs(runs_dir)) if run.folder.key == KEYS[0])
+    assert found.state is State.MISSING or "cannot be read: Permission denied" in found.status.message
+
+
+def test_the_state_of_a_run_can_be_asked_by_its_own_folder(runs_dir):
+    assert [run.folder.key for run in find_states(runs_dir / KEYS[1])] == [KEYS[1]]
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
+        find_states(runs_dir / "nowhere")
 
 
 def test_a_folder_that_is_missing_or_empty_is_one_sentence(tmp_path):

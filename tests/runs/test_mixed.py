@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from moe_study.errors import DataError
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.mixed import mixed
 
@@ -87,6 +88,21 @@ def test_an_earlier_attempt_counts_where_the_run_was_resumed_from_it(made, first
 def test_what_was_never_recorded_or_is_damaged_is_a_value_of_its_own(made):
     said = sentences(made(CLEAN, CLEAN, None, "{"))
     assert len(said) == 3 and all("2 not recorded" in one for one in said)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"commit": 7}, {"diff": ["x"]}, {"versions": "2.13"}, {"versions": {"torch": 2.13}}, {"data_fingerprint": 3}),
+        *({"earlier": {"commit": "b" * 40}}, {"earlier": [None], "first_step": 3}, {"time": "noon"}, {"time": 1e300}),
+        *({"earlier": [{"commit": 7}], "first_step": 3}, {"device": {"name": "cpu"}}),
+    ],
+)
+def test_a_record_with_fields_of_other_types_counts_as_not_recorded_and_its_reader_names_it(made, wrong):
+    damaged = made(CLEAN, CLEAN, {**CLEAN, **wrong})
+    assert all("1 not recorded" in one for one in sentences(damaged)) and len(sentences(damaged)) == 3
+    with pytest.raises(DataError, match=r"provenance\.json is damaged: its? .*; restore it, or delete it"):
+        damaged[-1].provenance()
 
 
 def test_many_runs_are_counted_after_the_first_few(made):

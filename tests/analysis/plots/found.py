@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from moe_study.analysis.plots.style import COLOURS, MARKERS, PointStyle
+from moe_study.analysis.specialisation.finding_columns import FINDING_COLUMNS
 from moe_study.analysis.specialisation.layer_trace import LayerTrace
 from moe_study.analysis.specialisation.run_tables import COLUMNS, run_table
+from moe_study.runs.columns import Holds
 from moe_study.runs.findings import write_finding
 from moe_study.runs.traces import RoutesPart, TraceIdentity, write_trace
 from tests.analysis.specialisation.planted_routes import planted_trace
@@ -85,6 +87,8 @@ def keep_findings(folder: Path, layers: dict[int, LayerTrace], names: Sequence[s
 def keep_knockout(folder: Path, changes: pd.DataFrame) -> None:
     """Write made-up changes into a run's folder, as a finding."""
     own = changes.drop(columns=["label", "point", "key", "seed"]).rename(columns={"of": "label"})
+    others = [name for name in FINDING_COLUMNS["knockout"] if name not in own]
+    own = own.assign(**{name: "" if FINDING_COLUMNS["knockout"][name] is Holds.TEXT else np.nan for name in others})
     identity = TraceIdentity(folder.name, None, "planted", "ab" * 32)
     write_finding(folder / "findings", identity, "knockout", own, {"tokens": 600})
 
