@@ -4,6 +4,7 @@ from pathlib import Path
 
 from moe_study.errors import StudyError
 from moe_study.runs.folder import list_runs
+from moe_study.runs.listing import run_around
 
 
 def check_out_folder(out: Path) -> None:
@@ -23,6 +24,5 @@ def check_out_file(out: Path, example: str) -> None:
 
 
 def _check_outside_runs(out: Path) -> None:
-    for place in (out.absolute(), *out.absolute().parents):
-        if (place / "config.yaml").is_file() and (place / "status.json").is_file():
-            raise StudyError(f"--out {out} lies in the folder of the run {place.name}; name a place outside of it")
+    if (run := run_around(out)) is not None:
+        raise StudyError(f"--out {out} lies in the folder of the run {run.key}; name a place outside of it")

@@ -51,6 +51,12 @@ def find_run(runs_dir: str | Path, name: str) -> RunFolder:
     return found[0]
 
 
+def run_around(path: Path) -> RunFolder | None:
+    """The run whose folder `path` is, or lies in; None where it lies in none."""
+    places = map(RunFolder, (path.absolute(), *path.absolute().parents))
+    return next((run for run in places if run.config_file.is_file() and run.status_file.is_file()), None)
+
+
 def runs_of_sweep(runs_dir: str | Path, sweep: str) -> list[RunFolder]:
     """The folders of all members of `sweep`, which need not exist; StudyError for a sweep never launched."""
     return [RunFolder(Path(runs_dir) / key) for key in read_members(runs_dir, sweep).runs]

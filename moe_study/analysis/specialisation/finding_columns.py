@@ -17,6 +17,7 @@ _PLACES = {
     *("layer", "layers", "expert", "other", "first", "second", "step", "draw", "document", "dropped"),
     *("permutations", "seed", "draws"),
 }
+_AMOUNTS = {"tokens", "documents"}
 _NAMES_OF_DOMAINS = {"first", "second"}  # of `distances`; in `co_activation` they are experts
 
 
@@ -25,6 +26,8 @@ def _holds(column: str) -> Holds:
         return Holds.TEXT
     if column in _LISTS:
         return Holds.LIST
+    if column in _AMOUNTS:
+        return Holds.AMOUNT
     return Holds.PLACE if column in _PLACES else Holds.NUMBER
 
 

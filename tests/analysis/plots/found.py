@@ -87,8 +87,9 @@ def keep_findings(folder: Path, layers: dict[int, LayerTrace], names: Sequence[s
 def keep_knockout(folder: Path, changes: pd.DataFrame) -> None:
     """Write made-up changes into a run's folder, as a finding."""
     own = changes.drop(columns=["label", "point", "key", "seed"]).rename(columns={"of": "label"})
-    others = [name for name in FINDING_COLUMNS["knockout"] if name not in own]
-    own = own.assign(**{name: "" if FINDING_COLUMNS["knockout"][name] is Holds.TEXT else np.nan for name in others})
+    nothing = {Holds.TEXT: "", Holds.AMOUNT: 0, Holds.NUMBER: np.nan}
+    others = {name: nothing[holds] for name, holds in FINDING_COLUMNS["knockout"].items() if name not in own}
+    own = own.assign(**others)
     identity = TraceIdentity(folder.name, None, "planted", "ab" * 32)
     write_finding(folder / "findings", identity, "knockout", own, {"tokens": 600})
 
