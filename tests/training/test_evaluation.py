@@ -84,7 +84,7 @@ def test_routing_counts_by_domain_match_a_plain_loop():
             sums[1] += float(stats[0].weight_BE[0, expert])
             sums[2] += CONTEXT
     frame = evaluation.routing
-    assert tuple(frame.columns) == ROUTING_COLUMNS
+    assert list(frame.columns) == list(ROUTING_COLUMNS)
     found = {tuple(row[:4]): list(row[4:]) for row in frame.itertuples(index=False)}
     assert found.keys() == expected.keys()
     for key, (count, weight, tokens) in expected.items():
@@ -95,7 +95,7 @@ def test_routing_counts_by_domain_match_a_plain_loop():
 
 def test_without_detail_the_routing_table_is_empty_but_has_its_columns():
     evaluation = run(detail=False)
-    assert tuple(evaluation.routing.columns) == ROUTING_COLUMNS
+    assert list(evaluation.routing.columns) == list(ROUTING_COLUMNS)
     assert len(evaluation.routing) == 0
 
 

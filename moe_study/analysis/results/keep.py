@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from moe_study.analysis.plots import fonts
 from moe_study.analysis.plots.all import readable, styles_of
 from moe_study.analysis.plots.equal_loss import costs_at_equal_loss
@@ -23,7 +25,7 @@ from moe_study.runs.members import read_members
 from moe_study.sweeps.claims import Claims
 from moe_study.sweeps.scales import split
 
-TABLES = ("table", "comparisons", "equal_loss")
+TABLES = ("table", "comparisons", "equal_loss")  # and all in which something was tested
 PICTURE = "differences"
 
 
@@ -48,12 +50,16 @@ def write_answers(study: Study, archive: Archive, claims: Claims) -> list[Path]:
     for part in study.parts:
         own = folder / part.name if part.name else folder
         for name, frame, cells in tables(part, [f"without a result: {run.sentence}" for run in part.absent]):
-            if name in TABLES:
+            if name in TABLES or _holds_tests(frame):
                 write_bytes_atomic(own / f"{name}.csv", to_csv(frame))
                 write_text_atomic(own / f"{name}.md", markdown(cells) + "\n")
                 written += [own / f"{name}.csv", own / f"{name}.md"]
         written += _pictures(part, own)
     return written
+
+
+def _holds_tests(frame: pd.DataFrame) -> bool:
+    return "p_holm" in frame and bool(frame["p_holm"].notna().any())
 
 
 def _answers(study: Study, archive: Archive, claims: Claims) -> Iterator[str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from moe_study.analysis.effects.equal_loss_wording import equal_loss_frame
 from moe_study.analysis.results.archive import MANIFEST, Archive, archives, read_archive
 from moe_study.analysis.results.overview import overview_texts
 from moe_study.analysis.results.questions import QUESTIONS, read_readers_questions
 from moe_study.analysis.results.replication import FOLDER, TEXT, replication_text
+from moe_study.analysis.sections import section_tables
 from moe_study.analysis.tables_out import to_csv
 from moe_study.sweeps.conf import project_root
 from moe_study.sweeps.sweep_file import claims_of, sweep_names
@@ -49,9 +49,12 @@ def test_committed_tables_and_verdicts_are_those_of_the_committed_runs(archive):
     for part in study.parts:
         folder = archive.folder / part.name if part.name else archive.folder
         texts = {"table": to_csv(part.table).decode(), "comparisons": comparisons_csv(part)}
-        if part.reaches:
-            texts["equal_loss"] = to_csv(equal_loss_frame(part.reaches, part.leaking)).decode()
-        assert (folder / "equal_loss.csv").exists() is bool(part.reaches)
+        asked = {"effects": part.effects, "trends": part.trends}
+        asked |= {"equal_cost": part.equal_costs, "equal_loss": part.reaches}
+        for name, frame, _ in section_tables(part):
+            if asked.get(name):
+                texts[name] = to_csv(frame).decode()
+        assert {path.stem for path in folder.glob("*.csv")} == texts.keys()
         for name, text in texts.items():
             held, now = (pd.read_csv(io.StringIO(t)) for t in ((folder / f"{name}.csv").read_text(), text))
             pd.testing.assert_frame_equal(held, now, rtol=1e-6, check_dtype=False)

@@ -16,7 +16,7 @@ from moe_study.sweeps.conf import project_root
 
 ROOT = project_root()
 RESULTS = ROOT / "results"
-PAPERS = ("2402.13089", "2403.18926", "2308.00951")
+PAPERS = ("2402.13089", "2403.18926", "2308.00951", "2412.14711")
 
 
 def runs_of(sweep):
@@ -70,7 +70,12 @@ def test_claims_that_hold_and_fail_are_counted_in_the_tables_of_comparisons():
             continue
         sweep = folder.relative_to(RESULTS).as_posix().partition("@")[0]
         planned = yaml.safe_load((ROOT / "sweeps" / f"{sweep}.yaml").read_text())
-        tables = [table for table in folder.rglob("comparisons.csv") if table.parent.name != "replication"]
+        tables = [
+            table
+            for name in ("comparisons", "effects", "trends")
+            for table in folder.rglob(f"{name}.csv")
+            if table.parent.name != "replication"
+        ]
         compared = pd.concat(map(pd.read_csv, tables)).drop_duplicates("question").set_index("question")
         for asked in planned.get("compare") or []:
             if isinstance(asked, dict) and asked.get("expect"):
