@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from types import ModuleType
 
 import pytest
 
@@ -13,6 +14,7 @@ from moe_study import cli
 from moe_study.design.config import LogConfig, RunConfig, RunSettings
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.members import Launch, record_launch
+from moe_study.sweeps.conf import project_root
 
 
 def run_in(runs_dir, seed: int) -> RunFolder:
@@ -238,3 +240,14 @@ def test_plots_without_a_finished_run_says_so(capsys, tmp_path, some_runs):
 def test_plan_says_how_closely_sizes_were_matched(capsys, tmp_path):
     assert cli.main(["plan", "routing=token_top2", "match=active_params", f"log.runs_dir={tmp_path}"]) == 0
     assert "(matched active_params to -0.04%)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("subcommand", cli.SUBCOMMANDS, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_every_subcommand_is_shown_in_the_overview_and_in_the_readme(subcommand: ModuleType) -> None:
+    name = subcommand.__name__.rpartition(".")[2]
+    assert f"\n  moe-study {name} " in cli.DESCRIPTION, f"DESCRIPTION in moe_study/cli.py shows no command with {name}"
+    listed = (project_root() / "README.md").read_text(encoding="utf-8").partition("      commands/ ")[2]
+    listed = " ".join(listed.partition(" arguments.py:")[0].split())
+    assert name in listed.partition("(cli.py): ")[2].replace(";", "").split(" | "), (
+        f"{name} is missing where README.md lists what commands/ holds"
+    )

@@ -7,7 +7,8 @@ alone, and in a small model what is around them hides what they save.
 The cost of a point is the mean over its finished runs: only time, and rows that a threshold or a capacity decides, vary
 from seed to seed. The rows that ran are those of the trained model on the validation set. A threshold that nothing
 steers takes more of them while its router is not sure of itself, so over its training it ran more than its cost says;
-one that is steered to a budget hardly does (docs/LOG.md, 2026-11-26, has both).
+one that is steered to a budget hardly does, and ReMoE's comes down to its budget from half of all experts (docs/LOG.md,
+2026-11-26, has all three).
 """
 
 from collections.abc import Mapping
