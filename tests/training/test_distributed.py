@@ -48,6 +48,7 @@ CASES: dict[str, tuple[Routing, dict[str, Any], float]] = {
         Routing(num_experts=4, k=1, balance=dataclasses.replace(BALANCE, scope="batch")),
         {"batch_size": 12, "micro_batch": 4}, 0.0,
     ),
+    "positive": (Routing(selection=Selection.POSITIVE, gate=Gate.RELU, num_experts=4, k=2), SPLIT, 0.0),
     "loss-free bias": (Routing(num_experts=4, k=2, balance=Balance(bias_rate=0.01, scope="batch")), SPLIT, 0.0),
     "threshold with a budget": (
         Routing(selection=Selection.THRESHOLD, num_experts=4, threshold=0.6, threshold_budget=2.0), SPLIT, 0.0,

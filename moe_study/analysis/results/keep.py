@@ -16,7 +16,7 @@ from moe_study.analysis.results.archive import Archive, read_archive, rows_of, w
 from moe_study.analysis.results.manifest import manifest_of
 from moe_study.analysis.results.measures import keep_measures
 from moe_study.analysis.results.reached import reached
-from moe_study.analysis.results.verdicts import Finding, findings
+from moe_study.analysis.results.verdicts import findings
 from moe_study.analysis.study import Part, Study, read_study
 from moe_study.analysis.tables_out import markdown, to_csv
 from moe_study.errors import StudyError
@@ -70,7 +70,7 @@ def _answers(study: Study, archive: Archive, claims: Claims) -> Iterator[str]:
     yield f"{manifest['hours_by_the_clock']:.2f} hours by the clock of {'; '.join(manifest['hardware'])}."
     yield ""
     for one in findings(study, claims):
-        yield f"- {sentence_of(one)}"
+        yield f"- {one.sentence}"
     for reach in reached(study, claims):
         yield f"- {reach.sentence}"
     yield ""
@@ -80,12 +80,6 @@ def _answers(study: Study, archive: Archive, claims: Claims) -> Iterator[str]:
         yield f"- {line.strip()}" if line.startswith(" ") else f"\n{line}\n" if line else ""
     for run in study.absent:
         yield f"- without a result: {run.sentence}"
-
-
-def sentence_of(one: Finding) -> str:
-    """A finding in one line: the question, what was claimed, what was found."""
-    says = f" Claimed: {one.claim.says}." if one.claim.says else ""
-    return f"{one.claim.why}{says} **{one.verdict}**: {one.pair}: {one.effect or 'no run'}"
 
 
 def _pictures(part: Part, out: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from moe_study.analysis.comparison import Comparison, Tested, Verdict
 from moe_study.analysis.effects.contrasts import Effect
 from moe_study.analysis.effects.equal_cost import EqualCost
 from moe_study.analysis.effects.trends import Trend
+from moe_study.analysis.effects.wording import equal_cost_sentence
 from moe_study.analysis.format import count, with_bounds, with_leak_mark
 from moe_study.analysis.report import request_of
 from moe_study.analysis.results.turned import turned
@@ -80,6 +81,16 @@ class Finding:
         """Verdict first, then what was asked, test and effect: one line of Markdown."""
         measured = [f"{self.pair}: {self.effect}"] if self.effect else []
         return " ".join([f"**{self.told_verdict}**: {asked}", *measured])
+
+    @property
+    def sentence(self) -> str:
+        """The question, what was claimed, and what was found, or why nothing could be."""
+        asked = [self.claim.why, f"Claimed: {self.claim.says}." if self.claim.says else "", f"**{self.verdict}**:"]
+        if isinstance(self.tested, EqualCost) and self.part is not None and self.verdict == NOT_COMPARED:
+            found = equal_cost_sentence(self.tested, self.part.leaking)
+        else:
+            found = f"{self.pair}: {self.effect or 'no run'}"
+        return " ".join(part for part in (*asked, found) if part)
 
     @property
     def hours(self) -> float:

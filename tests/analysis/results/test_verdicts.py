@@ -133,6 +133,14 @@ def test_a_point_at_equal_cost_is_held_against_its_claim_and_one_beyond_the_curv
     near, beyond = findings(study(folders, at), claims(*asked))
     assert near.verdict == HOLDS and near.pair == "token top-2 − dense at equal executed training FLOPs"
     assert (beyond.verdict, beyond.effect, beyond.hours) == (NOT_COMPARED, "", 0)
+    assert "no run" not in beyond.sentence and beyond.sentence.endswith(": nothing is extrapolated")
+
+
+def test_a_finding_without_a_question_begins_with_its_verdict(both):
+    found, *_ = findings(both, claims(Claim(MAIN, "", "")))
+    assert found.sentence.startswith(f"**{found.verdict}**: ")
+    (lacking,) = findings(both, claims(Claim("effect of depth", "", "Does depth matter?")))
+    assert lacking.sentence == "Does depth matter? **not run**: effect of depth: no run"
 
 
 def test_an_effect_that_nobody_planned_is_not_run(both):
