@@ -95,7 +95,7 @@ def _absent_note(part: Part) -> list[str]:
 
 def _figures(part: Part, styles: dict[str, PointStyle]) -> Iterator[tuple[str, Figure]]:
     yield "perplexity", perplexity_against_cost(part, styles)
-    if len(styles) > 1:
+    if part.table["pairs"].fillna(0).gt(0).any():
         yield "differences", paired_differences(part, styles)
     if (over_size := differences_over_size(part.trends)) is not None:
         yield "trends", over_size

@@ -231,15 +231,16 @@ def _draw_bar(axes: Axes, bar: _Bar, y: float) -> None:
 def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
     """Left: loss over training, mean over seeds (band: from the lowest seed to the highest).
 
-    Right: the same minus the reference's, seed by seed, after the first fifth of what both were trained on. Validation
-    loss where it was measured at least four times, else the training loss, smoothed.
+    Right: the same minus the reference's, seed by seed, after the first fifth of what both were trained on; left out
+    where no other point has a seed of the reference. Validation loss where it was measured at least four times, else the training loss, smoothed.
     """
     reference = part.reference
     kind, long = one_kind(part.curves)
     long, end = paired_with(long, reference)
     with house_style():
-        figure = new_figure(8.6, _height(len(styles)))
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+        is_paired = end > 0
+        figure = new_figure(8.6 if is_paired else 5.6, _height(len(styles)))
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1)) if is_paired else [figure.subplots()] * 2
         last = long["tokens"].max()
         ends: dict[str, float] = {}
         for name, style in styles.items():
@@ -247,21 +248,22 @@ def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
             if not len(own):
                 continue
             _curve(left, own, "loss", style)
-            late = own.dropna(subset="gap")
-            if len(late):
-                _curve(right, late, "gap", style)
-                ends[name] = late[late["tokens"] == late["tokens"].max()]["gap"].mean()
+            labelled, column = (own.dropna(subset="gap"), "gap") if is_paired else (own.dropna(subset="loss"), "loss")
+            if is_paired and len(labelled):
+                _curve(right, labelled, column, style)
+            if len(labelled):
+                ends[name] = labelled[labelled["tokens"] == labelled["tokens"].max()][column].mean()
         floor, top = long["loss"].min(), long["loss"][long["tokens"] >= EARLY * run_lengths(long)].max()
         left.set_ylim(floor - 0.06 * (top - floor), top + 0.04 * (top - floor))
         left.set_ylabel(f"{kind} loss, nats per token")
-        right.set_ylabel(f"minus that of {reference}, nats")
-        for axes in (left, right):
+        for axes in figure.axes:
             axes.grid(axis="y")
             axes.set_xlabel("training tokens")
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count(x)))
         left.set_xlim(0, last)
-        if end > 0:
+        if is_paired:
+            right.set_ylabel(f"minus that of {reference}, nats")
             right.set_xlim(LATE * end, end)
         band = "bands: from the lowest seed to the highest" if long["seed"].nunique() > 1 else "one seed"
         title(figure, "Loss over training", band + mark_note(part.table))

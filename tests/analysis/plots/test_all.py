@@ -215,8 +215,24 @@ def test_curves_of_points_that_share_no_number_of_tokens_are_drawn_all_the_same(
     apart = copy.copy(part)
     others = part.curves["label"] != part.reference
     vars(apart)["curves"] = part.curves.assign(tokens=part.curves["tokens"] + 1e9 * others)
-    left, right = loss_curves(apart, styles).axes
-    assert not right.lines and all(lines_of(left, style.colour) for style in styles.values())
+    (axes,) = loss_curves(apart, styles).axes  # and no empty panel of differences beside it
+    assert all(lines_of(axes, style.colour) for style in styles.values())
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_one_point_alone_has_no_picture_of_differences_and_no_empty_panel(tmp_path, seeds):
+    frame = load_frame(planted.plant(tmp_path, (planted.TOKEN_2,), (0.0,), seeds=seeds))
+    alone = part_of(frame)
+    figure = loss_curves(alone, point_styles(frame))
+    assert len(figure.axes) == 1 and "token top-2" in texts(figure)
+    assert "differences" not in {name for name, _ in figures(alone)}
+
+
+def test_points_without_a_common_seed_have_no_picture_of_differences(tmp_path):
+    first = planted.plant(tmp_path / "a", (planted.DENSE_1X,), (0.0,), seeds=(0,))
+    frame = load_frame([*first, *planted.plant(tmp_path / "b", (planted.TOKEN_2,), (-0.1,), seeds=(1,))])
+    assert "differences" not in {name for name, _ in figures(part_of(frame))}
+    assert len(loss_curves(part_of(frame), point_styles(frame)).axes) == 1
 
 
 def test_training_losses_stand_in_where_validation_is_rare(part, styles):
