@@ -232,7 +232,8 @@ def loss_curves(part: Part, styles: dict[str, PointStyle]) -> Figure:
     """Left: loss over training, mean over seeds (band: from the lowest seed to the highest).
 
     Right: the same minus the reference's, seed by seed, after the first fifth of what both were trained on; left out
-    where no other point has a seed of the reference. Validation loss where it was measured at least four times, else the training loss, smoothed.
+    where no other point has a seed of the reference. Validation loss where it was measured at least four times, else
+    the training loss, smoothed.
     """
     reference = part.reference
     kind, long = one_kind(part.curves)
