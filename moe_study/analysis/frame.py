@@ -101,7 +101,10 @@ def routing_history(frame: pd.DataFrame, problems: list[str] | None = None) -> p
     recorded = ["step", "layer", "share", "entropy", *EXPERT_RATES]
 
     def one(run: Row) -> pd.DataFrame:
-        wide = RunFolder(run["folder"]).metrics_table(("routing",), recorded)
+        folder = RunFolder(run["folder"])
+        wide = folder.metrics_table(("routing",), recorded)
+        if wide[["layer", "share"]].isna().any(axis=None):
+            raise DataError(f"{folder.metrics_file} is damaged: a record of routing lacks its layer or shares")
         wide["tokens"] = wide["step"] * run["run.batch_size"] * run["model.context"]
         return wide.assign(entropy=pd.to_numeric(wide["entropy"]))  # null where there are no probabilities
 

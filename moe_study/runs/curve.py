@@ -89,9 +89,15 @@ def _with_numbers(path: Path, record: dict[str, Any], columns: Sequence[str]) ->
     """The record; StudyError where one of `columns` holds what is no number."""
     for name in columns:
         value = record.get(name)
-        if name != "kind" and name not in LISTS and not isinstance(value, int | float | None):
+        is_right = _are_numbers(value) if name in LISTS else isinstance(value, int | float | None)
+        if name != "kind" and not is_right:
             raise StudyError(f"{path} is damaged: a record's {name} is {value!r:.40}")
     return record
+
+
+def _are_numbers(value: Any) -> bool:
+    """Whether it is a list of numbers, of which some may be null, or nothing."""
+    return value is None or (isinstance(value, list) and all(isinstance(one, int | float | None) for one in value))
 
 
 def _arrow_table(path: Path, columns: Collection[str]) -> "pa.Table | None":

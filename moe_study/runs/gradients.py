@@ -48,7 +48,8 @@ def _rows(record: Mapping[Any, Any]) -> Iterator[tuple[Any, ...]]:
     place = int(record["step"]), -1 if layer is None else int(layer)
     for part in PARTS:
         if (norm := _number(record.get(part))) is not None:
-            yield (*place, part, norm, *_of_experts(record[BY_EXPERT] if part == EXPERTS else ()))
+            norms_E = record.get(BY_EXPERT) if part == EXPERTS else None
+            yield (*place, part, norm, *_of_experts(() if norms_E is None else norms_E))
 
 
 def _number(value: Any) -> float | None:

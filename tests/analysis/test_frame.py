@@ -301,3 +301,18 @@ def test_damaged_counts_are_said_or_collected(folders, content):
 def change_result(folder, **values):
     path = folder / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("share", None), ("share", True), ("share", "2.0"), ("share", {"a": 1}), ("share", ["x"]), ("layer", None)],
+)
+def test_shares_of_another_kind_are_said_or_collected(folders, name, value):
+    path, problems = folders[4] / "metrics.jsonl", []
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    first = next(record for record in records if record["kind"] == "routing")
+    first[name] = value
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = frames.routing_history(load_frame(folders[4:6]), problems)
+    assert set(found["key"]) == {folders[5].name}
+    assert len(problems) == 1 and "metrics.jsonl is damaged: " in problems[0]
