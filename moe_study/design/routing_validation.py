@@ -171,8 +171,13 @@ def _gate(config: RunConfig) -> Iterator[str]:
     routing = config.routing
     after_pick = routing.gate in AFTER_PICK
     if after_pick and not facts_of(routing).gates_after_pick:
-        others = one_of(gate for gate in Gate if gate not in AFTER_PICK)
+        others = one_of(gate for gate in Gate if gate not in AFTER_PICK and _goes_with(gate, routing.selection))
         yield f"routing.gate={routing.gate} needs a token's own picks, always at least one: use {others}"
+    if not _goes_with(routing.gate, routing.selection):
+        yield (
+            "routing.gate=relu weighs experts of negative score by 0, and other rules than routing.selection=positive"
+            " run them all the same: use that one, or another gate"
+        )
     layers = mixture_layers(routing, config.model.layers)
     one_pick = facts_of(routing).own_picks and any(
         most_picks(routing, experts_of_layer(routing, config.model.layers, layer)) == 1 for layer in layers
@@ -183,6 +188,11 @@ def _gate(config: RunConfig) -> Iterator[str]:
             "with one pick this gate is always 1, so a learned router would get no gradient; use "
             "routing.gate=softmax_then_pick without renormalise, or freeze the router"
         )
+
+
+def _goes_with(gate: Gate, selection: Selection) -> bool:
+    """A weight of 0 is a choice, too: only the rule that makes that choice does without the work."""
+    return gate is not Gate.RELU or selection is Selection.POSITIVE
 
 
 def _capacity(config: RunConfig) -> Iterator[str]:

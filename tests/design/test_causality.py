@@ -214,10 +214,6 @@ BY_SIZE: dict[str, tuple[tuple[Routing, int, int | None], tuple[bool, bool, bool
     "one sequence, shuffled": ((Routing(shuffle=True), 10, 1), OWN),
     "one expert in one layer, four in another": ((sequence(Context.UNIT_MEAN, num_experts=(1, 4)), 10, None), OWN),
     "one expert that is taken or not": ((sequence(Context.UNIT_MEAN, num_experts=1, **POSITIVE), 10, 2), OWN),
-    "one expert, weighted by a score below 0 or not": (
-        (sequence(Context.UNIT_MEAN, num_experts=1, gate=Gate.RELU, renormalise=True), 10, 2),
-        OWN,
-    ),
     "one pick on average, first choices first": ((limited(1.0, FIRST, **POSITIVE), 10, None), OWN),
     "all picks on average, in order, over a batch": ((batch_wide(0.5, k=4, **POSITIVE), 10, None), OTHERS_AND_BATCH),
     "one expert of any weight": ((sequence(Context.UNIT_MEAN, num_experts=1, gate=Gate.SIGMOID), 10, 2), OWN),

@@ -22,7 +22,7 @@ from moe_study.model.moe.routing.selection import RULES
 from moe_study.sweeps.conf import project_root
 from tests.audit.table import ROWS
 from tests.design.points import COUNTED, DENSE, TOP_K
-from tests.model.moe.layer_cases import GATES
+from tests.model.moe.layer_cases import POINTS
 
 ABOUT_SETTINGS = ("identity", "unused", "validation", "routing_validation", "normal", "choices")  # files of design/
 AXES: dict[str, Iterable[StrEnum]] = {
@@ -64,7 +64,7 @@ def test_a_selection_has_facts_code_a_file_and_what_it_is_measured_by(selection:
 
 @pytest.mark.parametrize("gate", Gate)
 def test_a_gate_is_compared_with_loops(gate: Gate) -> None:
-    assert gate in {routing.gate for routing in GATES.values()}
+    assert gate in {routing.gate for routing in POINTS.values()}
 
 
 @pytest.mark.parametrize("router", RouterKind)
