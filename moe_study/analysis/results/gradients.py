@@ -72,7 +72,15 @@ def gradients_text(kept: Kept) -> str:
                 where = f", {part.name}" if part.name else ""
                 blocks += [f"## {WORDS[of][:1].upper()}{WORDS[of][1:]}{where}", EXPLAINED[of]]
                 blocks += [markdown(cells).rstrip() for cells in _tables(summary, part) if cells.rows]
+                blocks += _without(summary, part)
     return "\n\n".join(blocks) + "\n"
+
+
+def _without(summary: pd.DataFrame, part: Part) -> list[str]:
+    """Which points have no norms: runs shared with sweeps that were trained before norms were kept."""
+    measured = set(summary["label"])
+    lacking = [part.marked(label) for label in dict.fromkeys(part.table["label"]) if label not in measured]
+    return [f"Not measured: {'; '.join(lacking)}."] if lacking else []
 
 
 def summary_of(rows: pd.DataFrame, part: Part, of: str) -> pd.DataFrame:

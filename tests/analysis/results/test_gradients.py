@@ -86,6 +86,12 @@ def test_what_training_recorded_and_what_was_measured_afterwards_stand_apart(out
     )
 
 
+def test_points_without_norms_are_named(out):
+    trained, finished = (out / "mine" / "gradients.md").read_text().split("## ")[1:]
+    assert "Not measured" not in trained
+    assert finished.rstrip().endswith("Not measured: token top-1; dense 1x.")
+
+
 def test_the_files_suffice_for_their_text_and_the_overview_says_it(out, tmp_path):
     archive = read_archive(out / "mine")
     rows = pd.read_parquet(out / "mine" / "gradients.parquet")
