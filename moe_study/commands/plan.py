@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         for line in plan_lines(planned):
             print(line)
-    return 0 if planned.trains else 1
+    return 0 if planned.problem is None else 1
 
 
 def plan_lines(planned: "Plan") -> Iterator[str]:

@@ -152,6 +152,13 @@ class RunFolder:
             raise DataError(f"{self.provenance_file} is damaged: {fault}; restore it, or delete it")
         return record  # type: ignore[no-any-return]
 
+    def known_provenance(self) -> dict[str, Any]:
+        """The same; nothing where it is damaged, which says nothing against the run."""
+        try:
+            return self.provenance() or {}
+        except StudyError:
+            return {}
+
     def is_locked(self) -> bool:
         """Whether a living process holds the run's lock."""
         held = is_held(self._lock_file)

@@ -17,9 +17,8 @@ def find_runs(roots: Iterable[Path], sweep: str | None = None) -> list[RunFolder
     roots = [Path(root) for root in roots]
     found: dict[Path, RunFolder] = {}
     for root in roots:
-        folders = folders_in(root)
-        if sweep is not None:
-            folders = runs_of_sweep(root, sweep)
+        _need_folder(root)
+        folders = folders_in(root) if sweep is None else runs_of_sweep(root, sweep)
         found.update((folder.path, folder) for folder in folders)
     if not found:
         names = ", ".join(str(root) for root in roots) or "nothing"
@@ -29,9 +28,13 @@ def find_runs(roots: Iterable[Path], sweep: str | None = None) -> list[RunFolder
 
 def folders_in(root: Path) -> list[RunFolder]:
     """`root`, if it is a run's folder, or those directly inside it; DataError where there is no such folder."""
+    _need_folder(root)
+    return [RunFolder(root)] if (root / "config.yaml").exists() else list_runs(root)
+
+
+def _need_folder(root: Path) -> None:
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; name the folder that holds the runs")
-    return [RunFolder(root)] if (root / "config.yaml").exists() else list_runs(root)
 
 
 def find_run(runs_dir: str | Path, name: str) -> RunFolder:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moe_study.errors import StudyError
 from moe_study.runs.folder import RunFolder
 
 Record = Mapping[str, Any]  # what provenance.json holds
@@ -37,16 +36,9 @@ def mixed(folders: Iterable[RunFolder]) -> tuple[Mixture, ...]:
     Code is the modules of the package: commits that leave them as they are make no difference. A run that was resumed
     under other code has other code than one that was not. What a run has not recorded counts as a value of its own.
     """
-    records = {folder.key: _record(folder) for folder in folders}
+    records = {folder.key: folder.known_provenance() for folder in folders}
     found = (_mixture(what, identity, name, records) for what, (identity, name) in RESPECTS.items())
     return tuple(mixture for mixture in found if mixture is not None)
-
-
-def _record(folder: RunFolder) -> Record:
-    try:
-        return folder.provenance() or {}
-    except StudyError:
-        return {}
 
 
 def _mixture(what: str, identity: "Text", name: "Text", records: Mapping[str, Record]) -> Mixture | None:

@@ -97,18 +97,18 @@ class Plan:
 
     def check(self) -> None:
         """ConfigError listing every invalid point, unless they are to be skipped or nothing would be left."""
-        if self.invalid and not self.skip_invalid:
-            raise ConfigError(
-                f"{len(self.invalid)} of {len(self.runs) + len(self.invalid)} points are invalid; mend or exclude "
-                f"them, or add skip_invalid=true\n{self.invalid_listing()}"
-            )
-        if not self.runs:
-            raise ConfigError(f"{NO_RUNS}\n{self.invalid_listing()}".rstrip())
+        if self.problem is not None:
+            raise ConfigError(f"{self.problem}\n{self.invalid_listing()}".rstrip())
 
     @property
-    def trains(self) -> bool:
-        """Whether `check` lets it be trained."""
-        return bool(self.runs) and (self.skip_invalid or not self.invalid)
+    def problem(self) -> str | None:
+        """Why it cannot be trained."""
+        if self.invalid and not self.skip_invalid:
+            return (
+                f"{len(self.invalid)} of {len(self.runs) + len(self.invalid)} points are invalid; mend or exclude "
+                "them, or add skip_invalid=true"
+            )
+        return None if self.runs else NO_RUNS
 
     def invalid_listing(self) -> str:
         """Each reason once, with the points it holds for."""

@@ -120,14 +120,14 @@ def test_two_ranks_train_a_run_that_one_can_take_over(start_cluster, small, tmp_
     start_cluster(nodes=2 if where == "nodes" else 1)
     runs_dir, seed = tmp_path / "runs", ("run.seed=0", *small)
     first = Command("slowly", runs_dir, *seed, f"hydra.launcher.{where}=2", steps=300)
-    steps_done(runs_dir, (0,), 20)
+    steps_done(runs_dir, (0,), 30)
     folder = by_seed(runs_dir)[0]
     assert len(set(ranks(folder).values())) == (2 if where == "nodes" else 1)
     slurm("scancel", "--batch", "--signal=USR2", job_of(runs_dir, 0))  # both save the same step, and go on
     wait_until(lambda: folder.status().attempts == 2 and folder.state() is State.RUNNING, "the requeued job", 60)
     wait_until(lambda: "arithmetic" in (folder.provenance() or {}), "the job to look at its machine", 60)
     assert folder.provenance()["arithmetic"]["ranks"] == 2
-    wait_until(lambda: folder.provenance().get("first_step", 0) >= 20, "both to resume", 60)
+    wait_until(lambda: folder.provenance().get("first_step", 0) >= 30, "both to resume", 60)
     os.kill(next(rank for rank in ranks(folder) if rank != folder.status().pid), signal.SIGKILL)
     said = first.end(1)
     assert "another process of this run is gone" in said

@@ -92,7 +92,7 @@ def runs_table(study: Study, marks: Mapping[str, str]) -> Table:
 
 
 def _run_row(run: Mapping[Any, Any], marks: Mapping[str, str]) -> list[Cell]:
-    made = _provenance(run)
+    made = RunFolder(str(run["folder"])).known_provenance()
     versions = made.get("versions") or {}
     name, seed = marked(str(run["label"]), marks), known(run.get("seed"))
     at = made.get("time")
@@ -111,13 +111,6 @@ def _run_row(run: Mapping[Any, Any], marks: Mapping[str, str]) -> list[Cell]:
     ]
 
 
-def _provenance(run: Mapping[Any, Any]) -> dict[str, Any]:
-    try:
-        return RunFolder(str(run["folder"])).provenance() or {}
-    except StudyError:
-        return {}
-
-
 def _date(at: Any) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at)) if isinstance(at, int | float) else NOTHING
 
@@ -126,7 +119,7 @@ def records(study: Study, marks: Mapping[str, str]) -> list[Record]:
     """The whole provenance of each run as YAML."""
     found = []
     for run in study.frame.head(MOST_PROVENANCE).to_dict("records"):
-        if made := _provenance(run):
+        if made := RunFolder(str(run["folder"])).known_provenance():
             seed = "" if pd.isna(run["seed"]) else f", seed {run['seed']:g}"
             text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
             found.append(Record(f"{marked(str(run['label']), marks)}{seed} ({run['key']})", text))

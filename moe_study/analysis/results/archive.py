@@ -3,7 +3,6 @@
 The two suffice for every table and verdict: `read_archive` gives the Study that was written down, without run folders.
 """
 
-import contextlib
 import functools
 import io
 import json
@@ -22,7 +21,7 @@ from moe_study.analysis.records import records
 from moe_study.analysis.study import Study, study_of
 from moe_study.design.identity import ABSENT, is_outside
 from moe_study.design.plain import from_plain, to_plain
-from moe_study.errors import ConfigError, DataError, StudyError
+from moe_study.errors import ConfigError, DataError
 from moe_study.files import read_json, write_bytes_atomic, write_json_atomic
 from moe_study.runs.folder import RunFolder
 from moe_study.runs.members import Members, plain_members
@@ -68,9 +67,7 @@ def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _made(folder: RunFolder) -> dict[str, Any]:
-    record: Mapping[str, Any] = {}
-    with contextlib.suppress(StudyError):  # damaged, which says nothing against the result
-        record = (folder.provenance() if folder.path.exists() else None) or {}
+    record = folder.known_provenance()
     versions = record.get("versions") or {}
     found = {name: record.get(name) for name in MADE} | {name: versions.get(name) for name in VERSIONS}
     return {f"made.{name}": value for name, value in found.items()}
