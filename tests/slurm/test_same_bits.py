@@ -43,10 +43,18 @@ def numbers(runs_dir):
     return {seed: (untimed(folder.result()), list(map(untimed, folder.metrics()))) for seed, folder in found}
 
 
-def python_of(index):
+def python_of(runs_dir, index):
     """Whether the process that trains in the job of that index has begun."""
-    lines = [path.read_bytes().split(b"\0") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    return any(b"moe_study.launch.slurm.job" in line and line[-2] == b"%d" % index for line in lines)
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            lines.append(path.read_bytes().split(b"\0"))
+    return any(line[-2] == b"%d" % index for line in lines if runs(line, b"moe_study.launch.slurm.job", runs_dir))
+
+
+def runs(command, module, runs_dir):
+    """Whether a command line is of that module and for those runs: another test may be at work beside this one."""
+    return module in command and any(part.startswith(bytes(runs_dir)) for part in command)
 
 
 def on_this_machine(runs_dir, *arguments, steps):
@@ -68,7 +76,7 @@ def test_disturbed_runs(cluster, small, tmp_path):
     """0: preempted; 1: SIGKILL; 2: scancel; 3: requeued by an operator; 4: warned while Python starts."""
     runs_dir, seeds = tmp_path / "runs", ("run.seed=range(5)", *small)
     first = Command("slowly", runs_dir, *seeds, steps=300)
-    wait_until(lambda: python_of(4), "the job of seed 4 to start Python")
+    wait_until(lambda: python_of(runs_dir, 4), "the job of seed 4 to start Python")
     slurm("scancel", "--batch", "--signal=USR2", next(task.id for task in jobs(runs_dir) if task.index == 4))
     steps_done(runs_dir, range(4), 20)
     folders = {seed: folder for seed, folder in by_seed(runs_dir).items() if seed != 4}
@@ -144,7 +152,8 @@ def ranks(folder):
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (process / "cmdline").read_bytes().split(b"\0")
-            if b"moe_study.launch.slurm.train" in command and command[0] == sys.executable.encode():
+            is_one = runs(command, b"moe_study.launch.slurm.train", folder.path.parent)
+            if is_one and command[0] == sys.executable.encode():
                 variables = dict(line.partition(b"=")[::2] for line in (process / "environ").read_bytes().split(b"\0"))
                 found[int(process.name)] = variables[b"SLURMD_NODENAME"]
     assert folder.status().pid in found
